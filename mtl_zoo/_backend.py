@@ -1,0 +1,32 @@
+"""The few places where layers and models depend on the backend, each behind one small function."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+def is_tensorflow() -> bool:
+    return keras.backend.backend() == "tensorflow"
+
+
+def gather_rows(table, ids):
+    """Rows of a 2-D variable. On TensorFlow only those rows are read, and its gradient stays sparse."""
+    if is_tensorflow():
+        import tensorflow as tf
+
+        # `ops.take` would convert the variable to a tensor first, which copies the table (once it was updated by row).
+        return tf.gather(table.value, ids)
+    return ops.take(table, ids, axis=0)
+
+
+def sum_over_replicas(x):
+    """The sum of a scalar over the replicas of a tf.distribute strategy; `x` itself where there is one."""
+    if is_tensorflow():
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context():
+            context = tf.distribute.get_replica_context()
+            if context.num_replicas_in_sync > 1:
+                return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+    return x

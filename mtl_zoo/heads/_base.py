@@ -1,0 +1,132 @@
+"""What every head answers. A head holds options only; the tasks are handed to it, so any model can take any head."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from mtl_zoo.layers.dense_stack import DenseStack
+from mtl_zoo.losses import observed_mean
+from mtl_zoo.options import MLP, as_mlp
+from mtl_zoo.tasks import Task
+
+IMPRESSIONS = "impressions"
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One of a model's outputs.
+
+    Args:
+        name: Its key in the dict that the model gives.
+        task: The task whose kind and loss it has.
+        space: The rows it is measured on: `"impressions"`, all of them, or the task's sample-space column.
+    """
+
+    name: str
+    task: Task
+    space: str
+
+    @property
+    def kind(self) -> str:
+        return self.task.kind
+
+    @property
+    def units(self) -> int:
+        return self.task.units
+
+    def scores(self, logits):
+        """Logits through the task's link: a probability, probabilities of classes, or the number itself."""
+        if self.task.link == "sigmoid":
+            return ops.sigmoid(logits)
+        return ops.softmax(logits) if self.task.link == "softmax" else logits
+
+
+def observed(task: Task, labels: Mapping[str, Any]):
+    """A task's labels, (batch,) float32, and which of them count, (batch,) of 0 and 1.
+
+    A row counts where its label is not NaN and, if the task has a sample space, where that column is 1. Labels that do
+    not count become 0: zero weight times NaN would be NaN.
+    """
+    y = _flat(labels[task.name])
+    counts = ops.logical_not(ops.isnan(y))
+    if task.sample_space is not None:
+        counts = ops.logical_and(counts, ops.equal(_flat(labels[task.sample_space]), 1.0))
+    return ops.where(counts, y, 0.0), ops.cast(counts, "float32")
+
+
+def _flat(values):
+    return ops.reshape(ops.cast(ops.convert_to_tensor(values), "float32"), (-1,))
+
+
+class Head:
+    """Base of heads: `tower_names` -> `logits` -> `targets` -> `task_losses`. Subclasses override what differs."""
+
+    def tower_names(self, tasks: Sequence[Task]) -> tuple[str, ...]:
+        """The towers that a backbone must feed: by default one a task."""
+        return tuple(task.name for task in tasks)
+
+    def outputs(self, tasks: Sequence[Task]) -> tuple[Output, ...]:
+        raise NotImplementedError
+
+    def losses(self, tasks: Sequence[Task]) -> dict[str, Output]:
+        """Which output each loss is computed on, by the loss's name."""
+        return {output.name: output for output in self.outputs(tasks)}
+
+    def logits(self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units) -> dict[str, Any]:
+        """The graph from the backbone's tensors to the logits of every output, by name."""
+        raise NotImplementedError
+
+    def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """For each output its labels and which rows count, as `observed` gives them."""
+        raise NotImplementedError
+
+    def label_issues(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> list[str]:
+        """Sentences about labels in memory that contradict each other; training goes on. None by default."""
+        return []
+
+    def loss_rows(
+        self,
+        tasks: Sequence[Task],
+        labels: Mapping[str, Any],
+        logits: Mapping[str, Any],
+        weights: Any,
+        loss_functions: Mapping[str, Callable],
+    ) -> dict[str, tuple[Any, Any]]:
+        """Every loss by row, with the weights of the rows: two (batch,) tensors by the loss's name."""
+        targets = self.targets(tasks, labels)
+        rows = {}
+        for name, output in self.losses(tasks).items():
+            y, counts = targets[output.name]
+            rows[name] = (loss_functions[name](y, logits[output.name]), counts * row_weight(weights, output.task))
+        return rows
+
+    def task_losses(self, tasks, labels, logits, weights, loss_functions) -> dict[str, Any]:
+        """Every loss by name: a scalar, masked, and normalised over the global batch."""
+        rows = self.loss_rows(tasks, labels, logits, weights, loss_functions)
+        return {name: observed_mean(values, row_weights) for name, (values, row_weights) in rows.items()}
+
+    def get_config(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Head:
+        return cls(**config)
+
+
+def row_weight(weights: Any, task: Task):
+    """A task's sample weights by row: of a dict by task name, of one array for all tasks, or 1."""
+    if isinstance(weights, Mapping):
+        weights = weights.get(task.name)
+    return 1.0 if weights is None else _flat(weights)
+
+
+def task_tower(task_name: str, units: int, inputs: Any, tower_units: MLP | Sequence[int]):
+    """An MLP and a linear layer: (batch, width) -> (batch, units) logits in float32."""
+    tower = as_mlp("tower_units", tower_units, allow_empty=True)
+    x = DenseStack(tower, name=f"{task_name}_tower")(inputs) if tower.units else inputs
+    return keras.layers.Dense(units, name=f"{task_name}_head", dtype="float32")(x)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import keras
+
+from mtl_zoo import _backend
+from mtl_zoo.options import MLP, as_mlp
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+class DenseStack(keras.layers.Layer):
+    """An MLP: `x -> dropout(activation(norm(x W + b)))` for each width of `mlp`.
+
+    Args:
+        mlp: An `MLP`, or its layer widths. Without layers the stack is the identity.
+
+    Input: (..., width). Output: (..., last width).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo.layers import DenseStack
+    >>> DenseStack((8, 4))(np.zeros((2, 3))).shape[-1]
+    4
+    """
+
+    def __init__(self, mlp, **kwargs):
+        super().__init__(**kwargs)
+        self.mlp = as_mlp("mlp", mlp, allow_empty=True)
+        self.dense, self.norms, self.activations, self.dropouts = [], [], [], []
+        for i, units in enumerate(self.mlp.units):
+            self.dense.append(keras.layers.Dense(units, name=f"dense_{i}", dtype=self.dtype_policy))
+            self.norms.append(self._norm(i))
+            # Sub-layers of their own: their outputs can be read and drawn.
+            self.activations.append(
+                keras.layers.Activation(self.mlp.activation, name=f"activation_{i}", dtype=self.dtype_policy)
+            )
+            dropout = keras.layers.Dropout(self.mlp.dropout, name=f"dropout_{i}", dtype=self.dtype_policy)
+            self.dropouts.append(dropout if self.mlp.dropout else None)
+
+    def _norm(self, i):
+        if self.mlp.norm == "batch":
+            # Synchronised: under tf.distribute the moments are those of the global batch.
+            return keras.layers.BatchNormalization(
+                name=f"norm_{i}", synchronized=_backend.is_tensorflow(), dtype=self.dtype_policy
+            )
+        if self.mlp.norm == "layer":
+            return keras.layers.LayerNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
+        return None
+
+    def build(self, input_shape):
+        for dense, norm in zip(self.dense, self.norms, strict=True):
+            dense.build(input_shape)
+            input_shape = (*input_shape[:-1], dense.units)
+            if norm is not None:
+                norm.build(input_shape)
+
+    def call(self, inputs, training=None):
+        x = inputs
+        for dense, norm, activation, dropout in zip(self.dense, self.norms, self.activations, self.dropouts, strict=True):
+            y = dense(x)
+            if norm is not None:
+                y = norm(y, training=training)
+            y = activation(y)
+            if dropout is not None:
+                y = dropout(y, training=training)
+            x = x + y if self.mlp.residual and x.shape[-1] == y.shape[-1] else y
+        return x
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.mlp.units[-1]) if self.mlp.units else tuple(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "mlp": keras.saving.serialize_keras_object(self.mlp)}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["mlp"] = keras.saving.deserialize_keras_object(config["mlp"])
+        return cls(**config)
+
+
+def one_layer(mlp: MLP, i: int) -> MLP:
+    """Layer `i` of `mlp` alone."""
+    return MLP((mlp.units[i],), mlp.activation, mlp.norm, mlp.dropout, mlp.residual)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from mtl_zoo import _backend
+from mtl_zoo import _validation as check
+from mtl_zoo.options import as_mlp
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+class ExpertBank(keras.layers.Layer):
+    """Several MLPs of one shape, run together: expert `e` is `x -> activation(x W_e + b_e)`, layer by layer.
+
+    Kernels are stored as (experts, in, out). Each expert starts from a draw of its own, distributed like the kernel of
+    a stand-alone `Dense`, so no two experts start equal.
+
+    Args:
+        num_experts: How many experts.
+        mlp: An `MLP`, or its layer widths.
+        kernel_initializer: Name or config of a Keras initializer; an object is copied with a new seed for each expert.
+
+    Input: (batch, width), read by every expert, or (batch, experts, width), expert `e` reading row `e`.
+    Output: (batch, experts, last width).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo.layers import ExpertBank
+    >>> ExpertBank(3, (8, 4))(np.zeros((2, 5), "float32")).shape[1:]
+    TensorShape([3, 4])
+    """
+
+    def __init__(self, num_experts, mlp, kernel_initializer="glorot_uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.num_experts = check.check_int("num_experts", num_experts)
+        self.mlp = as_mlp("expert_units", mlp)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.activation = keras.activations.get(self.mlp.activation)
+        self.dropout = keras.layers.Dropout(self.mlp.dropout, name="dropout", dtype=self.dtype_policy)
+        self.norms = []
+        if self.mlp.norm == "batch":
+            for i in range(len(self.mlp.units)):
+                norm = keras.layers.BatchNormalization(
+                    name=f"norm_{i}", synchronized=_backend.is_tensorflow(), dtype=self.dtype_policy
+                )
+                self.norms.append(norm)
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        self.kernels, self.biases, self.scales, self.offsets = [], [], [], []
+        for i, units in enumerate(self.mlp.units):
+            shape = (self.num_experts, width, units)
+            self.kernels.append(self.add_weight(shape=shape, initializer=self._draw_each, name=f"kernel_{i}"))
+            self.biases.append(self.add_weight(shape=(self.num_experts, units), initializer="zeros", name=f"bias_{i}"))
+            if self.mlp.norm == "batch":
+                self.norms[i].build((input_shape[0], self.num_experts * units))
+            if self.mlp.norm == "layer":
+                shape = (self.num_experts, units)
+                self.scales.append(self.add_weight(shape=shape, initializer="ones", name=f"norm_{i}_gamma"))
+                self.offsets.append(self.add_weight(shape=shape, initializer="zeros", name=f"norm_{i}_beta"))
+            width = units
+
+    def _draw_each(self, shape, dtype=None):
+        # A stacked shape given to the initializer would change its fans, and one object would draw the same numbers
+        # for every expert: each expert's kernel is drawn alone, from a clone with a seed of its own.
+        return ops.stack([self._fresh_initializer()(shape[1:], dtype=dtype) for _ in range(shape[0])])
+
+    def _fresh_initializer(self):
+        config = self.kernel_initializer.get_config()
+        if "seed" in config:
+            config["seed"] = None
+        return type(self.kernel_initializer).from_config(config)
+
+    def call(self, inputs, training=None):
+        x = inputs
+        for i in range(len(self.mlp.units)):
+            equation = "bd,ndh->bnh" if len(x.shape) == 2 else "bnd,ndh->bnh"
+            y = ops.einsum(equation, x, self.kernels[i]) + self.biases[i]
+            y = self.activation(self._normalize(i, y, training))
+            y = self.dropout(y, training=training) if self.mlp.dropout else y
+            x = x + y if self.mlp.residual and len(x.shape) == 3 and x.shape[-1] == y.shape[-1] else y
+        return x
+
+    def _normalize(self, i, y, training):
+        if self.mlp.norm == "batch":
+            flat = ops.reshape(y, (-1, y.shape[1] * y.shape[2]))
+            return ops.reshape(self.norms[i](flat, training=training), (-1, *y.shape[1:]))
+        if self.mlp.norm == "layer":
+            wide = ops.cast(y, "float32")
+            mean, variance = ops.moments(wide, axes=[-1], keepdims=True)
+            scaled = ops.cast((wide - mean) * ops.rsqrt(variance + 1e-3), y.dtype)
+            return scaled * self.scales[i] + self.offsets[i]
+        return y
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_experts, self.mlp.units[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_experts": self.num_experts,
+            "mlp": keras.saving.serialize_keras_object(self.mlp),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["mlp"] = keras.saving.deserialize_keras_object(config["mlp"])
+        return cls(**config)

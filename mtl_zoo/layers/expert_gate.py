@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from mtl_zoo import _validation as check
+from mtl_zoo.options import as_gate
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+class ExpertGate(keras.layers.Layer):
+    """Weights of experts, by row: `g(x) = softmax(x W / temperature)`.
+
+    In training `gate.dropout` sets weights to zero and renormalises, `g'_i = g_i m_i / sum_j g_j m_j` with
+    `m_i ~ Bernoulli(1 - dropout)`, and `gate.entropy` adds a penalty to the loss; see `Gate`.
+
+    Args:
+        num_experts: How many experts are weighed.
+        gate: A `Gate`. Default: `Gate()`.
+        seed: Seed of the dropout.
+
+    Input: (batch, width). Output: (batch, num_experts), rows sum to 1, at least float32.
+
+    Reference: Ma et al., KDD 2018, doi:10.1145/3219819.3220007, eq. 7.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo.layers import ExpertGate
+    >>> ExpertGate(4)(np.zeros((1, 3))).numpy().tolist()
+    [[0.25, 0.25, 0.25, 0.25]]
+    """
+
+    def __init__(self, num_experts, gate=None, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.num_experts = check.check_int("num_experts", num_experts)
+        self.gate = as_gate(gate)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if self.gate.dropout else None
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], self.num_experts), initializer="glorot_uniform", name="kernel"
+        )
+        self.bias = None
+        if self.gate.use_bias:
+            self.bias = self.add_weight(shape=(self.num_experts,), initializer="zeros", name="bias")
+
+    def call(self, inputs, training=None):
+        logits = ops.matmul(inputs, self.kernel)
+        if self.bias is not None:
+            logits = logits + self.bias
+        # Softmax and its logarithm in float32, whatever the compute type.
+        weights = ops.softmax(ops.cast(logits, "float32") / self.gate.temperature)
+        if training and self.gate.entropy:
+            entropy = -ops.sum(weights * ops.log(weights + keras.config.epsilon()), axis=-1)
+            self.add_loss(-self.gate.entropy * ops.mean(entropy))
+        if training and self.gate.dropout:
+            weights = self._drop(weights)
+        return weights
+
+    def _drop(self, weights):
+        kept = keras.random.uniform(ops.shape(weights), seed=self.seed_generator) >= self.gate.dropout
+        kept = weights * ops.cast(kept, weights.dtype)
+        total = ops.sum(kept, axis=-1, keepdims=True)
+        return ops.where(total > 0, kept / ops.where(total > 0, total, 1.0), weights)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.num_experts)
+
+    def compute_output_spec(self, inputs, training=None):
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype="float32")
+
+    def get_config(self):
+        gate = keras.saving.serialize_keras_object(self.gate)
+        return {**super().get_config(), "num_experts": self.num_experts, "gate": gate, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["gate"] = keras.saving.deserialize_keras_object(config["gate"])
+        return cls(**config)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+class ExpertMixture(keras.layers.Layer):
+    """The weighted sum of experts, by row: `f = sum_i g_i E_i`.
+
+    Input: weights (batch, experts) and experts (batch, experts, units). Output: (batch, units).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo.layers import ExpertMixture
+    >>> experts = np.array([[[1.0, 2.0], [3.0, 4.0]]], "float32")
+    >>> ExpertMixture()(np.array([[0.5, 0.5]], "float32"), experts).numpy().tolist()
+    [[2.0, 3.0]]
+    """
+
+    def call(self, weights, experts):
+        return ops.einsum("bn,bnh->bh", ops.cast(weights, experts.dtype), experts)
+
+    def compute_output_shape(self, weights_shape, experts_shape):
+        return (experts_shape[0], experts_shape[-1])

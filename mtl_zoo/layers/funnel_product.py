@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+class FunnelProduct(keras.layers.Layer):
+    """The logit of a product of two probabilities, from their logits: `-logsumexp(-a, -b, -a - b)`.
+
+    With `p = sigmoid(a)` and `q = sigmoid(b)` the odds against `pq` are `1/(pq) - 1 = e^-a + e^-b + e^(-a-b)`. Exact for
+    all logits; no probability is formed, so none is rounded to 0 or 1. Computed in float32 at least.
+
+    Input: two tensors of one shape. Output: that shape.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo.layers import FunnelProduct
+    >>> logit = FunnelProduct()(np.array([[0.0]], "float32"), np.array([[0.0]], "float32"))
+    >>> round(1 / (1 + float(np.exp(-logit[0, 0]))), 6)
+    0.25
+    """
+
+    def call(self, first, second):
+        first, second = ops.cast(first, "float32"), ops.cast(second, "float32")
+        return -ops.logsumexp(ops.stack([-first, -second, -first - second], axis=0), axis=0)
+
+    def compute_output_shape(self, first_shape, second_shape):
+        return tuple(first_shape)
+
+    def compute_output_spec(self, first, second):
+        return keras.KerasTensor(first.shape, dtype="float32")

@@ -1,0 +1,116 @@
+"""The catalogue: models by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import keras
+
+from mtl_zoo import _validation as check
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What the catalogue knows of a model.
+
+    Args:
+        name: Its name for `create_model`.
+        cls: Its class.
+        paper: Authors, venue and year.
+        reference: DOI or arXiv id.
+        kind: What its architecture shares, in a word or two.
+        needs: What it needs beyond features and tasks, empty if nothing.
+    """
+
+    name: str
+    cls: type
+    paper: str
+    reference: str
+    kind: str
+    needs: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the model's docstring."""
+        return (self.cls.__doc__ or "").strip().splitlines()[0]
+
+
+_MODELS: dict[str, ModelInfo] = {}
+
+
+def register_model(name: str, *, paper: str, reference: str, kind: str, needs: str = ""):
+    """Decorator that enters a model into the catalogue and registers it for saving."""
+    check.check_name("name", name)
+
+    def register(cls):
+        if name in _MODELS and _MODELS[name].cls.__qualname__ != cls.__qualname__:
+            raise ValueError(f"`name` must not be taken. Received: {name!r}, the name of {_MODELS[name].cls.__name__}")
+        _MODELS[name] = ModelInfo(name, cls, paper, reference, kind, needs)
+        cls.model_name = name
+        return keras.saving.register_keras_serializable(package="mtl_zoo")(cls)
+
+    return register
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` knows, sorted.
+
+    Example:
+
+    >>> import mtl_zoo
+    >>> "mmoe" in mtl_zoo.list_models()
+    True
+    """
+    return sorted(_MODELS)
+
+
+def model_info(model: str) -> ModelInfo:
+    """What the catalogue knows of a model: class, paper, reference, kind, needs.
+
+    Args:
+        model: One of `list_models()`.
+
+    Raises:
+        ValueError: An unknown name.
+
+    Example:
+
+    >>> import mtl_zoo
+    >>> mtl_zoo.model_info("mmoe").reference
+    'doi:10.1145/3219819.3220007'
+    """
+    check.check_choice("model", model, list_models())
+    return _MODELS[model]
+
+
+def create_model(model: str, /, features: Any, tasks: Any = None, *, name: str | None = None, **hyperparameters: Any):
+    """A model of the catalogue by name.
+
+    Args:
+        model: One of `list_models()`.
+        features: Feature specs, or a fitted `FeatureTransform`.
+        tasks: The tasks. Default: those of the transform.
+        name: The Keras model's name.
+        hyperparameters: Arguments of the model's class.
+
+    Raises:
+        ValueError: An unknown model (the known ones are listed), or what the model's class refuses.
+        TypeError: An unknown hyperparameter (the known ones are listed).
+
+    Example:
+
+    >>> import mtl_zoo
+    >>> features = [mtl_zoo.Categorical("user_id", size=100), mtl_zoo.Numeric("age")]
+    >>> tasks = [mtl_zoo.BinaryTask("click"), mtl_zoo.BinaryTask("like")]
+    >>> model = mtl_zoo.create_model("mmoe", features, tasks, num_experts=4, expert_units=(16,))
+    >>> sorted(model.output)
+    ['click', 'like']
+    """
+    cls = model_info(model).cls
+    known = [p for p in inspect.signature(cls).parameters if p not in ("features", "tasks", "name")]
+    unknown = [argument for argument in hyperparameters if argument not in known]
+    if unknown:
+        raise TypeError(f"`{unknown[0]}` is not an argument of {model!r}. Expected: one of {known}")
+    return cls(features, tasks, name=name, **hyperparameters)

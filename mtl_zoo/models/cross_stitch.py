@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.layers import CrossStitchUnit, DenseStack, FeatureEmbedding
+from mtl_zoo.layers.dense_stack import one_layer
+from mtl_zoo.models._base import MultiTaskModel
+from mtl_zoo.models._plan import ModelPlan
+from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import as_mlp
+
+
+@register_model(
+    "cross_stitch",
+    paper="Misra et al., CVPR 2016",
+    reference="arXiv:1604.03539",
+    kind="soft sharing by layers",
+)
+class CrossStitch(MultiTaskModel):
+    """Cross-stitch: one column of layers a task, mixed after every layer by a learned matrix.
+
+    With `x_k^0 = x`, the concatenated feature vectors, and layer l of column k called `f_k^l`:
+
+        z_k^l = f_k^l(x_k^(l-1))
+        x_k^l = sum_j alpha^l_kj z_j^l
+        y_k = h_k(x_k^L)
+
+    `alpha^l` starts near the identity (`diagonal`, rows sum to 1), that is near independent columns on shared
+    embeddings. The mix is the same for every row of the data.
+
+    Args:
+        features: Feature specs with known sizes, or a fitted `FeatureTransform`.
+        tasks: The tasks. Default: those of the transform.
+        bottom_units: Layer widths of each column, or an `MLP`; a stitch follows every layer.
+        tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
+        per_channel: One alpha for every unit of a layer instead of one for the layer.
+        diagonal: Start of the diagonal of alpha.
+        stitch_learning_rate: alpha learns at this multiple of the optimizer's learning rate. The paper used 10^2 to
+            10^3 with SGD on images; with Adam, whose steps are of the size of the learning rate, far less is needed.
+        head: Default: `Towers()`.
+        name: Keras name of the model.
+
+    Raises:
+        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask, Categorical, CrossStitch
+    >>> model = CrossStitch([Categorical("user_id", size=9)], [BinaryTask("click"), BinaryTask("like")])
+    >>> model.get_layer("stitch_0").matrix.numpy().round(2).tolist()
+    [[0.9, 0.1], [0.1, 0.9]]
+
+    Reference: Misra et al., "Cross-stitch Networks for Multi-task Learning", CVPR 2016, arXiv:1604.03539.
+    """
+
+    def __init__(
+        self,
+        features,
+        tasks=None,
+        *,
+        bottom_units=(256, 128),
+        tower_units=(64,),
+        per_channel=False,
+        diagonal=0.9,
+        stitch_learning_rate=10.0,
+        head=None,
+        name=None,
+    ):
+        plan = ModelPlan(features, tasks, head)
+        inputs = make_inputs(plan.features)
+        embedding = FeatureEmbedding(plan.features, name="embedding")
+        shared = embedding.concatenate(embedding(inputs))
+        column = as_mlp("bottom_units", bottom_units)
+        columns = [shared for _ in plan.towers]
+        for i in range(len(column.units)):
+            layer = one_layer(column, i)
+            columns = [
+                DenseStack(layer, name=f"{tower}_column_{i}")(x) for tower, x in zip(plan.towers, columns, strict=True)
+            ]
+            columns = CrossStitchUnit(per_channel, diagonal, stitch_learning_rate, name=f"stitch_{i}")(columns)
+        towers = dict(zip(plan.towers, columns, strict=True))
+        super().__init__(plan, inputs, towers, tower_units=tower_units, name=name)
+        self.bottom_units = bottom_units
+        self.per_channel = bool(per_channel)
+        self.diagonal = diagonal
+        self.stitch_learning_rate = stitch_learning_rate

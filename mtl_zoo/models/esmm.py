@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from mtl_zoo.heads import EntireSpace
+from mtl_zoo.models._base import MultiTaskModel
+from mtl_zoo.models._registry import create_model, register_model
+
+
+@register_model(
+    "esmm",
+    paper="Ma et al., SIGIR 2018",
+    reference="arXiv:1804.07931",
+    kind="funnel",
+    needs="a click task, and a conversion task with the click as its sample space",
+)
+class ESMM(MultiTaskModel):
+    """Entire-space multi-task model: the conversion rate is learned on all impressions, through pCTR * pCVR.
+
+    With click logit `a` and conversion logit `b`, `pCTR = sigmoid(a)`, `pCVR = sigmoid(b)`, `pCTCVR = pCTR * pCVR`:
+
+        loss = BCE(click, pCTR) + BCE(click and conversion, pCTCVR), each over all impressions.
+
+    No loss acts on pCVR itself, so it is trained on the rows on which it will be used, not on clicked ones alone. In
+    the paper the two networks share their embeddings and nothing else, which is the default here; `backbone` puts the
+    same head on any other model of the zoo.
+
+    Names, for tasks `click` and `conversion` (see `mtl_zoo.heads.EntireSpace`): outputs and metrics `click`,
+    `conversion`, `click_and_conversion`; losses and loss weights `click`, `click_and_conversion`; labels `click`,
+    `conversion`.
+
+    Args:
+        features: Feature specs with known sizes, or a fitted `FeatureTransform`.
+        tasks: A click task, a conversion task whose `sample_space` is the click, and any others, which get towers of
+            their own. Default: those of the transform.
+        backbone: Name of the model under the head. Default: `"single_task"` with shared embeddings.
+        backbone_options: Dict of that model's arguments.
+        tower_units: Layer widths of each tower above the backbone, or an `MLP`. Default: none but the linear layer.
+        name: Keras name of the model.
+
+    Raises:
+        ValueError: The tasks hold no click and conversion pair; what the backbone refuses.
+
+    Example:
+
+    >>> from mtl_zoo import ESMM, BinaryTask, Categorical
+    >>> tasks = [BinaryTask("click"), BinaryTask("conversion", sample_space="click")]
+    >>> model = ESMM([Categorical("user_id", size=9)], tasks, backbone="mmoe", backbone_options={"num_experts": 4})
+    >>> sorted(model.output)
+    ['click', 'click_and_conversion', 'conversion']
+
+    Reference: Ma et al., "Entire Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion
+    Rate", SIGIR 2018, arXiv:1804.07931.
+    """
+
+    def __init__(
+        self, features, tasks=None, *, backbone="single_task", backbone_options=None, tower_units=(), name=None
+    ):
+        options = dict(backbone_options or {})
+        if backbone == "single_task":
+            options = {"share_embeddings": True, "bottom_units": (360, 200, 80), **options}
+        base = create_model(backbone, features, tasks, head=EntireSpace(), tower_units=tower_units, **options)
+        super().__init__(base._plan, base.input, logits=base.output, tower_units=tower_units, name=name)
+        self.backbone = backbone
+        self.backbone_options = backbone_options

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.layers import ExpertBank, ExpertGate, ExpertMixture, FeatureEmbedding
+from mtl_zoo.models._base import MultiTaskModel
+from mtl_zoo.models._plan import ModelPlan
+from mtl_zoo.models._registry import register_model
+
+
+@register_model(
+    "mmoe",
+    paper="Ma et al., KDD 2018",
+    reference="doi:10.1145/3219819.3220007",
+    kind="gated experts",
+)
+class MMoE(MultiTaskModel):
+    """Multi-gate mixture-of-experts: shared experts, and for each task a gate that weighs them by row.
+
+    With `x` the concatenated feature vectors, experts `f_1 .. f_n` and, for task k, gate `g_k` and tower `h_k`:
+
+        g_k(x) = softmax(W_k x)
+        f^k(x) = sum_i g_k(x)_i f_i(x)
+        y_k = h_k(f^k(x))
+
+    The gates read the raw model input and have no bias, as in the paper. With `share_gate` all tasks use one gate,
+    which the paper calls OMoE.
+
+    Args:
+        features: Feature specs with known sizes, or a fitted `FeatureTransform`.
+        tasks: The tasks. Default: those of the transform.
+        num_experts: n.
+        expert_units: Layer widths of each `f_i`, or an `MLP`.
+        tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
+        gate: A `Gate`: temperature, dropout, entropy, bias. Default: `Gate()`.
+        share_gate: One gate for all tasks.
+        head: Default: `Towers()`.
+        name: Keras name of the model.
+
+    Raises:
+        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask, Categorical, MMoE
+    >>> model = MMoE([Categorical("user_id", size=9)], [BinaryTask("click"), BinaryTask("like")], num_experts=4)
+    >>> model.get_layer("click_gate").output.shape
+    (None, 4)
+
+    Reference: Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts",
+    KDD 2018, doi:10.1145/3219819.3220007.
+    """
+
+    def __init__(
+        self,
+        features,
+        tasks=None,
+        *,
+        num_experts=8,
+        expert_units=(256, 128),
+        tower_units=(64,),
+        gate=None,
+        share_gate=False,
+        head=None,
+        name=None,
+    ):
+        plan = ModelPlan(features, tasks, head)
+        inputs = make_inputs(plan.features)
+        embedding = FeatureEmbedding(plan.features, name="embedding")
+        x = embedding.concatenate(embedding(inputs))
+        experts = ExpertBank(num_experts, expert_units, name="experts")(x)
+        if share_gate:
+            gates = dict.fromkeys(plan.towers, ExpertGate(num_experts, gate, name="shared_gate")(x))
+        else:
+            gates = {tower: ExpertGate(num_experts, gate, name=f"{tower}_gate")(x) for tower in plan.towers}
+        towers = {tower: ExpertMixture(name=f"{tower}_mixture")(gates[tower], experts) for tower in plan.towers}
+        super().__init__(plan, inputs, towers, tower_units=tower_units, name=name)
+        self.num_experts = num_experts
+        self.expert_units = expert_units
+        self.gate = gate
+        self.share_gate = bool(share_gate)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.layers import DenseStack, FeatureEmbedding
+from mtl_zoo.models._base import MultiTaskModel
+from mtl_zoo.models._plan import ModelPlan
+from mtl_zoo.models._registry import register_model
+
+
+@register_model(
+    "shared_bottom",
+    paper="Caruana, Machine Learning 28, 1997",
+    reference="doi:10.1023/A:1007379606734",
+    kind="hard sharing",
+)
+class SharedBottom(MultiTaskModel):
+    """Shared-bottom: one network under all tasks, one tower a task.
+
+    With `x` the concatenated feature vectors and `h_k` the tower of task k:
+
+        u = f(x)
+        y_k = h_k(u)
+
+    The simplest way to share, and the yardstick for the others. Tasks that have little in common can harm each other.
+
+    Args:
+        features: Feature specs with known sizes, or a fitted `FeatureTransform`.
+        tasks: The tasks. Default: those of the transform.
+        bottom_units: Layer widths of `f`, or an `MLP`.
+        tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
+        head: Default: `Towers()`.
+        name: Keras name of the model.
+
+    Raises:
+        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask, Categorical, SharedBottom
+    >>> model = SharedBottom([Categorical("user_id", size=9)], [BinaryTask("click"), BinaryTask("like")])
+    >>> sorted(model.output)
+    ['click', 'like']
+
+    Reference: Caruana, "Multitask Learning", Machine Learning 28, 1997, doi:10.1023/A:1007379606734; as eq. 1 of
+    Ma et al., KDD 2018, doi:10.1145/3219819.3220007.
+    """
+
+    def __init__(self, features, tasks=None, *, bottom_units=(256, 128), tower_units=(64,), head=None, name=None):
+        plan = ModelPlan(features, tasks, head)
+        inputs = make_inputs(plan.features)
+        embedding = FeatureEmbedding(plan.features, name="embedding")
+        shared = embedding.concatenate(embedding(inputs))
+        bottom = DenseStack(bottom_units, name="bottom")(shared)
+        towers = dict.fromkeys(plan.towers, bottom)
+        super().__init__(plan, inputs, towers, tower_units=tower_units, name=name)
+        self.bottom_units = bottom_units

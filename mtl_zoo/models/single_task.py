@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.layers import DenseStack, FeatureEmbedding
+from mtl_zoo.models._base import MultiTaskModel
+from mtl_zoo.models._plan import ModelPlan
+from mtl_zoo.models._registry import register_model
+
+
+@register_model(
+    "single_task",
+    paper="the baseline of Ma et al., KDD 2018",
+    reference="doi:10.1145/3219819.3220007",
+    kind="no sharing",
+)
+class SingleTask(MultiTaskModel):
+    """Single-task: independent networks side by side, the baseline of every comparison.
+
+    With `x_k` task k's own feature vectors:
+
+        y_k = h_k(f_k(x_k))
+
+    The tasks share nothing (with `share_embeddings`, the embedding tables alone), so training them together is training
+    them apart, as long as the optimizer treats parameters one by one (clipping by the global norm does not). A
+    comparison is fair when each task keeps its own best epoch: `independent_tasks` tells trainers so.
+
+    Args:
+        features: Feature specs with known sizes, or a fitted `FeatureTransform`.
+        tasks: The tasks. Default: those of the transform.
+        bottom_units: Layer widths of each `f_k`, or an `MLP`.
+        tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
+        share_embeddings: One embedding under all networks instead of one each.
+        head: Default: `Towers()`.
+        name: Keras name of the model.
+
+    Raises:
+        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask, Categorical, SingleTask
+    >>> model = SingleTask([Categorical("user_id", size=9)], [BinaryTask("click"), BinaryTask("like")])
+    >>> len(model.task_variables("click")) == len(model.trainable_variables) // 2
+    True
+
+    Reference: the single-task baseline of Ma et al., KDD 2018, doi:10.1145/3219819.3220007, section 6.
+    """
+
+    def __init__(
+        self,
+        features,
+        tasks=None,
+        *,
+        bottom_units=(256, 128),
+        tower_units=(64,),
+        share_embeddings=False,
+        head=None,
+        name=None,
+    ):
+        plan = ModelPlan(features, tasks, head)
+        inputs = make_inputs(plan.features)
+        towers = {}
+        shared = FeatureEmbedding(plan.features, name="embedding") if share_embeddings else None
+        for tower in plan.towers:
+            embedding = shared or FeatureEmbedding(plan.features, name=f"{tower}_embedding")
+            x = embedding.concatenate(embedding(inputs))
+            towers[tower] = DenseStack(bottom_units, name=f"{tower}_bottom")(x)
+        super().__init__(plan, inputs, towers, tower_units=tower_units, name=name)
+        self.bottom_units = bottom_units
+        self.share_embeddings = bool(share_embeddings)
+
+    @property
+    def independent_tasks(self):
+        """Whether each output has all its variables to itself."""
+        return not self.share_embeddings and len(self.outputs_info) == len(self.loss_names)

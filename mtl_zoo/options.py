@@ -1,0 +1,105 @@
+"""Options that travel as one value: frozen, validated, serialised with the model that holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from mtl_zoo import _validation as check
+
+NORMS = ("batch", "layer")
+
+
+class _Option:
+    """Serialisation by fields: argument == attribute == config key."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+@dataclasses.dataclass(frozen=True)
+class MLP(_Option):
+    """A stack of dense layers: `x -> dropout(activation(norm(x W + b)))`, layer by layer.
+
+    Args:
+        units: Width of each layer.
+        activation: Name of a Keras activation, after every layer, the last one included.
+        norm: `"batch"` or `"layer"` normalisation before the activation, or None.
+        dropout: Share of units dropped in training after each activation, in [0, 1).
+        residual: Add a layer's input to its output where the two have the same width.
+
+    Example:
+
+    >>> from mtl_zoo import MLP
+    >>> MLP((128, 64), norm="batch", dropout=0.1).units
+    (128, 64)
+    """
+
+    units: tuple[int, ...]
+    activation: str = "relu"
+    norm: str | None = None
+    dropout: float = 0.0
+    residual: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "units", check.check_units("units", self.units, allow_empty=True))
+        if not isinstance(self.activation, str):
+            raise ValueError(f"`activation` must be a Keras name. Received: activation={self.activation!r}")
+        keras.activations.get(self.activation)
+        check.check_choice("norm", self.norm, (*NORMS, None))
+        check.check_number("dropout", self.dropout, minimum=0, below=1)
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+@dataclasses.dataclass(frozen=True)
+class Gate(_Option):
+    """How a gate turns its input into weights of experts: `softmax(x W / temperature)`.
+
+    Args:
+        temperature: Above 1 flattens the weights, below 1 sharpens them.
+        dropout: In training, each weight is set to 0 with this probability, by row and expert; the rest is renormalised
+            to sum 1 (a row whose weights would all be 0 keeps them). Zhao et al., RecSys 2019,
+            doi:10.1145/3298689.3346997, name it as a remedy against gates that settle on few experts.
+        entropy: Adds `-entropy * mean over rows of H(weights)` (in nats) to the loss, which rewards even weights.
+        use_bias: Add a bias to `x W`; the MMoE paper has none.
+
+    Example:
+
+    >>> from mtl_zoo import Gate
+    >>> Gate(temperature=2.0, dropout=0.1).use_bias
+    False
+    """
+
+    temperature: float = 1.0
+    dropout: float = 0.0
+    entropy: float = 0.0
+    use_bias: bool = False
+
+    def __post_init__(self):
+        check.check_number("temperature", self.temperature, above=0)
+        check.check_number("dropout", self.dropout, minimum=0, below=1)
+        check.check_number("entropy", self.entropy, minimum=0)
+
+
+def as_mlp(argument: str, value: MLP | int | Iterable[int], *, allow_empty: bool = False) -> MLP:
+    """`value` as an MLP: layer widths are sugar for `MLP(widths)`."""
+    if isinstance(value, MLP):
+        check.check_units(argument, value.units, allow_empty=allow_empty)
+        return value
+    return MLP(check.check_units(argument, value, allow_empty=allow_empty))
+
+
+def as_gate(value: Gate | None) -> Gate:
+    if value is None:
+        return Gate()
+    if not isinstance(value, Gate):
+        raise TypeError(f"`gate` must be a Gate. Received: gate={value!r}")
+    return value
