@@ -3,14 +3,40 @@
 __version__ = "0.1.0"
 
 from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence
+from mtl_zoo.features.transform import FeatureTransform
+from mtl_zoo.heads import EntireSpace, Towers
+from mtl_zoo.models import (
+    ESMM,
+    CrossStitch,
+    MMoE,
+    SharedBottom,
+    SingleTask,
+    create_model,
+    list_models,
+    model_info,
+)
+from mtl_zoo.options import MLP, Gate
 from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask
 
 __all__ = [
+    "ESMM",
+    "MLP",
     "BinaryTask",
     "Categorical",
+    "CrossStitch",
     "Encoded",
+    "EntireSpace",
+    "FeatureTransform",
+    "Gate",
+    "MMoE",
     "MulticlassTask",
     "Numeric",
     "RegressionTask",
     "Sequence",
+    "SharedBottom",
+    "SingleTask",
+    "Towers",
+    "create_model",
+    "list_models",
+    "model_info",
 ]

@@ -1,0 +1,198 @@
+"""What a benchmark run is: checked values from the command line and from YAML files."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mtl_zoo import _validation as check
+
+OPTIMIZERS = ("adam", "adamw", "adagrad", "rmsprop", "sgd")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One model on one data set, trained once for each seed.
+
+    Args:
+        dataset: A name of `list_datasets()`.
+        model: A name of `list_models()`.
+        hyperparameters: Keywords of `create_model`.
+        dataset_options: Keywords of `load_dataset`, such as `variant`, `group`, `size`.
+        seeds: A number n for the seeds 0 .. n - 1, or a list of seeds. A seed draws the weights and the order of the
+            rows; the split is drawn by the data set's own option `seed`.
+        epochs: The most epochs trained; the best one on the validation split is taken.
+        patience: Stop after this many epochs without improvement. None: train all.
+        batch_size: Rows a step.
+        optimizer: `"adam"`, `"adamw"`, `"adagrad"`, `"rmsprop"` or `"sgd"`.
+        learning_rate: Its learning rate.
+        balancing: How task losses are weighed; `"equal"` uses the tasks' own loss weights.
+        group: A column of `split.groups`, for the AUC within groups.
+
+    Raises:
+        ValueError: A value is out of its range, or not known.
+
+    Example:
+
+    >>> from mtl_zoo.benchmark.config import RunConfig
+    >>> RunConfig("synthetic_funnel", "mmoe", seeds=2).seeds
+    (0, 1)
+    """
+
+    dataset: str
+    model: str
+    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    dataset_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: int | tuple[int, ...] = 1
+    epochs: int = 5
+    patience: int | None = None
+    batch_size: int = 1024
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    balancing: str = "equal"
+    group: str | None = None
+
+    def __post_init__(self):
+        for argument in ("dataset", "model"):
+            check.check_name(argument, getattr(self, argument))
+        for argument in ("hyperparameters", "dataset_options"):
+            value = getattr(self, argument)
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                raise ValueError(f"`{argument}` must map names to values. Received: {argument}={value!r}")
+            object.__setattr__(self, argument, {key: as_tuples(item) for key, item in value.items()})
+        object.__setattr__(self, "seeds", _seeds(self.seeds))
+        check.check_int("epochs", self.epochs)
+        if self.patience is not None:
+            check.check_int("patience", self.patience)
+        check.check_int("batch_size", self.batch_size)
+        check.check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check.check_number("learning_rate", self.learning_rate, above=0)
+        check.check_choice("balancing", self.balancing, ("equal",))
+
+
+def _seeds(seeds: Any) -> tuple[int, ...]:
+    if isinstance(seeds, Iterable) and not isinstance(seeds, str):
+        found = tuple(check.check_int(f"seeds[{i}]", seed, minimum=0) for i, seed in enumerate(seeds))
+        if not found or check.duplicates(found):
+            raise ValueError(f"`seeds` must be different numbers, at least one. Received: seeds={list(found)}")
+        return found
+    return tuple(range(check.check_int("seeds", seeds)))
+
+
+def as_tuples(value: Any) -> Any:
+    """Lists of JSON and YAML as the tuples that models take."""
+    if isinstance(value, (list, tuple)):
+        return tuple(as_tuples(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: as_tuples(item) for key, item in value.items()}
+    return value
+
+
+def parse_value(text: str) -> Any:
+    """A value as one writes it on a command line: numbers, true/false, null, JSON, `128,64` for a tuple, else text.
+
+    Example:
+
+    >>> from mtl_zoo.benchmark.config import parse_value
+    >>> [parse_value(text) for text in ("8", "1e-3", "true", "null", "128,64", "32,", '{"units": [64]}', "nominal")]
+    [8, 0.001, True, None, (128, 64), (32,), {'units': (64,)}, 'nominal']
+    """
+    text = text.strip()
+    try:
+        return as_tuples(json.loads(text, parse_constant=_refuse_constant))
+    except json.JSONDecodeError:
+        pass
+    known = {"true": True, "false": False, "null": None, "none": None}
+    if text.lower() in known:
+        return known[text.lower()]
+    if text[:1] in "[{":
+        raise ValueError(f"`value` looks like JSON but is not. Received: value={text!r}")
+    if "," in text:
+        return tuple(parse_value(part) for part in text.removesuffix(",").split(","))
+    return text
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"`value` must be a finite number. Received: value={name}")
+
+
+def parse_assignments(argument: str, assignments: Iterable[str]) -> dict[str, Any]:
+    """`["num_experts=8"]` as `{"num_experts": 8}`.
+
+    Raises:
+        ValueError: An assignment has no `=` or no name; a name is given twice.
+    """
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise ValueError(f"`{argument}` must be NAME=VALUE. Received: {assignment!r}")
+        if name.strip() in found:
+            raise ValueError(f"`{argument}` must give each name once. Received twice: {name.strip()!r}")
+        found[name.strip()] = parse_value(value)
+    return found
+
+
+_FILE_KEYS = (*(field.name for field in dataclasses.fields(RunConfig)), "models")
+
+
+def load_configs(path: str | Path, **overrides: Any) -> list[RunConfig]:
+    """The runs that a YAML file describes.
+
+    Its keys are the arguments of `RunConfig`. Instead of `model` and `hyperparameters` it may hold `models`, which maps
+    names of models to their hyperparameters: one run for each.
+
+    Args:
+        path: The file.
+        **overrides: Arguments of `RunConfig` that replace those of the file; None replaces nothing, and dicts are
+            merged.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is not YAML, has an unknown key, lacks `dataset` or a model, or a value is refused.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"`config` must be a YAML file. Received: {path}: {error}") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"`config` must hold `key: value` lines. Received: {path} with {type(content).__name__}")
+    return configs_from_dict({**content}, source=str(path), **overrides)
+
+
+def configs_from_dict(content: dict[str, Any], source: str = "", **overrides: Any) -> list[RunConfig]:
+    """`load_configs` of a dict in hand."""
+    where = f" in {source}" if source else ""
+    for name in content:
+        if name not in _FILE_KEYS:
+            close = difflib.get_close_matches(str(name), _FILE_KEYS, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(
+                f"`config` has an unknown key. Received: {name!r}{hint}{where}. "
+                f"Expected: any of {', '.join(_FILE_KEYS)}"
+            )
+    for name, value in overrides.items():
+        if isinstance(value, Mapping):
+            content[name] = {**(content.get(name) or {}), **value}
+        elif value is not None:
+            content[name] = value
+    if overrides.get("model"):
+        models = content.pop("models", None) or {}
+        content["hyperparameters"] = {**(models.get(content["model"]) or {}), **(content.get("hyperparameters") or {})}
+    if "models" in content and "model" in content:
+        raise ValueError(f"`config` takes `model` or `models`, not both{where}. Received: both")
+    models = content.pop("models", None) or ({content.pop("model"): {}} if "model" in content else {})
+    if not isinstance(models, Mapping) or not models or "dataset" not in content:
+        missing = "`dataset`" if "dataset" not in content else "`model`, or `models` with {name: hyperparameters}"
+        raise ValueError(f"`config` must give {missing}{where}. Received keys: {sorted(content)}")
+    shared = content.pop("hyperparameters", None) or {}
+    if content.get("dataset_options", 0) is None:
+        content["dataset_options"] = {}
+    return [RunConfig(model=name, hyperparameters={**(own or {}), **shared}, **content) for name, own in models.items()]

@@ -1,0 +1,117 @@
+"""Pictures of benchmarks: models beside each other and beside the oracle, gates, stitches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mtl_zoo.benchmark.report import Section
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Not through pyplot: nothing of the user's matplotlib session is touched, and no display is needed.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def draw_report(sections: Sequence[Section], path: str | Path) -> Path:
+    """One panel for each task of each section: a dot for each model, bars of one standard deviation over seeds.
+
+    A dashed line marks the single-task model, a solid one the oracle where it is known.
+    """
+    columns = max(len(section.columns) for section in sections)
+    heights = [0.9 + 0.32 * (len(section.lines) + 1) for section in sections]
+    figure = _figure(1.6 + 3.4 * columns, 0.3 + sum(heights))
+    panels = figure.subplots(len(sections), columns, squeeze=False, height_ratios=heights)
+    for row, section in zip(panels, sections, strict=True):
+        lines = section.lines[::-1]
+        for panel, column in zip(row, section.columns, strict=False):
+            for position, line in enumerate(lines):
+                cell = line.cells.get(column)
+                if cell is not None and np.isfinite(cell.mean):
+                    spread = cell.std if np.isfinite(cell.std) else 0.0
+                    panel.errorbar(cell.mean, position, xerr=spread, fmt="o", color="C0", capsize=3)
+            base = section.baseline.cells.get(column) if section.baseline else None
+            if base is not None:
+                panel.axvline(base.mean, linestyle="--", color="0.5", linewidth=1, label="single_task")
+            if column in section.oracle:
+                panel.axvline(section.oracle[column], color="C3", linewidth=1.5, label="oracle")
+            if base is not None or column in section.oracle:
+                panel.legend(loc="lower left", fontsize="x-small", ncols=2, frameon=False)
+            panel.set_yticks(range(len(lines)), [line.label for line in lines] if panel is row[0] else [])
+            panel.set_ylim(-1.3, len(lines) - 0.4)  # the legend has a row of its own
+            panel.set_title(column.title, fontsize="medium")
+            panel.grid(axis="x", alpha=0.3)
+        for panel in row[len(section.columns) :]:
+            panel.set_axis_off()
+        row[0].set_xlabel(f"{section.title}, {section.split} split", fontsize="small", loc="left")
+    return _save(figure, path)
+
+
+def _heat_map(figure: Figure, panel, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], **scale):
+    image = panel.imshow(matrix, aspect="auto", cmap="viridis", **scale)
+    panel.set_yticks(range(len(rows)), rows)
+    panel.set_xticks(range(len(columns)), columns)
+    middle = (image.norm.vmin + image.norm.vmax) / 2
+    for (i, j), value in np.ndenumerate(matrix):
+        panel.text(j, i, f"{value:.2f}", ha="center", va="center", color="black" if value > middle else "white")
+    return image
+
+
+def draw_gates(gates: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> Path:
+    """Mean gate weight by task and expert, one panel for each run, with the gates' normalised entropy.
+
+    Args:
+        gates: {title: {task: mean weight of each expert}}.
+        path: Where to.
+    """
+    figure = _figure(1.2 + 3.6 * len(gates), 2.6)
+    panels = figure.subplots(1, len(gates), squeeze=False)[0]
+    for panel, (title, weights) in zip(panels, gates.items(), strict=True):
+        matrix = np.array(list(weights.values()), dtype="float64")
+        entropy = -(matrix * np.log(np.maximum(matrix, 1e-12))).sum(axis=1) / np.log(max(matrix.shape[1], 2))
+        names = [f"{task}\nH = {h:.2f}" for task, h in zip(weights, entropy, strict=True)]
+        experts = [str(i) for i in range(matrix.shape[1])]
+        image = _heat_map(figure, panel, matrix, names, experts, vmin=0, vmax=max(matrix.max(), 1e-9))
+        panel.set_title(title, fontsize="medium")
+        panel.set_xlabel("expert")
+        figure.colorbar(image, ax=panel, label="mean gate weight")
+    return _save(figure, path)
+
+
+def draw_stitches(
+    stitches: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], tasks: Sequence[str], path: str | Path
+) -> Path:
+    """The stitch matrices, one row of panels for each run: how much of column j goes into column i, after each layer.
+
+    Args:
+        stitches: {title: {layer: (T, T) matrix}}.
+        tasks: Names of the columns.
+        path: Where to.
+    """
+    layers = max(len(matrices) for matrices in stitches.values())
+    figure = _figure(1.2 + 3.0 * layers, 0.3 + 2.4 * len(stitches))
+    panels = figure.subplots(len(stitches), layers, squeeze=False)
+    for row, (title, matrices) in zip(panels, stitches.items(), strict=True):
+        for panel, (layer, matrix) in zip(row, matrices.items(), strict=False):
+            values = np.asarray(matrix, dtype="float64")
+            limits = {"vmin": min(0.0, values.min()), "vmax": max(1.0, values.max())}
+            _heat_map(figure, panel, values, tasks, tasks, **limits)
+            panel.set_title(f"{title}: {layer}", fontsize="medium")
+            panel.set_xlabel("from")
+        row[0].set_ylabel("into")
+        for panel in row[len(matrices) :]:
+            panel.set_axis_off()
+    return _save(figure, path)

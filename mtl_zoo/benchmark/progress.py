@@ -1,0 +1,120 @@
+"""What a benchmark shows while it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mtl_zoo.benchmark.config import RunConfig
+
+
+class Silent:
+    """Takes note of nothing; the base of what does."""
+
+    def loading(self, dataset: str) -> None:
+        pass
+
+    def loaded(self, dataset: Any) -> None:
+        pass
+
+    def started(self, config: RunConfig, seed: int, steps: int) -> None:
+        """A run of at most `steps` training steps begins."""
+
+    def step(self) -> None:
+        pass
+
+    def epoch(self, epoch: int, score: float) -> None:
+        pass
+
+    def finished(self, config: RunConfig, seed: int, scores: dict[str, float], seconds: float) -> None:
+        pass
+
+    def skipped(self, config: RunConfig, seed: int) -> None:
+        pass
+
+    def failed(self, config: RunConfig, seed: int, error: str) -> None:
+        pass
+
+
+class Shown(Silent):
+    """Bars for the runs and the steps of the current one on a terminal; a line for each run everywhere.
+
+    Args:
+        console: Where to.
+        runs: Number of runs, those that will be skipped included.
+    """
+
+    def __init__(self, console: Console, runs: int):
+        self.console = console
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._runs = self._bars.add_task("runs", total=runs)
+        self._steps: Any = None
+        self._best = ""
+
+    def __enter__(self) -> Shown:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def loading(self, dataset: str) -> None:
+        self.console.print(f"loading [bold]{dataset}[/] ...", highlight=False)
+
+    def loaded(self, dataset: Any) -> None:
+        rows = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
+        self.console.print(f"  rows: {rows}; tasks: {', '.join(t.name for t in dataset.tasks)}", highlight=False)
+
+    def started(self, config: RunConfig, seed: int, steps: int) -> None:
+        self._steps = self._bars.add_task(f"{config.model}, seed {seed}", total=steps)
+
+    def step(self) -> None:
+        self._bars.advance(self._steps)
+
+    def epoch(self, epoch: int, score: float) -> None:
+        label = self._bars.tasks[-1].description.partition("  ")[0]
+        self._bars.update(self._steps, description=f"{label}  epoch {epoch}: validation {score:.4f}")
+
+    def finished(self, config: RunConfig, seed: int, scores: dict[str, float], seconds: float) -> None:
+        shown = "  ".join(f"{task} {value:.4f}" for task, value in scores.items())
+        self._done(f"[green]done[/]     {config.model:<14} seed {seed}  {seconds:6.1f} s  {shown}")
+
+    def skipped(self, config: RunConfig, seed: int) -> None:
+        self._done(f"[dim]skipped[/]  {config.model:<14} seed {seed}  its rows are there")
+
+    def failed(self, config: RunConfig, seed: int, error: str) -> None:
+        self._done(f"[red]failed[/]   {config.model:<14} seed {seed}  {escape(error)}")
+
+    def _done(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
+        if self._steps is not None:
+            self._bars.remove_task(self._steps)
+            self._steps = None
+        self._bars.advance(self._runs)
+
+
+class StepReporter(keras.callbacks.Callback):
+    """Tells a `Silent` or `Shown` of every training step."""
+
+    def __init__(self, progress: Silent):
+        super().__init__()
+        self._progress = progress
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._progress.step()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._progress.epoch(epoch + 1, (logs or {}).get("val_score", float("nan")))

@@ -1,0 +1,236 @@
+"""Trains and evaluates a configuration, once for each seed, and writes the results."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mtl_zoo import _validation as check
+from mtl_zoo.benchmark import environment
+from mtl_zoo.benchmark.config import RunConfig
+from mtl_zoo.benchmark.progress import Silent, StepReporter
+from mtl_zoo.benchmark.results import ResultStore
+from mtl_zoo.datasets import Dataset, Split, dataset_info, load_dataset
+from mtl_zoo.evaluation import evaluate_scores
+from mtl_zoo.models import create_model, model_info
+from mtl_zoo.options import MLP, Gate
+from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, task_scores
+
+_log = logging.getLogger(__name__)
+
+OnTrained = Callable[[Any, Dataset, RunConfig, int], None]
+
+
+@dataclasses.dataclass
+class RunSummary:
+    """How many runs ended how."""
+
+    finished: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+def run_config(
+    config: RunConfig,
+    store: ResultStore,
+    *,
+    dataset: Dataset | None = None,
+    data_dir: str | Path | None = None,
+    save_scores: str | Path | None = None,
+    progress: Silent | None = None,
+    on_trained: OnTrained | None = None,
+) -> RunSummary:
+    """Runs a configuration for each of its seeds and appends each run's rows to `store`.
+
+    A run whose key (data version, variant, split rule, model, hyperparameters, seed, epochs, patience, optimizer, batch
+    size, balancing) is in the store without an error is skipped. A run that fails leaves one row with its error and is
+    tried again next time. The epoch is chosen on the validation split, never on the test split.
+
+    Args:
+        config: What to run.
+        store: Where the rows go.
+        dataset: The data, if loaded before.
+        data_dir: Folder of the data sets' files.
+        save_scores: Folder for the test scores of each run, as `.npz` with arrays by output (for paired tests).
+        progress: Is told what happens.
+        on_trained: Called with (model, dataset, config, seed) after evaluation.
+
+    Raises:
+        ValueError: No such data set, model, option or hyperparameter: what no later try can mend.
+    """
+    progress = progress or Silent()
+    arguments = resolve_hyperparameters(config.model, config.hyperparameters)
+    if dataset is None:
+        progress.loading(config.dataset)
+        dataset = load(config, data_dir)
+        progress.loaded(dataset)
+    if config.group is not None:
+        check.check_choice("group", config.group, tuple(dataset.test.groups))
+    summary, finished = RunSummary(), store.finished()
+    for seed in config.seeds:
+        about = _about(config, dataset, arguments, seed)
+        if about["key"] in finished:
+            progress.skipped(config, seed)
+            summary.skipped += 1
+            continue
+        try:
+            rows, scores, seconds = _train(
+                config, dataset, arguments, seed, about, save_scores=save_scores, progress=progress, after=on_trained
+            )
+        except Exception as error:
+            # The benchmark goes on with the next run; the row and the log keep what happened.
+            _log.exception("%s on %s, seed %d failed", config.model, config.dataset, seed)
+            text = f"{type(error).__name__}: {error}"
+            store.append([{**about, "error": text[:1000]}])
+            progress.failed(config, seed, text.splitlines()[0])
+            summary.failed += 1
+        else:
+            store.append(rows)
+            progress.finished(config, seed, scores, seconds)
+            summary.finished += 1
+        keras.backend.clear_session()
+    return summary
+
+
+def load(config: RunConfig, data_dir: str | Path | None = None) -> Dataset:
+    """The data set of a configuration."""
+    return load_dataset(config.dataset, data_dir=data_dir, **config.dataset_options)
+
+
+def resolve_hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a model: those given, as text can give them, over its defaults.
+
+    A dict given for `gate` becomes a `Gate`, one for `*_units` an `MLP`.
+
+    Raises:
+        ValueError: No such model or argument, or a value object is refused.
+
+    Example:
+
+    >>> from mtl_zoo.benchmark.runner import resolve_hyperparameters
+    >>> resolve_hyperparameters("mmoe", {"gate": {"temperature": 2.0}})["gate"].temperature
+    2.0
+    """
+    parameters = inspect.signature(model_info(model).cls).parameters
+    known = {name: p.default for name, p in parameters.items() if name not in ("features", "tasks", "name", "head")}
+    for name in given:
+        if name not in known:
+            raise ValueError(
+                f"`hyperparameters` must be arguments of {model!r}. Received: {name!r}. "
+                f"Expected: any of {', '.join(known)}"
+            )
+    return {**known, **{name: _as_option(name, value) for name, value in given.items()}}
+
+
+def _as_option(name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    option = Gate if name == "gate" else MLP if name.endswith("_units") else None
+    if option is None:
+        return {key: _as_option(key, item) for key, item in value.items()}
+    try:
+        return option(**value)
+    except TypeError as error:
+        fields = ", ".join(field.name for field in dataclasses.fields(option))
+        raise ValueError(f"`{name}` must be {option.__name__}({fields}). Received: {dict(value)!r}") from error
+
+
+def _as_json(value: Any) -> str:
+    def plain(item: Any) -> Any:
+        if hasattr(item, "get_config"):
+            return {type(item).__name__: item.get_config()}
+        return item.item() if isinstance(item, np.generic) else str(item)
+
+    return json.dumps(value, sort_keys=True, default=plain)
+
+
+def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The columns that a run's rows share and that are known before it starts, `key` among them."""
+    options = {**dataset_info(config.dataset).options, **config.dataset_options}
+    identity = {
+        "dataset": dataset.name,
+        "variant": dataset.variant,
+        "data_version": dataset.version,
+        "split_rule": dataset.split_rule,
+        "dataset_options": _as_json(options),
+        "model": config.model,
+        "hyperparameters": _as_json(arguments),
+        "seed": seed,
+        "epochs": config.epochs,
+        "patience": "" if config.patience is None else config.patience,
+        "optimizer": f"{config.optimizer}(learning_rate={config.learning_rate:g})",
+        "batch_size": config.batch_size,
+        "balancing": config.balancing,
+    }
+    commit, dirty = environment.commit()
+    return {
+        "key": hashlib.sha256(_as_json(identity).encode()).hexdigest()[:16],
+        **identity,
+        "commit": commit,
+        "dirty": "" if dirty is None else dirty,
+        "versions": _as_json({**environment.versions(), "backend": keras.backend.backend()}),
+        "hardware": environment.hardware(),
+    }
+
+
+def _train(config, dataset, arguments, seed, about, *, save_scores, progress, after):
+    """One run: (rows, headline test score by task, seconds of training)."""
+    keras.utils.set_random_seed(seed)
+    model = create_model(config.model, dataset.features, dataset.tasks, **arguments)
+    optimizer = keras.optimizers.get(config.optimizer)
+    optimizer.learning_rate = config.learning_rate
+    # Metrics in the logs would cost time in the loop, and the exact ones are computed anyway.
+    model.compile(optimizer, metrics=None)
+    steps = math.ceil(len(dataset.train) / config.batch_size)
+    progress.started(config, seed, steps * config.epochs)
+    timer = EpochTimer(len(dataset.train))
+    validation = ExactValidation(dataset.validation, config.patience, per_task=model.independent_tasks)
+    model.fit(
+        dataset.train.batches(config.batch_size, shuffle=True, seed=seed),
+        epochs=config.epochs,
+        shuffle=False,  # the batches are shuffled already; Keras would warn
+        verbose=0,
+        callbacks=[timer, validation, StepReporter(progress)],
+    )
+    common = {
+        **about,
+        "parameters": model.count_params(),
+        "train_seconds": round(timer.total_seconds, 3),
+        "examples_per_second": round(timer.examples_per_second, 1),
+    }
+    # An output that is no task of its own is of the epoch that the whole model is of.
+    epoch_of_model = max(validation.best_epochs.values())
+    rows, scores = [], {}
+    for split_name in ("validation", "test"):
+        split = dataset.splits[split_name]
+        scores = model.predict(split.inputs, verbose=0)
+        table = evaluate_scores(model, split, scores, group=config.group)
+        for row in table.drop(columns="note").to_dict("records"):
+            best = validation.best_epochs.get(row["task"], epoch_of_model)
+            rows.append({**common, "split": split_name, "best_epoch": best, **row})
+    if save_scores is not None:
+        _save_scores(Path(save_scores), model, dataset.test, scores, about)
+    if after is not None:
+        after(model, dataset, config, seed)
+    return rows, task_scores(model, table), timer.total_seconds
+
+
+def _save_scores(folder: Path, model: Any, split: Split, scores: Mapping[str, np.ndarray], about: Mapping) -> None:
+    """Test scores by output, with their labels and which rows count, in the order of the split's rows."""
+    arrays: dict[str, np.ndarray] = dict(scores)
+    for name, (label, counts) in model.targets(split.labels).items():
+        arrays[f"label:{name}"] = keras.ops.convert_to_numpy(label)
+        arrays[f"observed:{name}"] = keras.ops.convert_to_numpy(counts)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{about['dataset']}-{about['model']}-seed{about['seed']}-{about['key']}.npz"
+    np.savez_compressed(folder / name, **arrays)

@@ -1,0 +1,321 @@
+"""Explicit, resumable, verified downloads. Nothing else in the package touches the network.
+
+Bytes go to `<name>.part` and become `<name>` in one rename, after size and checksum hold; so do an archive's
+members.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.client
+import logging
+import os
+import re
+import stat
+import tarfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mtl_zoo import _validation as check
+from mtl_zoo.datasets._base import Check, DatasetInfo, dataset_info, verify_dataset
+from mtl_zoo.datasets._files import Resource, search_roots
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int | None], None]
+_CHUNK = 1 << 20
+
+
+class FetchError(RuntimeError):
+    """A data set could not be fetched; the message says what is left on disk and what to do."""
+
+
+def fetch_dataset(
+    name: str, data_dir: str | Path | None = None, *, force: bool = False, progress: Progress | None = None
+) -> list[Check]:
+    """Downloads a data set's official files and verifies them. Files that are there and whole are kept.
+
+    Args:
+        name: One of `list_datasets()`.
+        data_dir: The data folder; the files go to the set's own folder in it. Default: `$MTL_ZOO_DATA`, else the cache.
+        force: Download anew.
+        progress: Called with (file name, bytes so far, bytes in all or None).
+
+    Returns:
+        What `verify_dataset` found; all hold.
+
+    Raises:
+        FetchError: The set is behind a login; the server failed; a checksum, size or count does not hold.
+        OSError: The folder cannot be written to.
+    """
+    info = dataset_info(name)
+    if not info.reads_files:
+        return verify_dataset(name)
+    root = search_roots(data_dir)[0]
+    folder = root / info.folders[0]
+    if info.login is not None:
+        try:
+            return _require_ok(info, folder, verify_dataset(name, root))
+        except FileNotFoundError as error:
+            raise FetchError(
+                f"`fetch` cannot download {name!r}: it is behind a login. {info.login} "
+                f"Put {', '.join(info.files)} into {folder}, then: mtl-zoo data verify {name}"
+            ) from error
+    if info.is_complete([root]) and not force:
+        try:
+            return _require_ok(info, folder, verify_dataset(name, root))
+        except ValueError as error:
+            logger.warning("%s does not hold and is fetched anew: %s", name, error)
+    for resource in info.resources:
+        fetch_resource(resource, folder, progress=progress)
+    return _require_ok(info, folder, verify_dataset(name, root))
+
+
+def _require_ok(info: DatasetInfo, folder: Path, checks: list[Check]) -> list[Check]:
+    wrong = [c for c in checks if not c.ok]
+    if wrong:
+        raise ValueError(
+            f"`{info.name}` must be the official files. Received in {folder}: "
+            + "; ".join(f"{c.what} {c.found}, expected {c.expected}" for c in wrong)
+        )
+    return checks
+
+
+def fetch_resource(resource: Resource, folder: Path, *, progress: Progress | None = None) -> Path:
+    """Downloads one file into `folder`, and unpacks it if it is an archive. Returns the file, or the folder."""
+    path = download(
+        resource.url,
+        folder / resource.filename,
+        sha256=resource.sha256,
+        md5=resource.md5,
+        size=resource.size,
+        progress=progress,
+    )
+    if not resource.unpack:
+        return path
+    unpack(path, folder)
+    path.unlink()
+    return folder
+
+
+def download(
+    url: str,
+    path: str | Path,
+    *,
+    sha256: str | None = None,
+    md5: str | None = None,
+    size: int | None = None,
+    retries: int = 3,
+    timeout: float = 30.0,
+    progress: Progress | None = None,
+) -> Path:
+    """Downloads `url` to `path`. A broken download leaves `<path>.part`, and the next call goes on from there.
+
+    Args:
+        url: http(s) address.
+        path: Where the file goes; only ever whole.
+        sha256, md5, size: What it must have.
+        retries: How often to try again when the connection breaks.
+        timeout: Seconds without a byte until it counts as broken.
+        progress: Called with (file name, bytes so far, bytes in all or None).
+
+    Raises:
+        FetchError: No answer, an HTTP error, a broken connection, a wrong checksum or size.
+        OSError: The folder cannot be written to.
+    """
+    path = Path(path)
+    check.check_int("retries", retries, minimum=0)
+    check.check_choice("url scheme", urllib.parse.urlsplit(url).scheme, ("http", "https"))
+    part = path.with_name(path.name + ".part")
+    with _writable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.open("ab").close()
+    problem = ""
+    for attempt in range(retries + 1):
+        if attempt:
+            logger.info("%s: %s; trying again (%d of %d)", url, problem, attempt, retries)
+            time.sleep(min(0.2 * 2**attempt, 5.0))
+        try:
+            total = _transfer(url, part, timeout, progress)
+        except urllib.error.HTTPError as error:
+            if error.code >= 500:
+                problem = f"HTTP {error.code}"
+                continue
+            _drop_if_empty(part)
+            raise FetchError(f"`url` must be there to download. Received: HTTP {error.code} from {url}") from error
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            problem = str(getattr(error, "reason", error)) or type(error).__name__
+            continue
+        have = part.stat().st_size
+        if total is None or have >= total:
+            break
+        problem = f"the connection broke after {have:,} of {total:,} bytes"
+    else:
+        kept = _drop_if_empty(part)
+        raise FetchError(
+            f"`url` must answer in full. Received from {url}: {problem}. "
+            f"{kept:,} bytes are kept in {part}; the same command goes on from there."
+        )
+    _check_content(part, url, sha256=sha256, md5=md5, size=size)
+    os.replace(part, path)
+    return path
+
+
+def _drop_if_empty(part: Path) -> int:
+    size = part.stat().st_size
+    if not size:
+        part.unlink()
+    return size
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        kind = PermissionError if isinstance(error, PermissionError) else OSError
+        raise kind(f"`data_dir` must be a folder that can be written to. Received: {folder} ({error})") from error
+
+
+def _transfer(url: str, part: Path, timeout: float, progress: Progress | None) -> int | None:
+    """Appends what is missing of `url` to `part`; returns the size of the whole, if the server says."""
+    have = part.stat().st_size
+    request = urllib.request.Request(url, headers={"User-Agent": "mtl_zoo", "Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        # Nothing is left after these bytes: either they are the whole file, or they belong to another one.
+        whole = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+        if whole and int(whole[1]) == have:
+            return have
+        part.write_bytes(b"")
+        return _transfer(url, part, timeout, progress)
+    with response:
+        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if not resumed:
+            have = 0  # the server sends everything again
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length is not None else None
+        with part.open("ab" if resumed else "wb", buffering=0) as file:
+            # Short reads (read1), so that every byte that came before a break is kept.
+            while chunk := response.read1(_CHUNK):
+                with _writable(part.parent):
+                    file.write(chunk)
+                have += len(chunk)
+                if progress is not None:
+                    progress(part.name.removesuffix(".part"), have, total)
+    return total
+
+
+def _check_content(part: Path, url: str, **expected: Any) -> None:
+    """Deletes a part that is not what it should be: to resume it would never help."""
+    for kind, value in expected.items():
+        if value is None:
+            continue
+        found = part.stat().st_size if kind == "size" else file_digest(part, kind)
+        if found != value:
+            part.unlink()
+            raise FetchError(
+                f"`{kind}` must be that of the official file. Received: {kind}={found} from {url}. Expected: {value}. "
+                "Nothing was kept."
+            )
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """Hex digest of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
+    """Unpacks a .zip, .tar or .tar.gz into `folder`, each file whole or not at all.
+
+    Every member is looked at before the first is written: nothing may leave the folder, and links and devices are
+    refused.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FetchError: A member is illegal, and nothing was written; the archive is damaged, and the damaged file was not.
+        OSError: The folder cannot be written to.
+    """
+    archive, folder = Path(archive), Path(folder)
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as opened:
+                return _unpack_zip(opened, folder)
+        with tarfile.open(archive) as opened_tar:
+            return _unpack_tar(opened_tar, folder)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+        raise FetchError(f"`archive` must be a whole .zip or .tar.gz. Received: {archive} ({error})") from error
+
+
+def _unpack_zip(opened: zipfile.ZipFile, folder: Path) -> list[Path]:
+    members = []
+    for member in opened.infolist():
+        mode = member.external_attr >> 16
+        if member.is_dir():
+            _target(folder, member.filename)
+        elif mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise _illegal(member.filename, "a link or device")
+        else:
+            members.append((member, _target(folder, member.filename)))
+    return [_write(functools.partial(opened.open, member), target) for member, target in members]
+
+
+def _unpack_tar(opened: tarfile.TarFile, folder: Path) -> list[Path]:
+    members = []
+    for member in opened.getmembers():
+        if member.isdir():
+            _target(folder, member.name)
+        elif not member.isreg():
+            raise _illegal(member.name, "a link or device")
+        else:
+            members.append((member, _target(folder, member.name)))
+    return [_write(functools.partial(opened.extractfile, member), target) for member, target in members]
+
+
+def _target(folder: Path, name: str) -> Path:
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", name):
+        raise _illegal(name, "outside the folder")
+    target = folder / parts
+    # A link that lies in the folder already must not lead a member out of it either.
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise _illegal(name, "outside the folder")
+    return target
+
+
+def _illegal(name: str, why: str) -> FetchError:
+    return FetchError(f"`archive` may hold plain files below its folder only. Received: member {name!r}, {why}")
+
+
+def _write(open_member: Callable[[], Any], target: Path) -> Path:
+    part = target.with_name(target.name + ".part")
+    with _writable(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        output = part.open("wb")
+    try:
+        with output, open_member() as source:
+            while chunk := source.read(_CHUNK):
+                output.write(chunk)
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return target

@@ -1,0 +1,55 @@
+"""Offline evaluation with exact metrics: tables by task, calibration, grouped AUC, significance, gains."""
+
+from mtl_zoo.evaluation.evaluate import evaluate, evaluate_scores, scoreboard
+from mtl_zoo.evaluation.gain import delta_m, gain, lift_share
+from mtl_zoo.evaluation.metrics import (
+    GroupedAUC,
+    accuracy,
+    auc,
+    correct_downsampling,
+    ece,
+    f1,
+    gauc,
+    ks,
+    logloss,
+    macro_auc,
+    mae,
+    multiclass_logloss,
+    normalized_entropy,
+    nrmse,
+    pcoc,
+    precision,
+    recall,
+    rmse,
+)
+from mtl_zoo.evaluation.significance import AUCDifference, auc_standard_error, bootstrap_auc_difference
+
+__all__ = [
+    "AUCDifference",
+    "GroupedAUC",
+    "accuracy",
+    "auc",
+    "auc_standard_error",
+    "bootstrap_auc_difference",
+    "correct_downsampling",
+    "delta_m",
+    "ece",
+    "evaluate",
+    "evaluate_scores",
+    "f1",
+    "gain",
+    "gauc",
+    "ks",
+    "lift_share",
+    "logloss",
+    "macro_auc",
+    "mae",
+    "multiclass_logloss",
+    "normalized_entropy",
+    "nrmse",
+    "pcoc",
+    "precision",
+    "recall",
+    "rmse",
+    "scoreboard",
+]

@@ -1,0 +1,209 @@
+"""`evaluate(model, split)`: a table of exact metrics by task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from mtl_zoo import _validation as check
+from mtl_zoo.datasets.oracle import oracle_auc
+from mtl_zoo.evaluation import metrics
+from mtl_zoo.evaluation.gain import lift_share
+
+if TYPE_CHECKING:
+    from mtl_zoo.datasets import Split
+
+COLUMNS = ("task", "metric", "space", "observed", "value", "note")
+IMPRESSIONS = "impressions"
+
+_Metric = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
+
+_METRICS: dict[str, dict[str, _Metric]] = {
+    "binary": {
+        "auc": metrics.auc,
+        "logloss": metrics.logloss,
+        "ne": metrics.normalized_entropy,
+        "pcoc": metrics.pcoc,
+        "ece": metrics.ece,
+        "ece_mass": lambda y, p, weight: metrics.ece(y, p, weight, binning="mass"),
+        "ks": metrics.ks,
+        "accuracy": metrics.accuracy,
+        "precision": metrics.precision,
+        "recall": metrics.recall,
+        "f1": metrics.f1,
+    },
+    "multiclass": {
+        "accuracy": metrics.accuracy,
+        "logloss": metrics.multiclass_logloss,
+        "macro_auc": metrics.macro_auc,
+    },
+    "regression": {"rmse": metrics.rmse, "mae": metrics.mae, "nrmse": metrics.nrmse},
+}
+_NEEDS_BOTH_CLASSES = frozenset({"auc", "ne", "ks"})
+_UNDEFINED = {
+    "pcoc": "no positive labels",
+    "precision": "no score >= 0.5",
+    "recall": "no positive labels",
+    "f1": "no positive labels and no score >= 0.5",
+    "nrmse": "all labels are equal",
+    "macro_auc": "one class only",
+}
+
+
+def evaluate(model: Any, split: Split, *, group: str | None = None, batch_size: int = 4096) -> pd.DataFrame:
+    """Exact metrics of a model on a split: one row for each output, metric and sample space.
+
+    Columns: `task` (the output's name), `metric`, `space`, `observed` (rows that count), `value`, `note`.
+
+    Binary outputs get `auc`, `logloss`, `ne`, `pcoc`, `ece` (15 bins of equal width), `ece_mass` (100 of equal mass),
+    `ks`, and at threshold 0.5 `accuracy`, `precision`, `recall`, `f1`; with `group` also `gauc`; where the split knows
+    the true probabilities also `oracle_auc`, the expected AUC of those on the rows that count, and `lift_share`.
+    Multi-class outputs get `accuracy`, `logloss`, `macro_auc`; regressions `rmse`, `mae`, `nrmse`.
+
+    Rows count where the label is observed and, for a task with a sample space, where that column is 1. The split's
+    sample weights weigh them. A metric that those rows do not define is NaN and the note says why.
+
+    "CVR AUC" has three meanings in the literature, and `space` and `note` name the one a row uses:
+
+    (a) the clicked rows, label conversion, score pCVR: `task="conversion", space="click"` (ESMM's CVR);
+    (b) all impressions, label click and conversion, score pCTCVR: `task="click_and_conversion",
+        space="impressions"` (AITM's "purchase", MTReclib's "CTCVR");
+    (c) all impressions, label conversion, score pCVR: `task="conversion", space="impressions"`. Real data have no
+        conversion labels without a click, so no row of this kind is made.
+
+    Args:
+        model: A compiled or uncompiled model of the zoo.
+        split: A split of a data set.
+        group: Name of a column in `split.groups`; adds the AUC within groups (users), weighted by their rows.
+        batch_size: Rows a step of `predict`.
+
+    Raises:
+        ValueError: `group` is not in `split.groups`; the split is empty; the model's scores are not finite.
+
+    Example:
+
+    >>> from mtl_zoo import create_model, load_dataset
+    >>> data = load_dataset("synthetic_funnel", size="small")
+    >>> model = create_model("mmoe", data.features, data.tasks, num_experts=2, expert_units=(8,))
+    >>> table = evaluate(model, data.test.take(500))
+    >>> list(table["task"].unique())
+    ['click', 'conversion']
+    """
+    check.check_int("batch_size", batch_size)
+    if len(split) == 0:
+        raise ValueError("`split` must have at least one row. Received: an empty split")
+    if group is not None:
+        check.check_choice("group", group, tuple(split.groups))
+    return evaluate_scores(model, split, model.predict(split.inputs, batch_size=batch_size, verbose=0), group=group)
+
+
+def evaluate_scores(
+    model: Any,
+    split: Split,
+    scores: Mapping[str, np.ndarray],
+    *,
+    group: str | None = None,
+    only: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """`evaluate` with the scores in hand: what `model.predict(split.inputs)` gave.
+
+    Args:
+        model, split, group: As in `evaluate`.
+        scores: Scores by output name.
+        only: Metrics to compute. Default: all.
+    """
+    targets = model.targets(split.labels)
+    rows: list[tuple] = []
+    for output in model.outputs_info:
+        label, mask = (keras.ops.convert_to_numpy(part).reshape(len(split)) for part in targets[output.name])
+        score = np.asarray(scores[output.name])
+        if not np.isfinite(score).all():
+            raise ValueError(
+                "`model` must predict finite scores. "
+                f"Received: {int((~np.isfinite(score)).sum())} NaN or infinite for {output.name!r}"
+            )
+        counts = mask > 0
+        score = score[counts] if output.kind == "multiclass" else score.reshape(len(split))[counts]
+        weight = _weights(split, output)
+        weight = None if weight is None else weight[counts]
+        note = _funnel_note(output)
+        observed = int(counts.sum())
+
+        def add(metric, value, why="", *, name=output.name, space=output.space, rows_used=observed, note=note):
+            text = "; ".join(part for part in (note, why if np.isnan(value) else "") if part)
+            rows.append((name, metric, space, rows_used, float(value), text))
+
+        for metric, value, why in _values(output.kind, label[counts], score, weight, only):
+            add(metric, value, why)
+        if output.kind == "binary" and only is None:
+            if group is not None:
+                found = metrics.gauc(label[counts], score, np.asarray(split.groups[group])[counts], weight)
+                kept = f"by {group}: {found.kept} of {found.groups} groups have both classes"
+                add("gauc", found.value, "no group has both classes", note="; ".join(filter(None, (note, kept))))
+            if output.name in split.truth and observed:
+                truth = np.asarray(split.truth[output.name], dtype="float64").reshape(len(split))[counts]
+                best = oracle_auc(truth, weight)
+                add("oracle_auc", best)
+                add("lift_share", lift_share(metrics.auc(label[counts], score, weight), best), "one class only")
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _values(kind: str, label: np.ndarray, score: np.ndarray, weight: np.ndarray | None, only: Collection[str] | None):
+    """(metric, value, why it is NaN) for one output's rows."""
+    one_class = np.unique(label if weight is None else label[weight > 0]).size < 2
+    for metric, function in _METRICS[kind].items():
+        if only is not None and metric not in only:
+            continue
+        if label.size == 0:
+            yield metric, float("nan"), "no observed rows"
+            continue
+        why = _UNDEFINED.get(metric, "no rows of positive weight")
+        if one_class and metric in _NEEDS_BOTH_CLASSES:
+            why = f"one class only: every label is {label[0]:g}"
+        yield metric, function(label, score, weight), why
+
+
+def _weights(split: Split, output: Any) -> np.ndarray | None:
+    weights = split.weights
+    if isinstance(weights, Mapping):
+        weights = weights.get(output.task.name)
+    return None if weights is None else np.asarray(weights, dtype="float64").reshape(len(split))
+
+
+def _funnel_note(output: Any) -> str:
+    if output.space != IMPRESSIONS:
+        return f"{output.name}|{output.space}: rows where {output.space} is 1"
+    return f"{output.name} on impressions" if output.name != output.task.name else ""
+
+
+def scoreboard(table: pd.DataFrame, metrics: tuple[str, ...] | None = None) -> pd.DataFrame:
+    """The table of `evaluate` with one row for each task and space, and one column a metric.
+
+    Args:
+        table: What `evaluate` returned.
+        metrics: The columns to keep, in order. Default: all.
+
+    Raises:
+        ValueError: A metric is not in the table.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from mtl_zoo.evaluation import scoreboard
+    >>> long = pd.DataFrame({"task": ["click", "click"], "metric": ["auc", "ne"], "space": "impressions",
+    ...                      "observed": 100, "value": [0.75, 0.875], "note": ""})
+    >>> scoreboard(long).to_dict("records")
+    [{'auc': 0.75, 'ne': 0.875}]
+    """
+    known = tuple(dict.fromkeys(table["metric"]))
+    for metric in metrics or ():
+        check.check_choice("metrics", metric, known)
+    keys = ["task", "space", "observed"]
+    order = list(dict.fromkeys(table[keys].itertuples(index=False, name=None)))
+    wide = table.pivot(index=keys, columns="metric", values="value")
+    wide.columns.name = None
+    return wide.reindex(index=pd.MultiIndex.from_tuples(order, names=keys), columns=list(metrics or known))

@@ -1,0 +1,55 @@
+"""What multi-task learning gained: against single-task models, and against the best that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtl_zoo import _validation as check
+
+# Metrics for which lower is better. Every other one is better when higher; pcoc is best at 1 and is no gain.
+LOWER_IS_BETTER = frozenset({"logloss", "ne", "ece", "ece_mass", "rmse", "nrmse", "mae"})
+
+
+def lift_share(auc: float, oracle_auc: float) -> float:
+    """Share of the oracle's lift over chance, `(AUC - 1/2) / (AUC* - 1/2)`; 1 for a model that knows the truth.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import lift_share
+    >>> round(lift_share(0.740, 0.762), 3)
+    0.916
+    """
+    lift = oracle_auc - 0.5
+    return (auc - 0.5) / lift if lift != 0 else float("nan")
+
+
+def gain(metric: str, value: float, baseline: float) -> float:
+    """`value - baseline`, with the sign turned for metrics where lower is better: positive is an improvement."""
+    return baseline - value if metric in LOWER_IS_BETTER else value - baseline
+
+
+def delta_m(values: Mapping[str, float], baseline: Mapping[str, float], metrics: Mapping[str, str]) -> float:
+    """Mean relative gain over tasks, in per cent: `(100 / T) sum_k (-1)^{l_k} (M_k - B_k) / B_k`.
+
+    Args:
+        values: The multi-task model's metric by task.
+        baseline: The single-task model's metric by task.
+        metrics: Which metric each task is judged by; decides l_k, 1 where lower is better.
+
+    Raises:
+        ValueError: The three do not name the same tasks.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import delta_m
+    >>> metrics = {"click": "auc", "watch": "logloss"}
+    >>> round(delta_m({"click": 0.78, "watch": 0.45}, {"click": 0.80, "watch": 0.50}, metrics), 2)
+    3.75
+
+    Reference: Maninis et al., Attentive Single-Tasking of Multiple Tasks, CVPR 2019, https://arxiv.org/abs/1904.08918
+    """
+    for argument, given in (("baseline", baseline), ("metrics", metrics)):
+        if set(given) != set(values):
+            raise ValueError(f"`{argument}` must name the tasks {sorted(values)}. Received: {sorted(given)}")
+    check.check_int("number of tasks", len(values))
+    return 100 * sum(gain(metrics[k], values[k], baseline[k]) / baseline[k] for k in values) / len(values)

@@ -1,0 +1,339 @@
+"""The transform: fitted on the training table, then table -> arrays, in pandas and in a TensorFlow graph."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence as SequenceABC
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mtl_zoo.features import _fitted, _ids, _labels, _leak, _raw, _storage
+from mtl_zoo.features._columns import Column, read_table
+from mtl_zoo.features.batching import make_batches
+from mtl_zoo.features.spec import Encoded, Feature, Numeric, Sequence, as_features
+from mtl_zoo.tasks import Task, as_tasks
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureTransform:
+    """From the columns of a table to the arrays that a model is fed.
+
+    `fit` learns vocabularies, moments and boundaries from the training table, and nothing else does. Values become ids:
+    0 missing (NaN, None, pandas.NA, ''), 1 out of vocabulary, 2.. values, the most frequent first. 3 and 3.0 are one
+    value. Numbers are scaled in float64 and given as float32. `encode` in pandas and `encode_in_graph` in TensorFlow
+    give the same arrays.
+
+    Args:
+        features: What to read, see `Categorical`, `Numeric`, `Sequence` and `Encoded`.
+        tasks: What to predict; their labels, sample spaces and weights are columns of the same tables, and none of them
+            may be a feature. Default: (): inputs only.
+        sample_weight: Name of a column with non-negative weights of the rows, for all tasks.
+
+    Tables are pandas DataFrames, pyarrow Tables or dicts of arrays; columns that no feature reads are ignored.
+
+    Raises:
+        ValueError: A label, sample-space or weight column is also a feature's.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric
+    >>> table = pd.DataFrame({"city": ["Rome", "Oslo", "Rome"], "age": [20, 30, 40], "click": [0, 1, 0]})
+    >>> transform = FeatureTransform([Categorical("city"), Numeric("age")], BinaryTask("click")).fit(table)
+    >>> transform.encode(pd.DataFrame({"city": ["Oslo", None, "Bonn"], "age": [30, 30, 30]}))["city"].tolist()
+    [3, 0, 1]
+    >>> transform.features[0].num_ids
+    4
+    """
+
+    def __init__(
+        self,
+        features: Feature | SequenceABC[Feature],
+        tasks: Task | SequenceABC[Task] = (),
+        *,
+        sample_weight: str | None = None,
+    ):
+        self._specs = as_features(features)
+        self.tasks = as_tasks(tasks) if isinstance(tasks, Task) or len(tasks) else ()
+        if sample_weight is not None and (not isinstance(sample_weight, str) or not sample_weight):
+            raise ValueError(f"`sample_weight` must name a column. Received: sample_weight={sample_weight!r}")
+        self.sample_weight = sample_weight
+        self._refuse_labels_as_features()
+        self._fitted: _fitted.Fitted | None = None
+        self._graph: Any = None
+        self._notes: list[dict[str, Any]] = []
+        self._leaks: frozenset[tuple[str, str]] = frozenset()
+        self.unseen: dict[str, _ids.Unseen] = {}
+
+    def _refuse_labels_as_features(self) -> None:
+        labels = set(_labels.label_columns(self.tasks))
+        weights = set(_labels.weight_columns(self.tasks, self.sample_weight))
+        for feature in self._specs:
+            if feature.source in labels | weights:
+                what = "a label or sample space" if feature.source in labels else "a sample weight"
+                raise ValueError(
+                    f"`features` must not read {feature.source!r}, which is {what} of the tasks: it is not known when "
+                    f"the model predicts. Received: feature {feature.name!r}"
+                )
+
+    @classmethod
+    def infer(
+        cls,
+        table: Any,
+        tasks: Task | SequenceABC[Task],
+        *,
+        exclude: SequenceABC[str] = (),
+        features: SequenceABC[Feature] = (),
+        embedding_dim: int = 16,
+        sample_weight: str | None = None,
+    ) -> FeatureTransform:
+        """A transform, not yet fitted, with a feature for each column of a table.
+
+        The rules: strings, booleans, whole numbers with up to 1,000 distinct values and whole numbers named `id` or
+        `..._id` become `Categorical`; other numbers `Numeric`, with missing="mean" where any is missing; lists
+        `Sequence`. Label, sample-space and weight columns are never features. Columns with one value are left out;
+        columns where every row differs are reported, unless they are named like an id. A column whose name is no legal
+        feature name is renamed. What was chosen is logged, and `describe` returns it.
+
+        Args:
+            table: The training table.
+            tasks: What to predict.
+            exclude: Columns to leave out.
+            features: Specs of your own, instead of what the rules say of their columns.
+            embedding_dim: Width of the embeddings.
+            sample_weight: Name of a column with weights of the rows.
+
+        Raises:
+            ValueError: A column holds dates or mixed types; `exclude` names no column; no feature is left.
+
+        Warns:
+            UserWarning: A feature alone predicts a binary label with AUC above .999.
+
+        Example:
+
+        >>> import pandas as pd
+        >>> from mtl_zoo import BinaryTask, FeatureTransform
+        >>> table = pd.DataFrame({"city": ["Rome", "Oslo", "Rome"], "price": [0.5, 1.5, None], "click": [0, 1, 0]})
+        >>> FeatureTransform.infer(table, BinaryTask("click")).describe()[["name", "kind", "distinct", "missing"]]
+            name         kind  distinct  missing
+        0   city  categorical         2        0
+        1  price      numeric         2        1
+        """
+        from mtl_zoo.features.infer import infer_features
+
+        tasks = as_tasks(tasks)
+        frame = read_table(table)
+        reserved = (*_labels.label_columns(tasks), *_labels.weight_columns(tasks, sample_weight))
+        specs, notes = infer_features(frame, reserved, exclude=exclude, features=features, embedding_dim=embedding_dim)
+        transform = cls(specs, tasks, sample_weight=sample_weight)
+        transform._notes = notes
+        labels = _labels.read_labels(frame, tasks)
+        transform._check_leaks({f.source: Column(f.source, frame[f.source]) for f in specs}, labels)
+        return transform
+
+    @property
+    def is_fitted(self) -> bool:
+        return self._fitted is not None
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The specs; once fitted, with `num_ids` and `length` known."""
+        return self._specs if self._fitted is None else self._fitted.features
+
+    def fit(self, table: Any) -> FeatureTransform:
+        """Learns vocabularies, moments and boundaries from the training table.
+
+        Args:
+            table: The training table, label columns included.
+
+        Raises:
+            ValueError: The table is empty or lacks a column, or a column holds what its feature or task cannot read.
+                The transform is then as it was.
+
+        Warns:
+            UserWarning: A feature alone predicts a binary label with AUC above .999.
+        """
+        frame = read_table(table)
+        fitted, columns = _fitted.fit(self._specs, frame)
+        labels = _labels.read_labels(frame, self.tasks)
+        _labels.check_spaces(labels, self.tasks)
+        _labels.read_weights(frame, self.tasks, self.sample_weight)
+        self._check_leaks(columns, labels)
+        self._fitted, self._graph, self.unseen = fitted, None, {}
+        return self
+
+    def _check_leaks(self, columns: dict[str, Column], labels: dict[str, np.ndarray]) -> None:
+        looked_at = {
+            f.name: (columns[f.source], isinstance(f, Numeric))
+            for f in self._specs
+            if not isinstance(f, (Encoded, Sequence)) and not getattr(f, "multi_hot", False)
+        }
+        self._leaks = _leak.warn_of_leaks(looked_at, labels, self.tasks, self._leaks)
+
+    def encode(self, table: Any) -> dict[str, np.ndarray]:
+        """Arrays by feature name: int32 ids (n,) or (n, length), float32 numbers (n,).
+
+        Values outside the vocabularies become id 1; they are counted in `unseen` and logged.
+
+        Args:
+            table: Needs the features' columns only; rows keep their order.
+
+        Raises:
+            ValueError: The table is empty, lacks a column, or a column's type is not the training table's.
+        """
+        fitted = self._require_fitted()
+        arrays, self.unseen = fitted.encode(read_table(table))
+        if self.unseen:
+            found = "; ".join(
+                f"{name}: {u.count} values ({u.share:.2%}), for example {list(u.values)}"
+                for name, u in self.unseen.items()
+            )
+            logger.warning("Values that are in no vocabulary count as unknown (id 1). %s", found)
+        return arrays
+
+    def encode_labels(self, table: Any) -> dict[str, np.ndarray]:
+        """float32 (n,) label arrays by task name, and by name each sample-space column that is no task.
+
+        NaN where a label is missing; a multi-class label is its position in `classes`.
+
+        Raises:
+            ValueError: A label is not one of the task's, or all labels of a task are missing.
+        """
+        if not self.tasks:
+            raise ValueError("`tasks` must be given to read labels. Received: tasks=()")
+        return _labels.read_labels(read_table(table), self.tasks)
+
+    def encode_weights(self, table: Any) -> np.ndarray | dict[str, np.ndarray] | None:
+        """Row weights: float32 (n,) for all tasks, a dict by task name where a task names a column, or None."""
+        return _labels.read_weights(read_table(table), self.tasks, self.sample_weight)
+
+    def batches(
+        self,
+        table: Any,
+        batch_size: int = 1024,
+        shuffle: bool = False,
+        seed: int | None = None,
+        labels: bool = True,
+        drop_remainder: bool = False,
+    ):
+        """A `tf.data.Dataset` of `(inputs, labels)` or, with weights, `(inputs, labels, weights)`, dicts by name.
+
+        Args:
+            table: As for `encode`, with label columns if `labels`.
+            batch_size, shuffle, seed, drop_remainder: See `make_batches`.
+            labels: False gives inputs only.
+        """
+        frame = read_table(table)
+        return make_batches(
+            self.encode(frame),
+            self.encode_labels(frame) if labels else None,
+            self.encode_weights(frame) if labels else None,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+        )
+
+    def describe(self) -> pd.DataFrame:
+        """A row for each feature: name, column, kind, rule, distinct values and missing ones in the training table.
+
+        After `infer` also a row, of kind "left out", for each column that became no feature.
+        """
+        summaries = self._fitted.summaries if self._fitted else {}
+        notes = {note["name"]: note for note in self._notes}
+        rows = []
+        for feature in self.features:
+            note = notes.get(feature.name, {})
+            summary = summaries.get(feature.name)
+            counts = (summary.distinct, summary.missing) if summary else (note.get("distinct"), note.get("missing"))
+            rule = note.get("rule") or _rule(feature)
+            rows.append((feature.name, feature.source, feature.kind, rule, *counts))
+        left_out = [n for n in self._notes if n["kind"] == "left out"]
+        rows += [(n["name"], n["column"], n["kind"], n["rule"], n["distinct"], n["missing"]) for n in left_out]
+        frame = pd.DataFrame(rows, columns=["name", "column", "kind", "rule", "distinct", "missing"])
+        counts = ["distinct", "missing"]
+        return frame.astype({c: "Int64" if frame[c].isna().any() else "int64" for c in counts})
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the fitted transform to a folder of plain files, whole or not at all.
+
+        Raises:
+            ValueError: The transform is not fitted, or the folder holds something else.
+        """
+        _storage.write(folder, self._specs, self.tasks, self.sample_weight, self._require_fitted(), self._notes)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> FeatureTransform:
+        """The transform that `save` wrote.
+
+        Raises:
+            FileNotFoundError: There is none in the folder.
+            ValueError: A newer version of mtl_zoo wrote it.
+        """
+        stored = _storage.read(folder)
+        transform = cls(stored.specs, stored.tasks, sample_weight=stored.sample_weight)
+        transform._fitted, transform._notes = stored.fitted, stored.notes
+        return transform
+
+    def raw_signature(self) -> dict[str, Any]:
+        """What `encode_in_graph` takes: a `tf.TensorSpec` for each column, (None,) or, for lists, (None, None).
+
+        Strings are tf.string, whole numbers tf.int64, numbers tf.float64, booleans tf.bool (tf.float64 if the training
+        table had missing ones). Missing is '' or NaN, and -2**63 among int64; lists are padded with it.
+        """
+        return _raw.signature(self._require_fitted())
+
+    def raw_arrays(self, table: Any) -> dict[str, np.ndarray]:
+        """The columns of a table as arrays that fit `raw_signature`, for an exported model."""
+        return _raw.arrays(self._require_fitted(), read_table(table))
+
+    def encode_in_graph(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """What `encode` gives, from tensors by column name and inside a TensorFlow graph.
+
+        A graph cannot refuse a value: ids that `encode` refuses (negative, not whole) become id 1, and NaN stays NaN
+        where a number has no policy for missing ones. `graph` is the module that holds the lookup tables.
+        """
+        return self.graph(raw)
+
+    @property
+    def graph(self) -> Any:
+        """A `tf.Module` that computes `encode_in_graph`; attach it to a module of yours to save its lookup tables."""
+        fitted = self._require_fitted()
+        if self._graph is None:
+            from mtl_zoo.features._graph import make_graph
+
+            self._graph = make_graph(fitted)
+        return self._graph
+
+    def _require_fitted(self) -> _fitted.Fitted:
+        if self._fitted is None:
+            raise ValueError(
+                "`fit` must be called first, with the training table. Received: a transform not yet fitted"
+            )
+        return self._fitted
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies leave the graph's lookup tables behind; they are made again on first use."""
+        return {**self.__dict__, "_graph": None}
+
+    def __repr__(self) -> str:
+        state = "fitted" if self.is_fitted else "not fitted"
+        return f"FeatureTransform({len(self._specs)} features, {len(self.tasks)} tasks, {state})"
+
+
+def _rule(feature: Feature) -> str:
+    if isinstance(feature, Numeric):
+        return f"normalization={feature.normalization!r}, missing={feature.missing!r}"
+    if isinstance(feature, Encoded):
+        return f"{feature.dtype} {feature.shape}"
+    if feature.vocabulary is not None:
+        return f"vocabulary of {len(feature.vocabulary)}"
+    if feature.size is not None:
+        return f"size={feature.size}"
+    if feature.hash_buckets is not None:
+        return f"hash_buckets={feature.hash_buckets}"
+    return f"learned vocabulary, min_count={feature.min_count}"

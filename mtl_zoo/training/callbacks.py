@@ -1,0 +1,188 @@
+"""Callbacks for `fit`: exact validation with the choice of the best epoch, and the time that training takes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from mtl_zoo import _validation as check
+from mtl_zoo.evaluation import evaluate_scores
+
+if TYPE_CHECKING:
+    from mtl_zoo.datasets import Split
+
+_log = logging.getLogger(__name__)
+
+# What a task's epochs are compared by, and how a value of it becomes a score that is better when higher.
+SELECTION = {"binary": ("auc", 1.0, 0.0), "multiclass": ("accuracy", 1.0, 0.0), "regression": ("nrmse", -1.0, 1.0)}
+_SELECTION_METRICS = frozenset(metric for metric, _, _ in SELECTION.values())
+
+
+class ExactValidation(keras.callbacks.Callback):
+    """Evaluates exactly after every epoch, keeps the best weights, and stops when nothing improves.
+
+    An epoch's score is the mean over tasks of AUC (binary), accuracy (multi-class) or 1 - NRMSE (regression, NRMSE =
+    RMSE / standard deviation of the validation labels), on the rows where each task is defined. Outputs that are no
+    task of their own, such as a funnel's product, are reported but do not vote, so that every model is chosen by the
+    same rule. Keras' own validation averages over batches, and its AUC is approximate.
+
+    Args:
+        split: The validation split.
+        patience: Stop after this many epochs without a better score. None: train all epochs.
+        per_task: Each task keeps its own best epoch, and training stops when none has improved for `patience` epochs.
+            For models of independent networks, which give their parts by `model.task_variables(name)`; a shared stop
+            would cost them what it does not cost a model with one best epoch.
+        restore_best: After training put the best weights back. False leaves the last ones.
+        batch_size: Rows a step of `predict`.
+
+    Attributes:
+        history: One dict an epoch: `epoch` (from 1), `score`, `tasks` ({task: score}), `table` (of `evaluate`, with the
+            metrics that choose), `seconds` (what the evaluation took).
+        best_epochs: {task: epoch (from 1) whose weights it has}.
+
+    Raises:
+        ValueError: `patience` < 1; the split is empty, or has no task with a defined score; `per_task` with a model
+            whose tasks share weights.
+
+    Example:
+
+    >>> from mtl_zoo import create_model, load_dataset
+    >>> from mtl_zoo.training.callbacks import ExactValidation
+    >>> data = load_dataset("synthetic_funnel", size="small")
+    >>> model = create_model("shared_bottom", data.features, data.tasks, bottom_units=(8,))
+    >>> model.compile("adam")
+    >>> validation = ExactValidation(data.validation, patience=1)
+    >>> _ = model.fit(data.train.batches(4096), epochs=1, verbose=0, callbacks=[validation])
+    >>> validation.best_epochs
+    {'click': 1, 'conversion': 1}
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        patience: int | None = None,
+        per_task: bool = False,
+        restore_best: bool = True,
+        batch_size: int = 4096,
+    ):
+        super().__init__()
+        if len(split) == 0:
+            raise ValueError("`split` must have at least one row. Received: an empty split")
+        self.split = split
+        self.patience = None if patience is None else check.check_int("patience", patience)
+        self.per_task = bool(per_task)
+        self.restore_best = bool(restore_best)
+        self.batch_size = check.check_int("batch_size", batch_size)
+        self.history: list[dict[str, Any]] = []
+        self.best_epochs: dict[str, int] = {}
+        self._best: dict[str, float] = {}
+        self._weights: dict[str, list[np.ndarray]] = {}
+
+    def on_train_begin(self, logs=None):
+        self.history, self.best_epochs, self._best, self._weights = [], {}, {}, {}
+        self._own: dict[str, list[Any]] = {}
+        if self.per_task and not getattr(self.model, "independent_tasks", False):
+            raise ValueError(
+                "`per_task` needs a model whose tasks share no weights. "
+                f"Received: per_task=True with {type(self.model).__name__}"
+            )
+        if self.per_task:
+            self._own = {task.name: self.model.task_variables(task.name) for task in self.model.tasks}
+
+    def on_epoch_end(self, epoch, logs=None):
+        started = time.perf_counter()
+        scores = self.model.predict(self.split.inputs, batch_size=self.batch_size, verbose=0)
+        table = evaluate_scores(self.model, self.split, scores, only=_SELECTION_METRICS)
+        tasks = task_scores(self.model, table)
+        defined = [score for score in tasks.values() if not np.isnan(score)]
+        if not defined:
+            raise ValueError(
+                "`split` must define the score of at least one task. Received: none for "
+                f"{list(tasks)} (no observed rows, or labels of one class only)"
+            )
+        score = float(np.mean(defined))
+        improved = self._keep_best(epoch + 1, tasks, score)
+        seconds = time.perf_counter() - started
+        self.history.append({"epoch": epoch + 1, "score": score, "tasks": tasks, "table": table, "seconds": seconds})
+        if logs is not None:
+            logs["val_score"] = score
+            logs.update({f"val_{task}_score": value for task, value in tasks.items()})
+        _log.info("epoch %d: validation score %.5f%s", epoch + 1, score, " (best)" if improved else "")
+        last_best = max(self.best_epochs.values())
+        if self.patience is not None and epoch + 1 - last_best >= self.patience:
+            self.model.stop_training = True
+
+    def _keep_best(self, epoch: int, tasks: dict[str, float], score: float) -> bool:
+        if not self.per_task:
+            if score <= self._best.get("", -np.inf):
+                return False
+            self._best[""] = score
+            self.best_epochs = dict.fromkeys(tasks, epoch)
+            if self.restore_best:
+                self._weights[""] = self.model.get_weights()
+            return True
+        improved = False
+        for task, value in tasks.items():
+            # A task without a defined score goes with the mean of the others.
+            value = score if np.isnan(value) else value
+            if value > self._best.get(task, -np.inf):
+                improved = True
+                self._best[task] = value
+                self.best_epochs[task] = epoch
+                if self.restore_best:
+                    self._weights[task] = [keras.ops.convert_to_numpy(v) for v in self._own[task]]
+        return improved
+
+    def on_train_end(self, logs=None):
+        for task, weights in self._weights.items():
+            if task:
+                for variable, value in zip(self._own[task], weights, strict=True):
+                    variable.assign(value)
+            else:
+                self.model.set_weights(weights)
+
+
+def task_scores(model: Any, table: Any) -> dict[str, float]:
+    """Each task's score of choice (see `ExactValidation`) from a table of `evaluate`; higher is better."""
+    values = {(row.task, row.metric): row.value for row in table.itertuples()}
+    scores = {}
+    for task in model.tasks:
+        metric, sign, offset = SELECTION[task.kind]
+        scores[task.name] = offset + sign * values[task.name, metric]
+    return scores
+
+
+class EpochTimer(keras.callbacks.Callback):
+    """Seconds and rows of every epoch's training, without evaluation if it comes first in the list of callbacks.
+
+    Args:
+        rows: Rows of an epoch.
+
+    Attributes:
+        seconds: One number an epoch.
+    """
+
+    def __init__(self, rows: int):
+        super().__init__()
+        self.rows = check.check_int("rows", rows)
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(time.perf_counter() - self._started)
+
+    @property
+    def total_seconds(self) -> float:
+        return float(sum(self.seconds))
+
+    @property
+    def examples_per_second(self) -> float:
+        """Over the epochs after the first, which also traces and compiles; over the first if it is the only one."""
+        steady = self.seconds[1:] or self.seconds
+        return self.rows * len(steady) / sum(steady) if steady else float("nan")

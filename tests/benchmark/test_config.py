@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+
+from mtl_zoo.benchmark.command import parse_run
+from mtl_zoo.benchmark.config import RunConfig, configs_from_dict, load_configs, parse_assignments, parse_value
+from mtl_zoo.benchmark.demo import demo_configs
+from mtl_zoo.benchmark.runner import resolve_hyperparameters
+from mtl_zoo.datasets import dataset_info
+
+CONFIGS = sorted((Path(__file__).parents[2] / "benchmarks" / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8", 8),
+        ("1e-3", 0.001),
+        ("-0.5", -0.5),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("128,64", (128, 64)),
+        ("32,", (32,)),
+        ("[[1, 2], []]", ((1, 2), ())),
+        ('{"units": [64], "norm": "batch"}', {"units": (64,), "norm": "batch"}),
+        ("nominal", "nominal"),
+        ('"8"', "8"),
+        ("a,b", ("a", "b")),
+    ],
+)
+def test_values_as_one_writes_them(text, value):
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: parse_value("NaN"), "`value` must be a finite number. Received: value=NaN"),
+        (lambda: parse_value("[1, 2"), r"`value` looks like JSON but is not. Received: value='\[1, 2'"),
+        (lambda: parse_assignments("--set", ["experts"]), "`--set` must be NAME=VALUE. Received: 'experts'"),
+        (lambda: parse_assignments("--set", ["a=1", "a=2"]), "`--set` must give each name once. Received twice: 'a'"),
+        (lambda: RunConfig("d", "m", seeds=0), "`seeds` must be a whole number >= 1. Received: seeds=0"),
+        (lambda: RunConfig("d", "m", seeds=(1, 1)), r"`seeds` must be different numbers.*Received: seeds=\[1, 1\]"),
+        (lambda: RunConfig("d", "m", epochs=0), "`epochs` must be a whole number >= 1"),
+        (lambda: RunConfig("d", "m", patience=0), "`patience` must be a whole number >= 1"),
+        (lambda: RunConfig("d", "m", batch_size=0.5), "`batch_size` must be a whole number >= 1"),
+        (lambda: RunConfig("d", "m", optimizer="adm"), "`optimizer` must be one of the known values"),
+        (lambda: RunConfig("d", "m", learning_rate=0), "`learning_rate` must be a finite number and > 0"),
+        (lambda: RunConfig("d", "m", balancing="best"), "`balancing` must be one of the known values"),
+        (lambda: RunConfig("d", "m", hyperparameters=[1]), "`hyperparameters` must map names to values"),
+        (lambda: RunConfig("d", ""), "`model` must be a non-empty string"),
+    ],
+)
+def test_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_file_and_what_overrides_it(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "dataset: synthetic_funnel\nmodel: mmoe\nhyperparameters: {num_experts: 4, expert_units: [8, 4]}\nepochs: 7\n"
+    )
+    (config,) = load_configs(path)
+    assert config.hyperparameters == {"num_experts": 4, "expert_units": (8, 4)} and config.epochs == 7
+    (config,) = load_configs(path, epochs=None, seeds=(3, 4), hyperparameters={"num_experts": 2})
+    assert config.hyperparameters == {"num_experts": 2, "expert_units": (8, 4)}
+    assert (config.epochs, config.seeds) == (7, (3, 4))
+
+
+def test_several_models_in_one_file():
+    content = {"dataset": "d", "models": {"mmoe": {"num_experts": 2}, "single_task": None}, "epochs": 3}
+    mmoe, single = configs_from_dict(dict(content))
+    assert mmoe.hyperparameters == {"num_experts": 2} and single.hyperparameters == {}
+    (one,) = configs_from_dict(dict(content), model="mmoe", hyperparameters={"share_gate": True})
+    assert one.model == "mmoe" and one.hyperparameters == {"num_experts": 2, "share_gate": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dataset: d\nmodel: m\nepoch: 3\n", "`config` has an unknown key. Received: 'epoch' .did you mean 'epochs'"),
+        ("dataset: d\n", "`config` must give `model`, or `models`"),
+        ("model: m\n", "`config` must give `dataset`"),
+        ("dataset: d\nmodel: m\nmodels: {m: {}}\n", "`config` takes `model` or `models`, not both"),
+        ("- 1\n", "`config` must hold `key: value` lines.*list"),
+        ("a: [1\n", "`config` must be a YAML file"),
+    ],
+)
+def test_wrong_files(tmp_path, text, message):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        load_configs(path)
+    assert str(path) in str(error.value)
+
+
+def test_command_line():
+    words = "--dataset census_income --model mmoe --seeds 3 --epochs 5 --data-dir D --out F.csv --set num_experts=8"
+    words += " --set expert_units=128,64 --dataset-set variant=nominal group=1 --patience 2"
+    (config,), args = parse_run(words.split())
+    assert config.hyperparameters == {"num_experts": 8, "expert_units": (128, 64)}
+    assert config.dataset_options == {"variant": "nominal", "group": 1}
+    assert (config.seeds, config.epochs, config.patience, config.batch_size) == ((0, 1, 2), 5, 2, 1024)
+    assert str(args.out) == "F.csv"
+    (config,), _ = parse_run("--dataset d --model m --out f --seeds 4,7".split())
+    assert config.seeds == (4, 7)
+
+
+def test_demo_can_run():
+    configs = demo_configs(3)
+    assert [config.model for config in configs] == ["single_task", "shared_bottom", "cross_stitch", "mmoe", "esmm"]
+    for config in configs:
+        assert config.seeds == (0, 1, 2)
+        resolve_hyperparameters(config.model, config.hyperparameters)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_configs_of_the_repository_can_run_and_lie_where_their_names_say(path):
+    (config,) = load_configs(path)
+    assert (config.dataset, config.model) == (path.parent.name, path.stem)
+    resolve_hyperparameters(config.model, config.hyperparameters)
+    assert set(config.dataset_options) <= set(dataset_info(config.dataset).options)

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mtl_zoo import create_model
+from mtl_zoo.benchmark import runner
+from mtl_zoo.benchmark.demo import demo_configs, mean_gates, run_demo, stitch_matrices
+from mtl_zoo.benchmark.results import ResultStore
+
+
+def test_gates_and_stitches_of_models(small):
+    mmoe = create_model("mmoe", small.features, small.tasks, num_experts=3, expert_units=(4,))
+    gates = mean_gates(mmoe, small.test.take(100).inputs)
+    assert set(gates) == {"click", "conversion"}
+    assert gates["click"].shape == (3,) and gates["click"].sum() == pytest.approx(1, abs=1e-5)
+    stitched = create_model("cross_stitch", small.features, small.tasks, bottom_units=(4, 4), per_channel=True)
+    matrices = stitch_matrices(stitched)
+    assert list(matrices) == ["stitch_0", "stitch_1"]
+    np.testing.assert_allclose(matrices["stitch_0"], [[0.9, 0.1], [0.1, 0.9]], atol=1e-6)
+    assert mean_gates(stitched, small.test.inputs) == {} and stitch_matrices(mmoe) == {}
+
+
+def test_demo_leaves_its_files_and_does_not_repeat_itself(tmp_path, small, monkeypatch):
+    monkeypatch.setattr("mtl_zoo.benchmark.command.load", lambda config, data_dir=None: small)
+    tiny = {"bottom_units": 4, "tower_units": 4}
+    models = {"single_task": tiny, "cross_stitch": tiny, "mmoe": {"num_experts": 2, "expert_units": 4}}
+    configs = demo_configs(1, dataset_options={"size": "small"}, epochs=1, batch_size=1000)
+    configs = [config for config in configs if config.model in models]
+    for config in configs:
+        config.hyperparameters.update(models[config.model])
+    console = Console(record=True, width=100, file=open("/dev/null", "w"))
+    assert run_demo(tmp_path / "demo", console=console, configs=configs) == 0
+    shown = console.export_text()
+    assert "share of lift" in shown and "oracle" in shown and "%" in shown
+    names = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert {"results.csv", "leaderboard.md", "oracle.png", "gates.png", "stitches.png"} <= names
+    table = ResultStore(tmp_path / "demo" / "results.csv").read()
+    assert table.groupby("model")["seed"].nunique().to_dict() == {"single_task": 1, "cross_stitch": 1, "mmoe": 1}
+
+    def never(*arguments, **more):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(runner, "create_model", never)
+    (tmp_path / "demo" / "gates.png").unlink()
+    assert run_demo(tmp_path / "demo", console=console, configs=configs) == 0
+    assert (tmp_path / "demo" / "gates.png").exists()
+    assert "skipped" in console.export_text()
+
+
+def test_seeds_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="`seeds` must be a whole number >= 1"):
+        run_demo(tmp_path / "demo", seeds=0)

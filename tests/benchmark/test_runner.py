@@ -1,0 +1,151 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from mtl_zoo import MLP
+from mtl_zoo.benchmark import environment, runner
+from mtl_zoo.benchmark.command import run_main
+from mtl_zoo.benchmark.runner import resolve_hyperparameters, run_config
+from mtl_zoo.evaluation import evaluate
+
+
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    """(table, model as it was after its run, scores) of one run, which several tests look at."""
+    from mtl_zoo.benchmark.config import RunConfig
+    from mtl_zoo.benchmark.results import ResultStore
+
+    folder = tmp_path_factory.mktemp("runs")
+    config = RunConfig(
+        "synthetic_funnel",
+        "single_task",
+        {"bottom_units": 8},
+        {"size": "small"},
+        epochs=3,
+        batch_size=250,
+        group="user_id",
+    )
+    store, kept = ResultStore(folder / "runs.csv"), []
+    run_config(config, store, dataset=small, save_scores=folder, on_trained=lambda *given: kept.append(given))
+    return store.read(), kept[0][0], folder
+
+
+def test_a_row_for_each_split_task_metric_and_space(finished):
+    table, _, _ = finished
+    assert set(table["split"]) == {"validation", "test"}
+    assert set(zip(table["task"], table["space"], strict=True)) == {("click", "impressions"), ("conversion", "click")}
+    assert {"auc", "logloss", "ne", "pcoc", "ece", "gauc", "oracle_auc", "lift_share"} <= set(table["metric"])
+    assert not table.duplicated(["split", "task", "metric", "space"]).any()
+    row = table.iloc[0]
+    assert (row["dataset"], row["variant"], row["model"], row["seed"], row["epochs"]) == (
+        "synthetic_funnel", "small", "single_task", 0, 3,
+    )  # fmt: skip
+    assert json.loads(row["hyperparameters"]) == {"bottom_units": 8, "share_embeddings": False, "tower_units": [64]}
+    assert json.loads(row["versions"])["keras"] == keras.__version__
+    assert row["optimizer"] == "adam(learning_rate=0.001)"
+    assert row["train_seconds"] > 0 and row["examples_per_second"] > 0 and "cores" in row["hardware"]
+    assert (table["error"] == "").all()
+
+
+def test_rows_hold_what_the_model_scores(finished, small):
+    table, model, folder = finished
+    expected = evaluate(model, small.test, group="user_id")
+    found = table[table["split"] == "test"]
+    np.testing.assert_allclose(found["value"], expected["value"], rtol=1e-6)
+    np.testing.assert_array_equal(found["observed"], expected["observed"])
+    (file,) = folder.glob("synthetic_funnel-single_task-seed0-*.npz")
+    saved = np.load(file)
+    np.testing.assert_array_equal(saved["click"], model.predict(small.test.inputs, verbose=0)["click"])
+    np.testing.assert_array_equal(saved["label:click"], small.test.labels["click"])
+    np.testing.assert_array_equal(saved["observed:conversion"], small.test.labels["click"])
+
+
+def test_finished_runs_are_skipped_and_what_changes_them_is_not(config, store, small):
+    assert run_config(config, store, dataset=small).finished == 1
+    written = store.path.read_bytes()
+    assert run_config(config, store, dataset=small).skipped == 1
+    assert store.path.read_bytes() == written
+    key = store.read()["key"].iloc[0]
+    arguments = resolve_hyperparameters(config.model, config.hyperparameters)
+    changes = (
+        {"epochs": 3}, {"patience": 1}, {"batch_size": 250}, {"optimizer": "sgd"}, {"learning_rate": 0.01},
+        {"dataset_options": {"size": "small", "seed": 1}},
+    )  # fmt: skip
+    keys = {runner._about(dataclasses.replace(config, **c), small, arguments, 0)["key"] for c in changes}
+    keys.add(runner._about(config, small, arguments, 1)["key"])
+    keys.add(runner._about(config, dataclasses.replace(small, version="x"), arguments, 0)["key"])
+    keys.add(runner._about(config, small, {**arguments, "bottom_units": (9,)}, 0)["key"])
+    assert len(keys) == len(changes) + 3 and key not in keys
+    assert runner._about(config, small, {**arguments, "bottom_units": [8]}, 0)["key"] == key
+
+
+def test_same_seed_same_result(config, store, small, tmp_path):
+    run_config(config, store, dataset=small)
+    again = type(store)(tmp_path / "again.csv")
+    run_config(config, again, dataset=small)
+    np.testing.assert_allclose(store.read()["value"], again.read()["value"], rtol=1e-4)
+
+
+def test_a_failed_run_keeps_its_row_and_is_tried_again(config, store, small, monkeypatch):
+    def broken(*arguments, **more):
+        raise MemoryError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "create_model", broken)
+        assert run_config(config, store, dataset=small).failed == 1
+    (row,) = store.read().to_dict("records")
+    assert row["error"] == "MemoryError: out of memory" and row["model"] == "shared_bottom"
+    assert run_config(config, store, dataset=small).finished == 1
+    table = store.read()
+    assert (table["error"] != "").sum() == 1 and len(table) > 10
+
+
+def test_a_value_that_a_model_refuses_is_a_failed_run(config, store, small):
+    config = dataclasses.replace(config, hyperparameters={"bottom_units": (0,)})
+    assert run_config(config, store, dataset=small).failed == 1
+    assert "must be a whole number >= 1" in store.read()["error"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "mmeo"}, "`model` must be one of the known values.*'mmoe'"),
+        (
+            {"hyperparameters": {"units": 3}},
+            "`hyperparameters` must be arguments of 'shared_bottom'. Received: 'units'",
+        ),
+        ({"hyperparameters": {"bottom_units": {"unit": 3}}}, r"`bottom_units` must be MLP\(units, activation"),
+        ({"group": "item"}, "`group` must be one of the known values"),
+    ],
+)
+def test_what_no_later_try_can_mend_is_an_error(config, store, small, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run_config(dataclasses.replace(config, **changes), store, dataset=small)
+    assert not store.path.exists()
+
+
+def test_dicts_become_value_objects():
+    found = resolve_hyperparameters("esmm", {"backbone_options": {"expert_units": {"units": (8,)}, "num_experts": 2}})
+    assert found["backbone_options"] == {"expert_units": MLP((8,)), "num_experts": 2}
+    assert found["backbone"] == "single_task"
+
+
+def test_command_says_what_is_wrong(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "r.csv")]
+    assert run_main(["--dataset", "synthetic_funnel", "--model", "mmoe", "--set", "experts=8", *out]) == 2
+    assert "Received: 'experts'" in capsys.readouterr().err
+    assert run_main(["--dataset", "synthetic", "--model", "mmoe", *out]) == 2
+    assert "synthetic_funnel" in capsys.readouterr().err
+    assert run_main(["--config", str(tmp_path / "none.yaml"), *out]) == 2
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_environment():
+    assert environment.versions()["keras"] == keras.__version__
+    assert "cores" in environment.hardware()
+    assert any("CPU" in device.upper() for device in environment.devices())
+    commit, dirty = environment.commit()
+    assert (len(commit), dirty) in ((40, True), (40, False), (0, None))

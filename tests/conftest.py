@@ -1,0 +1,72 @@
+"""What all tests share: quiet, single-threaded TensorFlow, one seed a test, and the folder of real data."""
+
+from __future__ import annotations
+
+import os
+
+# Read when TensorFlow and matplotlib are first imported, so they are set before any test module is.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from pathlib import Path
+
+import pytest
+
+NO_DATA = "MTL_ZOO_DATA is not set"
+NOT_TENSORFLOW = "needs the TensorFlow backend"
+
+
+def pytest_collection_modifyitems(items):
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        return
+    for item in items:
+        if item.get_closest_marker("tensorflow"):
+            item.add_marker(pytest.mark.skip(reason=NOT_TENSORFLOW))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With MTL_ZOO_REQUIRE_DATA=1 a test that skips for want of real data has failed: no pass by not looking."""
+    report = yield
+    reason = str(report.longrepr)
+    wants_data = "MTL_ZOO_DATA" in reason or (item.get_closest_marker("real_data") and NOT_TENSORFLOW not in reason)
+    if (
+        report.skipped
+        and not hasattr(report, "wasxfail")
+        and wants_data
+        and os.environ.get("MTL_ZOO_REQUIRE_DATA") == "1"
+    ):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and MTL_ZOO_REQUIRE_DATA=1 says that it must run: {reason}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The same random numbers for every test, in whatever order they run."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_keras():
+    """Global Keras state (dtype policy, counters of layer names, old graphs) ends with the module that made it."""
+    import keras
+
+    yield
+    keras.backend.clear_session()
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The folder with real data sets."""
+    folder = os.environ.get("MTL_ZOO_DATA")
+    if not folder:
+        pytest.skip(NO_DATA)
+    return Path(folder)

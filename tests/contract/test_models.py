@@ -1,0 +1,274 @@
+"""What every registered model must do. A new model is tested the moment it is registered."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from toys import (
+    CLICK,
+    CONVERSION,
+    FIVE_TASKS,
+    TASKS,
+    build,
+    compile_eagerly,
+    features,
+    gradients,
+    inputs,
+    labels,
+    labels_for,
+)
+
+import mtl_zoo
+
+MODELS = mtl_zoo.list_models()
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def normalized(value):
+    if isinstance(value, list | tuple):
+        return [normalized(v) for v in value]
+    return {k: normalized(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def largest_difference(a, b):
+    """max|dW| / max|W| over the tensors of two models of one shape."""
+    pairs = [(ops.convert_to_numpy(v), ops.convert_to_numpy(w)) for v, w in zip(a.weights, b.weights, strict=True)]
+    return max(np.max(np.abs(v - w)) / max(np.max(np.abs(v)), 1e-12) for v, w in pairs)
+
+
+@every_model
+def test_outputs_are_named_logits(name):
+    model = build(name)
+    logits = model(inputs(8))
+    assert set(logits) == {output.name for output in model.outputs_info}
+    for output in model.outputs_info:
+        assert tuple(logits[output.name].shape) == (8, output.units)
+        assert keras.backend.standardize_dtype(logits[output.name].dtype) == "float32"
+
+
+@every_model
+def test_predict_gives_scores_in_row_order(name):
+    model = build(name)
+    x = inputs(40)
+    scores = model.predict(x, batch_size=16, verbose=0)
+    logits = {k: ops.convert_to_numpy(v) for k, v in model(x).items()}
+    for output in model.outputs_info:
+        z = logits[output.name].astype("float64")
+        expected = {
+            "binary": 1 / (1 + np.exp(-z)),
+            "multiclass": np.exp(z) / np.exp(z).sum(-1, keepdims=True),
+            "regression": z,
+        }
+        np.testing.assert_allclose(scores[output.name], expected[output.kind], atol=1e-5)
+
+
+@every_model
+def test_config_makes_the_same_model(name):
+    model = build(name)
+    clone = type(model).from_config(model.get_config())
+    assert normalized(clone.get_config()) == normalized(model.get_config())
+    assert [tuple(v.shape) for v in clone.weights] == [tuple(v.shape) for v in model.weights]
+    for argument in type(model)._hyperparameters():
+        assert hasattr(model, argument), f"argument {argument} is no attribute"
+
+
+@every_model
+def test_a_file_of_a_newer_format_is_refused(name):
+    config = {**build(name).get_config(), "format": 99}
+    with pytest.raises(ValueError, match="newer mtl_zoo"):
+        mtl_zoo.model_info(name).cls.from_config(config)
+
+
+@every_model
+def test_fit_lowers_the_loss(name):
+    model = compile_eagerly(build(name), keras.optimizers.Adam(0.02))
+    losses = model.fit(inputs(), labels(), epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+@every_model
+def test_same_seed_same_result(name):
+    weights = []
+    for _ in range(2):
+        keras.utils.set_random_seed(7)
+        model = compile_eagerly(build(name), "adam")
+        model.fit(inputs(), labels(), batch_size=32, epochs=1, verbose=0)
+        weights.append(model)
+    assert largest_difference(*weights) <= 1e-5
+
+
+@every_model
+def test_saved_model_goes_on_training_identically(name, tmp_path):
+    model = build(name)
+    model.compile(keras.optimizers.Adam(0.01), loss_weights=dict.fromkeys(model.loss_names, 0.5))
+    x, y = inputs(), labels()
+    model.fit(x, y, batch_size=32, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    assert type(loaded) is type(model)
+    assert loaded.tasks == model.tasks
+    assert loaded.get_compile_config() == model.get_compile_config()
+    expected = model.predict(x, verbose=0)
+    for key, value in loaded.predict(x, verbose=0).items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-6)
+    for m in (model, loaded):
+        m.fit(x, y, batch_size=32, epochs=2, shuffle=False, verbose=0)
+    assert largest_difference(model, loaded) <= 1e-5
+
+
+@every_model
+def test_every_weight_gets_a_gradient(name):
+    model = compile_eagerly(build(name))
+    x, y = inputs(), labels()
+    grads = gradients(model, lambda m: sum(m.task_losses(y, m(x)).values()))
+    dead = [path for path, grad in grads.items() if not np.any(grad)]
+    assert not dead
+
+
+@every_model
+def test_one_tasks_loss_leaves_the_private_parts_of_others_alone(name):
+    model = compile_eagerly(build(name))
+    x, y = inputs(), labels()
+    read_by = {loss: {output.name} for loss, output in model.head.losses(model.tasks).items()}
+    for loss in model.loss_names:
+        grads = gradients(model, lambda m, loss=loss: m.task_losses(y, m(x))[loss])
+        for output in model.outputs_info:
+            if output.name not in read_by[loss]:
+                for variable in model.task_variables(output.name):
+                    assert not np.any(grads[variable.path]), f"{loss} moves {variable.path}"
+
+
+@every_model
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_one_to_five_tasks_of_mixed_kinds(name, count):
+    needs_pair = bool(mtl_zoo.model_info(name).needs)
+    if needs_pair and count == 1:
+        with pytest.raises(ValueError, match="one click and one conversion task"):
+            build(name, TASKS[:1])
+        return
+    tasks = FIVE_TASKS[:count] if count > 1 else [mtl_zoo.RegressionTask("watch_time")]
+    model = compile_eagerly(build(name, tasks))
+    y = labels_for(model)
+    history = model.fit(inputs(), y if count > 1 else y["watch_time"], verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+@every_model
+def test_labels_of_shape_batch_and_batch_by_one_are_alike(name):
+    model = compile_eagerly(build(name))
+    x, y = inputs(), labels()
+    flat = model.evaluate(x, y, verbose=0, return_dict=True)
+    column = model.evaluate(x, {k: v[:, None] for k, v in y.items()}, verbose=0, return_dict=True)
+    assert flat == pytest.approx(column, nan_ok=True)
+
+
+@every_model
+def test_unobserved_rows_do_not_count(name):
+    model = compile_eagerly(build(name))
+    x, y = inputs(), labels()
+    y["like"][:] = np.nan
+    y["like"][:4] = [0, 1, 1, 0]
+    few = {k: v[:4] for k, v in y.items()}
+    all_rows = model.task_losses(y, model(x))["like"]
+    only_observed = model.task_losses(few, model({k: v[:4] for k, v in x.items()}))["like"]
+    assert float(all_rows) == pytest.approx(float(only_observed), rel=1e-5)
+
+    y["like"][:] = np.nan
+    grads = gradients(model, lambda m: m.task_losses(y, m(x))["like"])
+    assert all(not np.any(grad) for grad in grads.values())
+
+
+@every_model
+def test_sample_weights_by_row_and_by_task(name):
+    model = compile_eagerly(build(name))
+    x, y = inputs(), labels()
+    keep = np.zeros(64, "float32")
+    keep[:10] = 1.0
+    kept = {k: v[:10] for k, v in y.items()}
+    expected = model.task_losses(kept, model({k: v[:10] for k, v in x.items()}))
+    by_row = model.task_losses(y, model(x), keep)
+    for loss in model.loss_names:
+        assert float(by_row[loss]) == pytest.approx(float(expected[loss]), rel=1e-4)
+    by_task = model.task_losses(y, model(x), {"like": keep})
+    assert float(by_task["like"]) == pytest.approx(float(expected["like"]), rel=1e-4)
+    assert float(by_task["click"]) == pytest.approx(float(model.task_losses(y, model(x))["click"]), rel=1e-6)
+    model.fit(x, y, sample_weight=keep, verbose=0)
+    model.fit(x, y, sample_weight={"like": keep}, verbose=0)
+
+
+@every_model
+def test_trains_under_mixed_precision(name, tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = compile_eagerly(build(name), "adam")
+        history = model.fit(inputs(), labels(), verbose=0).history
+        model.save(tmp_path / "model.keras")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(history["loss"]).all()
+    assert all(v.dtype == "float32" for v in model.trainable_variables)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.dtype_policy.name == "mixed_bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+    scores, expected = (ops.convert_to_numpy(m(inputs())["click"]) for m in (loaded, model))
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+@every_model
+def test_a_typo_is_refused(name):
+    with pytest.raises(TypeError, match=r"`num_expert5` is not an argument of .* Expected: one of"):
+        mtl_zoo.create_model(name, features(), TASKS, num_expert5=2)
+    with pytest.raises(TypeError, match="num_expert5"):
+        mtl_zoo.model_info(name).cls(features(), TASKS, num_expert5=2)
+    with pytest.raises(TypeError, match="optimiser"):
+        build(name).compile(optimiser="adam")
+
+
+@every_model
+def test_a_wrong_or_forgotten_name_is_refused(name):
+    model = build(name)
+    every = dict.fromkeys(model.loss_names, 1.0)
+    for argument in ("loss", "loss_weights"):
+        value = "auto" if argument == "loss" else 1.0
+        with pytest.raises(ValueError, match=rf"`{argument}` must name every loss.*unknown: \['klick'\]"):
+            model.compile(**{argument: {**dict.fromkeys(every, value), "klick": value}})
+        with pytest.raises(ValueError, match=rf"`{argument}` must name every loss.*missing: \['click'\]"):
+            model.compile(**{argument: {k: value for k in every if k != "click"}})
+    with pytest.raises(ValueError, match=r"`metrics` must name outputs.*unknown: \['klick'\]"):
+        model.compile(metrics={"klick": ["auc"]})
+    with pytest.raises(ValueError, match=r"`y` must hold the label of every task.*Missing: \['click'\]"):
+        compile_eagerly(model)
+        model.fit(inputs(), {k: v for k, v in labels().items() if k != "click"})
+    with pytest.raises(ValueError, match=r"`inputs` must hold every feature.*Missing: \['age'\]"):
+        model.predict({k: v for k, v in inputs().items() if k != "age"})
+
+
+@every_model
+def test_any_model_takes_the_funnel_head(name):
+    if name == "esmm":
+        pytest.skip("is the funnel head on another backbone")
+    model = build(name, (CLICK, CONVERSION), head=mtl_zoo.EntireSpace())
+    scores = model.predict_on_batch(inputs())
+    np.testing.assert_allclose(scores["click_and_conversion"], scores["click"] * scores["conversion"], atol=1e-6)
+    assert model.loss_names == ("click", "click_and_conversion")
+    on_backbone = build("esmm", (CLICK, CONVERSION), backbone=name, backbone_options={})
+    assert set(on_backbone.output) == set(model.output)
+
+
+@every_model
+def test_extra_inputs_are_ignored_by_name(name):
+    model = build(name)
+    x = inputs(8)
+    extra = {"a_column_before_all_others": np.zeros(8), **x}
+    for key, value in model(x).items():
+        np.testing.assert_array_equal(ops.convert_to_numpy(model(extra)[key]), ops.convert_to_numpy(value))
+
+
+@every_model
+def test_a_loss_that_is_not_finite_stops_training(name):
+    model = compile_eagerly(build(name, FIVE_TASKS))
+    y = labels()
+    y["watch_time"][40] = 1e30
+    with pytest.raises(FloatingPointError, match=r"loss of 'watch_time' is not finite at epoch 1, step 2"):
+        model.fit(inputs(), y, batch_size=32, shuffle=False, verbose=0)

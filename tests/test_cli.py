@@ -1,0 +1,59 @@
+import os
+
+import pytest
+
+import mtl_zoo
+from mtl_zoo import cli
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == f"mtl-zoo {mtl_zoo.__version__}"
+
+
+def test_env(capsys):
+    assert cli.main(["env"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("python", "mtl_zoo", "tensorflow", "keras", "keras-rs", "tensorflow-text", "backend", "CPU"):
+        assert name in shown
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in ("env", "demo", "data"))
+
+
+def test_data_is_handed_over(capsys):
+    assert cli.main(["data", "list"]) == 0
+    assert "synthetic_funnel" in capsys.readouterr().out
+
+
+def test_demo_passes_its_options_and_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("mtl_zoo.benchmark.demo.run_demo", lambda out, seeds: asked.append((out, seeds)) or 0)
+    assert cli.main(["demo", "--out", str(tmp_path), "--seeds", "1"]) == 0
+    assert asked == [(tmp_path, 1)]
+    monkeypatch.undo()
+    assert cli.main(["demo", "--out", str(tmp_path), "--seeds", "0"]) == 2
+    assert "`seeds` must be a whole number >= 1" in capsys.readouterr().err
+
+
+def test_no_command_is_an_error(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_native_messages_are_held_back_unless_the_import_fails(capfd):
+    with cli._native_messages_held_back():
+        os.write(2, b"noise ")
+    os.write(2, b"kept ")
+    with pytest.raises(ImportError), cli._native_messages_held_back():
+        os.write(2, b"reason")
+        raise ImportError
+    assert capfd.readouterr().err == "kept reason"

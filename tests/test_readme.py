@@ -1,0 +1,40 @@
+"""The README's Python runs as it stands, from top to bottom, on a table like the one that it describes."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def write_impressions(path: Path, rows: int = 4000) -> None:
+    """A table with strings, numbers, missing values and two labels, the second one defined after the first."""
+    rng = np.random.default_rng(0)
+    city = rng.choice(["Oslo", "Lima", "Pune", None], rows, p=[0.4, 0.3, 0.2, 0.1])
+    price = np.where(rng.random(rows) < 0.1, np.nan, rng.lognormal(3, 1, rows).round(2))
+    click = rng.random(rows) < np.where(city == "Oslo", 0.6, 0.3)
+    conversion = click & (rng.random(rows) < np.where(np.nan_to_num(price, nan=20.0) < 20, 0.5, 0.2))
+    table = {
+        "user_id": rng.integers(10_000_000_000, 10_000_000_200, rows),
+        "city": city,
+        "device": rng.choice(["phone", "desktop"], rows),
+        "age": np.where(rng.random(rows) < 0.2, np.nan, rng.integers(18, 80, rows)),
+        "price": price,
+        "click": click.astype(int),
+        "conversion": conversion.astype(int),
+    }
+    pd.DataFrame(table).to_csv(path, index=False)
+
+
+@pytest.mark.tensorflow
+def test_python_blocks_run(tmp_path, monkeypatch):
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert blocks, "README.md has no ```python block"
+    monkeypatch.chdir(tmp_path)
+    write_impressions(tmp_path / "impressions.csv")
+    namespace: dict = {"__name__": "readme"}
+    for number, block in enumerate(blocks, start=1):
+        exec(compile(block, f"README.md, python block {number}", "exec"), namespace)
