@@ -16,7 +16,9 @@ from sklearn import metrics as sk
 from mtl_zoo import _validation as check
 
 
-def _arrays(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None, *, binary: bool = True):
+def _arrays(
+    y: ArrayLike, score: ArrayLike, weight: ArrayLike | None, *, binary: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Checked columns without the rows of weight 0; scores keep their dtype."""
     y, score = np.asarray(y), np.asarray(score)
     y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
@@ -49,10 +51,10 @@ def auc(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> floa
     >>> round(auc([1, 0, 1, 0, 1], [0.8, 0.8, 0.6, 0.3, 0.2]), 6)
     0.416667
     """
-    y, score, weight = _arrays(y, score, weight)
-    if len(np.unique(y)) < 2:
+    labels, scores, weights = _arrays(y, score, weight)
+    if len(np.unique(labels)) < 2:
         return float("nan")
-    return float(sk.roc_auc_score(y, score, sample_weight=weight))
+    return float(sk.roc_auc_score(labels, scores, sample_weight=weights))
 
 
 def logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -64,10 +66,10 @@ def logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> floa
     >>> round(logloss([0, 0, 1, 0], [0.2, 0.1, 0.6, 0.3]), 6)
     0.299001
     """
-    y, p, weight = _arrays(y, p, weight)
-    if not len(y):
+    labels, scores, weights = _arrays(y, p, weight)
+    if not len(labels):
         return float("nan")
-    return float(sk.log_loss(y, _clipped(p), sample_weight=weight, labels=[0.0, 1.0]))
+    return float(sk.log_loss(labels, _clipped(scores), sample_weight=weights, labels=[0.0, 1.0]))
 
 
 def _clipped(p: np.ndarray) -> np.ndarray:
@@ -86,11 +88,11 @@ def normalized_entropy(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = No
     >>> round(normalized_entropy([0, 0, 1, 0], [0.2, 0.1, 0.6, 0.3]), 6)
     0.531713
     """
-    y, p, weight = _arrays(y, p, weight)
-    rate = float(np.average(y, weights=weight)) if len(y) else 0.0
+    labels, scores, weights = _arrays(y, p, weight)
+    rate = float(np.average(labels, weights=weights)) if len(labels) else 0.0
     if not 0 < rate < 1:
         return float("nan")
-    return logloss(y, p, weight) / float(-(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
+    return logloss(labels, scores, weights) / float(-(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
 
 
 def pcoc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -102,9 +104,9 @@ def pcoc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     >>> round(pcoc([0, 0, 1, 0], [0.2, 0.1, 0.6, 0.3]), 6)
     1.2
     """
-    y, p, weight = _arrays(y, p, weight)
-    positives = float(weight @ y)
-    return float(weight @ p.astype("float64")) / positives if positives > 0 else float("nan")
+    labels, scores, weights = _arrays(y, p, weight)
+    positives = float(weights @ labels)
+    return float(weights @ scores.astype("float64")) / positives if positives > 0 else float("nan")
 
 
 def ece(
@@ -129,26 +131,26 @@ def ece(
     """
     check.check_choice("binning", binning, ("width", "mass"))
     bins = check.check_int("bins", bins if bins is not None else {"width": 15, "mass": 100}[binning])
-    y, p, weight = _arrays(y, p, weight)
-    p = p.astype("float64")
-    if not len(y):
+    labels, scores, weights = _arrays(y, p, weight)
+    scores = scores.astype("float64")
+    if not len(labels):
         return float("nan")
-    if p.min() < 0 or p.max() > 1:
-        raise ValueError(f"`p` must be in [0, 1]. Received: {check.sample_values(p[(p < 0) | (p > 1)])}")
+    if scores.min() < 0 or scores.max() > 1:
+        raise ValueError(f"`p` must be in [0, 1]. Received: {check.sample_values(scores[(scores < 0) | (scores > 1)])}")
     if binning == "width":
-        bin_of_row = np.minimum((p * bins).astype("int64"), bins - 1)
+        bin_of_row = np.minimum((scores * bins).astype("int64"), bins - 1)
     else:
-        _, group = np.unique(p, return_inverse=True)
-        mass = np.bincount(group, weights=weight)
+        _, group = np.unique(scores, return_inverse=True)
+        mass = np.bincount(group, weights=weights)
         before = (np.cumsum(mass) - mass) / mass.sum()
         bin_of_row = np.minimum((before * bins).astype("int64"), bins - 1)[group]
-    gaps = np.bincount(bin_of_row, weights=weight * (p - y), minlength=bins)
-    return float(np.abs(gaps).sum() / weight.sum())
+    gaps = np.bincount(bin_of_row, weights=weights * (scores - labels), minlength=bins)
+    return float(np.abs(gaps).sum() / weights.sum())
 
 
 def _decisions(y, score, weight, threshold):
-    y, score, weight = _arrays(y, score, weight)
-    return y, (score >= threshold).astype("float64"), weight
+    labels, scores, weights = _arrays(y, score, weight)
+    return labels, (scores >= threshold).astype("float64"), weights
 
 
 def accuracy(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, threshold: float = 0.5) -> float:
@@ -161,29 +163,29 @@ def accuracy(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, thr
     (0.5, 1.0)
     """
     if np.ndim(p) == 2 and np.shape(p)[1] > 1:
-        y, p, weight = _arrays(y, p, weight, binary=False)
-        decided = p.argmax(axis=1)
+        labels, scores, weights = _arrays(y, p, weight, binary=False)
+        decided = scores.argmax(axis=1)
     else:
-        y, decided, weight = _decisions(y, p, weight, threshold)
-    return float(sk.accuracy_score(y, decided, sample_weight=weight)) if len(y) else float("nan")
+        labels, decided, weights = _decisions(y, p, weight, threshold)
+    return float(sk.accuracy_score(labels, decided, sample_weight=weights)) if len(labels) else float("nan")
 
 
 def precision(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, threshold: float = 0.5) -> float:
     """Share of positives among the rows with p >= threshold; NaN if there are none."""
-    y, decided, weight = _decisions(y, p, weight, threshold)
-    return float(sk.precision_score(y, decided, sample_weight=weight, zero_division=np.nan))
+    labels, decided, weights = _decisions(y, p, weight, threshold)
+    return float(sk.precision_score(labels, decided, sample_weight=weights, zero_division=np.nan))
 
 
 def recall(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, threshold: float = 0.5) -> float:
     """Share of the positives with p >= threshold; NaN without positives."""
-    y, decided, weight = _decisions(y, p, weight, threshold)
-    return float(sk.recall_score(y, decided, sample_weight=weight, zero_division=np.nan))
+    labels, decided, weights = _decisions(y, p, weight, threshold)
+    return float(sk.recall_score(labels, decided, sample_weight=weights, zero_division=np.nan))
 
 
 def f1(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, threshold: float = 0.5) -> float:
     """`2 TP / (2 TP + FP + FN)` at the threshold; NaN where there is neither a positive nor a decision for one."""
-    y, decided, weight = _decisions(y, p, weight, threshold)
-    return float(sk.f1_score(y, decided, sample_weight=weight, zero_division=np.nan))
+    labels, decided, weights = _decisions(y, p, weight, threshold)
+    return float(sk.f1_score(labels, decided, sample_weight=weights, zero_division=np.nan))
 
 
 def ks(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -195,10 +197,10 @@ def ks(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float
     >>> round(ks([1, 1, 0, 0], [0.9, 0.4, 0.5, 0.1]), 6)
     0.5
     """
-    y, score, weight = _arrays(y, score, weight)
-    if len(np.unique(y)) < 2:
+    labels, scores, weights = _arrays(y, score, weight)
+    if len(np.unique(labels)) < 2:
         return float("nan")
-    false_rate, true_rate, _ = sk.roc_curve(y, score, sample_weight=weight, drop_intermediate=False)
+    false_rate, true_rate, _ = sk.roc_curve(labels, scores, sample_weight=weights, drop_intermediate=False)
     return float(np.abs(true_rate - false_rate).max())
 
 
@@ -242,14 +244,14 @@ def gauc(
         raise ValueError(f"`groups` must have one value a row. Received: {len(groups)} for {len(np.asarray(y))} rows")
     if weight is not None:
         groups = groups[np.asarray(weight).reshape(-1) > 0]
-    y, score, weight = _arrays(y, score, weight)
-    if not len(y):
+    labels, scores, weights = _arrays(y, score, weight)
+    if not len(labels):
         return GroupedAUC(float("nan"), 0, 0)
     _, group = np.unique(groups, return_inverse=True)
-    order = np.lexsort((score, group))
-    group, score, positive, negative = group[order], score[order], (weight * y)[order], (weight * (1 - y))[order]
-    # Rows of one group with one score are a tie: a positive counts half of the negatives in its own tie.
-    starts = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (score[1:] != score[:-1])])
+    order = np.lexsort((scores, group))
+    group, scores, positive, negative = group[order], scores[order], (weights * labels)[order], (weights * (1 - labels))[order]
+    # Rows of one group with one scores are a tie: a positive counts half of the negatives in its own tie.
+    starts = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (scores[1:] != scores[:-1])])
     group, positive, negative = group[starts], np.add.reduceat(positive, starts), np.add.reduceat(negative, starts)
     positives, negatives = np.bincount(group, weights=positive), np.bincount(group, weights=negative)
     before = np.cumsum(negative) - negative - (np.cumsum(negatives) - negatives)[group]
@@ -264,40 +266,40 @@ def gauc(
 
 def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Root of the mean squared error."""
-    y, prediction, weight = _arrays(y, prediction, weight, binary=False)
-    return float(sk.root_mean_squared_error(y, prediction, sample_weight=weight)) if len(y) else float("nan")
+    labels, scores, weights = _arrays(y, prediction, weight, binary=False)
+    return float(sk.root_mean_squared_error(labels, scores, sample_weight=weights)) if len(labels) else float("nan")
 
 
 def nrmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """RMSE over the standard deviation of these labels: 1 for the best constant; NaN where the labels are all equal."""
-    y, prediction, weight = _arrays(y, prediction, weight, binary=False)
-    if not len(y):
+    labels, scores, weights = _arrays(y, prediction, weight, binary=False)
+    if not len(labels):
         return float("nan")
-    deviation = float(np.sqrt(np.average((y - np.average(y, weights=weight)) ** 2, weights=weight)))
-    return rmse(y, prediction, weight) / deviation if deviation > 0 else float("nan")
+    deviation = float(np.sqrt(np.average((labels - np.average(labels, weights=weights)) ** 2, weights=weights)))
+    return rmse(labels, scores, weights) / deviation if deviation > 0 else float("nan")
 
 
 def mae(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean absolute error."""
-    y, prediction, weight = _arrays(y, prediction, weight, binary=False)
-    return float(sk.mean_absolute_error(y, prediction, sample_weight=weight)) if len(y) else float("nan")
+    labels, scores, weights = _arrays(y, prediction, weight, binary=False)
+    return float(sk.mean_absolute_error(labels, scores, sample_weight=weights)) if len(labels) else float("nan")
 
 
 def multiclass_logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     """`-mean(log p[y])` for class positions `y` of shape (n,) and probabilities `p` of shape (n, classes)."""
-    y, p, weight = _arrays(y, p, weight, binary=False)
-    if not len(y):
+    labels, scores, weights = _arrays(y, p, weight, binary=False)
+    if not len(labels):
         return float("nan")
     with warnings.catch_warnings():
         # float32 rows of a softmax sum to 1 only to 1e-7.
         warnings.filterwarnings("ignore", message=".*do not sum to one.*")
-        return float(sk.log_loss(y, _clipped(p), sample_weight=weight, labels=np.arange(p.shape[1])))
+        return float(sk.log_loss(labels, _clipped(scores), sample_weight=weights, labels=np.arange(scores.shape[1])))
 
 
 def macro_auc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean over classes of the AUC of one class against the rest; classes without both kinds of rows are left out."""
-    y, p, weight = _arrays(y, p, weight, binary=False)
-    areas = [auc(y == position, p[:, position], weight) for position in range(p.shape[1])] if len(y) else []
+    labels, scores, weights = _arrays(y, p, weight, binary=False)
+    areas = [auc(labels == position, scores[:, position], weights) for position in range(scores.shape[1])] if len(labels) else []
     areas = [area for area in areas if not np.isnan(area)]
     return float(np.mean(areas)) if areas else float("nan")
 

@@ -50,11 +50,12 @@ def _typed(feature: Encoded, column: Column, array: np.ndarray) -> np.ndarray:
     if column.kind == STRING:
         raise ValueError(f"`{column.name}` must hold numbers for dtype={feature.dtype!r}. Received: {column.shown}")
     numbers = array.astype(np.float64)
-    bad = ~np.isfinite(numbers).all(axis=rows)
+    bad = np.asarray(~np.isfinite(numbers).all(axis=rows))
     refuse_values(column.name, "must hold finite numbers", bad, column.series.to_numpy(dtype=object))
     if feature.dtype == "int32":
         limits = np.iinfo(np.int32)
-        bad = ((numbers != np.floor(numbers)) | (numbers < limits.min) | (numbers > limits.max)).any(axis=rows)
+        odd = (numbers != np.floor(numbers)) | (numbers < limits.min) | (numbers > limits.max)
+        bad = np.asarray(odd.any(axis=rows))
         rule = "must hold whole numbers of 32 bits, since dtype='int32'"
         refuse_values(column.name, rule, bad, column.series.to_numpy(dtype=object))
     return array.astype(np.int32 if feature.dtype == "int32" else np.float32)

@@ -26,8 +26,10 @@ SHOWN = {
     BOOLEAN: "booleans",
     EMPTY: "no value",
 }
-_DATES = ("date", "datetime", "datetime64", "time", "timedelta", "timedelta64", "period", "interval")
-_DATES += ("timestamp", "duration", "date32", "date64", "time32", "time64")
+_DATES = (
+    *("date", "datetime", "datetime64", "time", "timedelta", "timedelta64", "period", "interval"),
+    *("timestamp", "duration", "date32", "date64", "time32", "time64"),
+)
 # Without it, pyarrow gives whole numbers with nulls as floats, which rounds ids above 2^53.
 _EXACT = {
     **{
@@ -117,7 +119,7 @@ class Cells:
         """Raises where a cell holds one of the values marked in `bad_values`."""
         if bad_values.any():
             at = np.append(bad_values, False)[self.codes]
-            refuse_values(self.column, rule, at, np.append(self.values.astype(object), None)[self.codes], advice)
+            refuse_values(self.column, rule, at, np.append(self.values.astype(object), [None])[self.codes], advice)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +136,7 @@ class Column:
 
     def __init__(self, name: str, series: pd.Series):
         if isinstance(series.dtype, pd.SparseDtype):
-            series = series.sparse.to_dense()
+            series = pd.Series(np.asarray(series))
         self.name, self.series = name, series
         self.categories: Column | None = None
         if isinstance(series.dtype, pd.CategoricalDtype):

@@ -66,7 +66,7 @@ class Fitted:
                 arrays[feature.name] = _numbers.encode(feature, self.moments[feature.name], column)
             elif isinstance(feature, Encoded):
                 arrays[feature.name] = _arrays.encode(feature, column)
-            else:
+            elif isinstance(feature, (Categorical, Sequence)):
                 arrays[feature.name], new = self._encode_ids(feature, column)
                 if new is not None:
                     unseen[feature.name] = new

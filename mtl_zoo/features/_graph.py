@@ -81,6 +81,8 @@ def _look_up(vocabulary: _ids.Vocabulary, table: Any, raw: Any) -> Any:
     """int32 ids of a tensor of values, in its shape."""
     import tensorflow as tf
 
+    number: Any
+    text: Any
     if raw.dtype == tf.string:
         missing, known = raw == "", tf.ones_like(raw, dtype=tf.bool)
         text, number = raw, None
@@ -90,6 +92,7 @@ def _look_up(vocabulary: _ids.Vocabulary, table: Any, raw: Any) -> Any:
     else:
         missing, known, number = _whole_numbers(raw)
         text = None
+    ids: Any
     if isinstance(vocabulary, _ids.Range):
         inside = (number >= 0) & (number < vocabulary.size)
         ids = tf.where(inside, number + FIRST_ID, tf.constant(UNKNOWN_ID, tf.int64))

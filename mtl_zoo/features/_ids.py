@@ -70,7 +70,8 @@ class Listed:
     def ids(self, cells: Cells) -> np.ndarray:
         if cells.kind == EMPTY:
             return np.array([], dtype=np.int64)
-        positions = self.index.get_indexer(as_text(cells) if self.is_text else whole_numbers(cells))
+        values = as_text(cells) if self.is_text else whole_numbers(cells)
+        positions = self.index.get_indexer(pd.Index(values, dtype=values.dtype))
         return np.where(positions < 0, UNKNOWN_ID, positions + FIRST_ID)
 
 

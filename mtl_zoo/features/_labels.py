@@ -121,7 +121,7 @@ def read_weights(
     columns = weight_columns(tasks, sample_weight)
     check_columns(frame, columns)
     weights = {name: _read_weight(Column(name, frame[name])) for name in columns}
-    common = weights.get(sample_weight, np.ones(len(frame), dtype=np.float32))
+    common = weights[sample_weight] if sample_weight is not None else np.ones(len(frame), dtype=np.float32)
     if any(task.sample_weight is not None for task in tasks):
         return {t.name: common * weights[t.sample_weight] if t.sample_weight else common for t in tasks}
     return None if sample_weight is None else common

@@ -29,9 +29,7 @@ def fit_moments(feature: Numeric, column: Column) -> Moments:
             f"`{column.name}` must hold a finite number to fit feature {feature.name!r}. "
             f"Received: {len(numbers)} rows, none finite"
         )
-    fill = {"mean": np.mean, "median": np.median}.get(feature.missing)
-    fill = feature.missing if fill is None else float(fill(observed))
-    fill = None if isinstance(fill, str) else fill
+    fill = _fill(feature, observed)
     if feature.is_bucketed:
         shares = np.linspace(0, 1, feature.buckets + 1)[1:-1]
         return Moments(fill, boundaries=tuple(np.unique(np.quantile(observed, shares)).tolist()))
@@ -62,6 +60,15 @@ def encode(feature: Numeric, moments: Moments, column: Column) -> np.ndarray:
         result = ((scaled - moments.mean) / moments.std).astype(np.float32)
     refuse_values(column.name, "must hold numbers that fit in 32 bits once scaled", ~np.isfinite(result), numbers)
     return result
+
+
+def _fill(feature: Numeric, observed: np.ndarray) -> float | None:
+    """What replaces missing numbers; None where they are refused or have a bucket of their own."""
+    if feature.missing == "mean":
+        return float(observed.mean())
+    if feature.missing == "median":
+        return float(np.median(observed))
+    return None if isinstance(feature.missing, str) or feature.missing is None else float(feature.missing)
 
 
 def _checked(feature: Numeric, column: Column) -> np.ndarray:

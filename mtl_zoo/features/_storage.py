@@ -164,8 +164,9 @@ def _with_arrays(
 ) -> Feature:
     """The spec with what its config leaves out: a given vocabulary and a pretrained matrix."""
     changes: dict[str, Any] = {}
-    if spec.name in meta["given"]:
-        changes["vocabulary"] = tuple(vocabularies[spec.table].values.tolist())
+    if isinstance(spec, (Categorical, Sequence)) and spec.name in meta["given"]:
+        vocabulary = vocabularies[spec.table]
+        changes["vocabulary"] = tuple(vocabulary.values.tolist()) if isinstance(vocabulary, _ids.Listed) else None
     if spec.name in meta["pretrained"]:
         changes["pretrained"] = np.load(folder / meta["pretrained"][spec.name], allow_pickle=False)
     return dataclasses.replace(spec, **changes) if changes else spec

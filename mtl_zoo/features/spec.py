@@ -280,8 +280,9 @@ class Encoded(Feature):
 
     Args:
         name: Names the feature and the model's input, of shape (batch, *shape).
-        encoder: A Keras layer from (batch, *shape) to (batch, any width). It is trained and saved with the model; a
-            layer class of your own needs `keras.saving.register_keras_serializable`.
+        encoder: A Keras layer from (batch, *shape) to (batch, any width). Each model trains and saves a copy of its
+            own, which starts from the layer's weights if it is built; a layer class of your own needs
+            `keras.saving.register_keras_serializable`.
         shape: Shape of one row's value.
         dtype: Type of the values: `"float32"`, `"int32"` or `"string"` (TensorFlow only).
 

@@ -57,7 +57,7 @@ class FeatureTransform:
         *,
         sample_weight: str | None = None,
     ):
-        self._specs = as_features(features)
+        self._specs = as_features((features,) if isinstance(features, Feature) else features)
         self.tasks = as_tasks(tasks) if isinstance(tasks, Task) or len(tasks) else ()
         if sample_weight is not None and (not isinstance(sample_weight, str) or not sample_weight):
             raise ValueError(f"`sample_weight` must name a column. Received: sample_weight={sample_weight!r}")
@@ -255,8 +255,7 @@ class FeatureTransform:
         left_out = [n for n in self._notes if n["kind"] == "left out"]
         rows += [(n["name"], n["column"], n["kind"], n["rule"], n["distinct"], n["missing"]) for n in left_out]
         frame = pd.DataFrame(rows, columns=["name", "column", "kind", "rule", "distinct", "missing"])
-        counts = ["distinct", "missing"]
-        return frame.astype({c: "Int64" if frame[c].isna().any() else "int64" for c in counts})
+        return frame.astype({c: "Int64" if frame[c].isna().any() else "int64" for c in ("distinct", "missing")})
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the fitted transform to a folder of plain files, whole or not at all.
@@ -325,7 +324,7 @@ class FeatureTransform:
         return f"FeatureTransform({len(self._specs)} features, {len(self.tasks)} tasks, {state})"
 
 
-def _rule(feature: Feature) -> str:
+def _rule(feature: Any) -> str:
     if isinstance(feature, Numeric):
         return f"normalization={feature.normalization!r}, missing={feature.missing!r}"
     if isinstance(feature, Encoded):

@@ -50,8 +50,9 @@ class ExpertGate(keras.layers.Layer):
         logits = ops.matmul(inputs, self.kernel)
         if self.bias is not None:
             logits = logits + self.bias
-        # Softmax and its logarithm in float32, whatever the compute type.
-        weights = ops.softmax(ops.cast(logits, "float32") / self.gate.temperature)
+        logits = ops.cast(logits, "float32") / self.gate.temperature
+        # Over one expert the softmax is 1 whatever the logit (Keras warns of it as a mistake).
+        weights = ops.softmax(logits) if self.num_experts > 1 else ops.ones_like(logits)
         if training and self.gate.entropy:
             entropy = -ops.sum(weights * ops.log(weights + keras.config.epsilon()), axis=-1)
             self.add_loss(-self.gate.entropy * ops.mean(entropy))

@@ -15,7 +15,8 @@ class FeatureEmbedding(keras.layers.Layer):
 
     Categoricals, sequences and bucketed numbers look up rows of an embedding table; all tables of one width are one
     fused weight, each at its offset. Multi-hot features are summed and sequences pooled over their ids other than 0.
-    Numbers pass as (batch, 1); an `Encoded` feature goes through its own layer. An id outside its table counts as
+    Numbers pass as (batch, 1); an `Encoded` feature goes through a copy of its layer, which starts from the layer's
+    weights if it has any. An id outside its table counts as
     unknown (id 1).
 
     Args:
@@ -41,7 +42,8 @@ class FeatureEmbedding(keras.layers.Layer):
         self.features = as_features(features)
         require_fitted(self.features)
         self.initializer = keras.initializers.get(initializer)
-        self.encoders = {f.name: f.encoder for f in self.features if isinstance(f, Encoded)}
+        # Copies: specs may serve several models, and several embeddings of one, which must not train each other.
+        self.encoders = {f.name: _copy(f.encoder) for f in self.features if isinstance(f, Encoded)}
         self._groups = _group_tables(self.features)
 
     def build(self, input_shape=None):
@@ -57,8 +59,12 @@ class FeatureEmbedding(keras.layers.Layer):
             )
             self.tables.append(table)
         for feature in self.features:
-            if isinstance(feature, Encoded) and not feature.encoder.built:
-                feature.encoder.build((None, *feature.shape))
+            if isinstance(feature, Encoded):
+                encoder = self.encoders[feature.name]
+                if not encoder.built:
+                    encoder.build((None, *feature.shape))
+                if feature.encoder.built:
+                    encoder.set_weights(feature.encoder.get_weights())
 
     def _initial_rows(self, group, dtype):
         rows = self.initializer((group.num_rows, group.dim), dtype=dtype)
@@ -109,7 +115,7 @@ class FeatureEmbedding(keras.layers.Layer):
     def _output_shape(self, feature, inputs):
         batch = inputs[feature.name].shape[0]
         if isinstance(feature, Encoded):
-            return (batch, *feature.encoder.compute_output_shape((batch, *feature.shape))[1:])
+            return (batch, *self.encoders[feature.name].compute_output_shape((batch, *feature.shape))[1:])
         return (batch, 1 if isinstance(feature, Numeric) and not feature.is_bucketed else feature.dim)
 
     def get_config(self):
@@ -124,6 +130,10 @@ class FeatureEmbedding(keras.layers.Layer):
         config = dict(config)
         config["features"] = features_from_config(config["features"])
         return cls(**config)
+
+
+def _copy(encoder):
+    return type(encoder).from_config(encoder.get_config())
 
 
 class _TableGroup:
