@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from toys import gradients
 
 from mtl_zoo.layers import CrossStitchUnit, DenseStack, FunnelProduct
 from mtl_zoo.options import MLP
@@ -50,6 +51,18 @@ def test_learning_rate_multiplier_is_exact(optimizer):
         matrices.append(ops.convert_to_numpy(unit.matrix))
     np.testing.assert_allclose(*matrices, atol=1e-5)
     assert np.abs(matrices[0] - [[0.9, 0.1], [0.1, 0.9]]).max() > 0.01
+
+
+@pytest.mark.parametrize("multiplier", [1.0, 10.0])
+def test_gradient_of_alpha_is_an_inner_product(multiplier):
+    """dL/dalpha_ij = <dL/dy_i, x_j>, whatever the multiplier."""
+    inputs = [keras.Input((3,)) for _ in range(3)]
+    unit = CrossStitchUnit(learning_rate_multiplier=multiplier)
+    model = keras.Model(inputs, unit(inputs))
+    outer = [RNG.normal(size=(5, 3)).astype("float32") for _ in range(3)]
+    grads = gradients(model, lambda m: sum(ops.sum(c * y) for c, y in zip(outer, m(COLUMNS), strict=True)))
+    expected = [[np.sum(outer[i] * COLUMNS[j]) for j in range(3)] for i in range(3)]
+    np.testing.assert_allclose(grads[unit.stored.path][:, :, 0], expected, rtol=1e-4)
 
 
 def test_product_of_logits():
