@@ -2,6 +2,9 @@
 
 __version__ = "0.1.0"
 
+from mtl_zoo.datasets import list_datasets, load_dataset
+from mtl_zoo.evaluation import evaluate
+from mtl_zoo.export import export_serving
 from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import EntireSpace, Towers
@@ -17,6 +20,7 @@ from mtl_zoo.models import (
 )
 from mtl_zoo.options import MLP, Gate
 from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask
+from mtl_zoo.training import ExactValidation
 
 __all__ = [
     "ESMM",
@@ -26,6 +30,7 @@ __all__ = [
     "CrossStitch",
     "Encoded",
     "EntireSpace",
+    "ExactValidation",
     "FeatureTransform",
     "Gate",
     "MMoE",
@@ -37,6 +42,10 @@ __all__ = [
     "SingleTask",
     "Towers",
     "create_model",
+    "evaluate",
+    "export_serving",
+    "list_datasets",
     "list_models",
+    "load_dataset",
     "model_info",
 ]

@@ -83,8 +83,14 @@ def check_units(argument: str, value: Any, *, allow_empty: bool = False) -> tupl
 
 
 def duplicates(values: Iterable[Any]) -> list[Any]:
+    """The values that came before, each time they come again."""
     seen: set[Any] = set()
-    return [value for value in values if value in seen or seen.add(value)]
+    repeated = []
+    for value in values:
+        if value in seen:
+            repeated.append(value)
+        seen.add(value)
+    return repeated
 
 
 def check_unique_names(what: str, names: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """What a model predicts: one object a task, pure data.
 
-A task says which column of the table holds its label, how a logit becomes a score (its link), which loss trains it, what
-it weighs, and on which rows it is defined at all (its sample space).
+A task says which column of the table holds its label, how a logit becomes a score (its link), which loss trains it,
+what it weighs, and on which rows it is defined at all (its sample space).
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ class RegressionTask(Task):
 
     The model's output of shape (batch, 1) is the prediction itself. A NaN label means "not observed".
 
-    Losses: `"mean_squared_error"` (default), `"mean_absolute_error"`, `"huber"` (delta 1). See `Task` for the arguments.
+    Losses: `"mean_squared_error"` (default), `"mean_absolute_error"`, `"huber"` (delta 1). See `Task` for the
+    arguments.
 
     Example:
 

@@ -49,7 +49,10 @@ def test_task_survives_its_config(task):
         (lambda: Categorical("a", dim=0), "`dim` must be a whole number >= 1"),
         (lambda: Categorical("a", length=3), "`length` needs multi_hot=True"),
         (lambda: Categorical("a", pretrained=np.ones((3, 16))), "`pretrained` needs one row a value"),
-        (lambda: Categorical("a", size=3, dim=4, pretrained=np.ones((3, 5))), "`dim` must be the width of `pretrained`"),
+        (
+            lambda: Categorical("a", size=3, dim=4, pretrained=np.ones((3, 5))),
+            "`dim` must be the width of `pretrained`",
+        ),
         (lambda: Categorical("a", size=1, dim=1, pretrained=[[np.nan]]), "`pretrained` must be a finite"),
         (lambda: Sequence("a", pooling="median"), "`pooling` must be one of the known values"),
         (lambda: Numeric("a", normalization="minmax"), "`normalization` must be one of the known values"),

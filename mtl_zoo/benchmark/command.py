@@ -35,9 +35,8 @@ def run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--group", help="also the AUC within groups of this column")
     parser.add_argument("--data-dir", type=Path, help="folder of the data sets; default: $MTL_ZOO_DATA")
     parser.add_argument("--save-scores", type=Path, metavar="DIR", help="keep the test scores, for paired tests")
-    assignment = {"action": "extend", "nargs": "+", "default": [], "metavar": "NAME=VALUE"}
-    parser.add_argument("--set", **assignment, help="hyperparameters of the model")
-    parser.add_argument("--dataset-set", **assignment, help="options of the data set")
+    for option, what in (("--set", "hyperparameters of the model"), ("--dataset-set", "options of the data set")):
+        parser.add_argument(option, action="extend", nargs="+", default=[], metavar="NAME=VALUE", help=what)
     return parser
 
 
@@ -63,13 +62,17 @@ def run_main(arguments: Sequence[str] | None = None) -> int:
     try:
         configs, args = parse_run(arguments)
         store = ResultStore(args.out)
-        with Shown(console, sum(len(config.seeds) for config in configs)) as progress:
+        with Shown(console, count_runs(configs)) as progress:
             total = run_configs(configs, store, progress, data_dir=args.data_dir, save_scores=args.save_scores)
     except (ValueError, TypeError, FileNotFoundError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     console.print(f"{total.finished} finished, {total.skipped} skipped, {total.failed} failed: {store.path}")
     return 1 if total.failed else 0
+
+
+def count_runs(configs: Sequence[RunConfig]) -> int:
+    return sum(len(config.all_seeds) for config in configs)
 
 
 def run_configs(configs: Sequence[RunConfig], store: ResultStore, progress: Shown, **arguments) -> RunSummary:

@@ -58,6 +58,10 @@ class RunConfig:
     balancing: str = "equal"
     group: str | None = None
 
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        return _seeds(self.seeds)
+
     def __post_init__(self):
         for argument in ("dataset", "model"):
             check.check_name(argument, getattr(self, argument))

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from mtl_zoo import _validation as check
-from mtl_zoo.benchmark.command import run_configs
+from mtl_zoo.benchmark.command import count_runs, run_configs
 from mtl_zoo.benchmark.config import RunConfig, configs_from_dict
 from mtl_zoo.benchmark.plots import draw_gates, draw_report, draw_stitches
 from mtl_zoo.benchmark.progress import Shown
@@ -64,10 +64,11 @@ def run_demo(
     check.check_int("seeds", seeds)
     console = console or Console()
     out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     configs = demo_configs(seeds) if configs is None else configs
     store = ResultStore(out / "results.csv")
     inside = _Inside(out / "inside.json")
-    with Shown(console, sum(len(config.seeds) for config in configs)) as progress:
+    with Shown(console, count_runs(configs)) as progress:
         total = run_configs(configs, store, progress, on_trained=inside.look)
     results = store.read()
     if (results["error"] == "").any():

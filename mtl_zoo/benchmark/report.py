@@ -144,7 +144,7 @@ def _columns(rows: pd.DataFrame) -> list[Column]:
     for (task, space), own in rows.groupby(["task", "space"], sort=False):
         metric = next((metric for metric in HEADLINES if metric in set(own["metric"])), None)
         if metric is not None:
-            columns.append(Column(task, metric, space))
+            columns.append(Column(str(task), metric, str(space)))
     return columns
 
 

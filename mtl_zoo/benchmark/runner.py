@@ -77,7 +77,7 @@ def run_config(
     if config.group is not None:
         check.check_choice("group", config.group, tuple(dataset.test.groups))
     summary, finished = RunSummary(), store.finished()
-    for seed in config.seeds:
+    for seed in config.all_seeds:
         about = _about(config, dataset, arguments, seed)
         if about["key"] in finished:
             progress.skipped(config, seed)
@@ -227,7 +227,7 @@ def _train(config, dataset, arguments, seed, about, *, save_scores, progress, af
 
 def _save_scores(folder: Path, model: Any, split: Split, scores: Mapping[str, np.ndarray], about: Mapping) -> None:
     """Test scores by output, with their labels and which rows count, in the order of the split's rows."""
-    arrays: dict[str, np.ndarray] = dict(scores)
+    arrays: dict[str, Any] = dict(scores)
     for name, (label, counts) in model.targets(split.labels).items():
         arrays[f"label:{name}"] = keras.ops.convert_to_numpy(label)
         arrays[f"observed:{name}"] = keras.ops.convert_to_numpy(counts)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
+from mtl_zoo.datasets import Split
 from mtl_zoo.datasets.oracle import oracle_auc
 from mtl_zoo.evaluation import metrics
 from mtl_zoo.evaluation.gain import lift_share
-
-if TYPE_CHECKING:
-    from mtl_zoo.datasets import Split
+from mtl_zoo.models._data import encode_table, is_table
 
 COLUMNS = ("task", "metric", "space", "observed", "value", "note")
 IMPRESSIONS = "impressions"
@@ -77,8 +76,9 @@ def evaluate(model: Any, split: Split, *, group: str | None = None, batch_size: 
 
     Args:
         model: A compiled or uncompiled model of the zoo.
-        split: A split of a data set.
-        group: Name of a column in `split.groups`; adds the AUC within groups (users), weighted by their rows.
+        split: A split of a data set, or a table (pandas, pyarrow) if the model was made with a transform.
+        group: Name of a column in `split.groups`, or of the table; adds the AUC within groups (users), weighted by
+            their rows.
         batch_size: Rows a step of `predict`.
 
     Raises:
@@ -86,7 +86,9 @@ def evaluate(model: Any, split: Split, *, group: str | None = None, batch_size: 
 
     Example:
 
-    >>> from mtl_zoo import create_model, load_dataset
+    >>> from mtl_zoo import create_model
+    >>> from mtl_zoo.datasets import load_dataset
+    >>> from mtl_zoo.evaluation import evaluate
     >>> data = load_dataset("synthetic_funnel", size="small")
     >>> model = create_model("mmoe", data.features, data.tasks, num_experts=2, expert_units=(8,))
     >>> table = evaluate(model, data.test.take(500))
@@ -96,9 +98,17 @@ def evaluate(model: Any, split: Split, *, group: str | None = None, batch_size: 
     check.check_int("batch_size", batch_size)
     if len(split) == 0:
         raise ValueError("`split` must have at least one row. Received: an empty split")
+    if is_table(split):
+        split = _split_of_table(model, split)
     if group is not None:
         check.check_choice("group", group, tuple(split.groups))
     return evaluate_scores(model, split, model.predict(split.inputs, batch_size=batch_size, verbose=0), group=group)
+
+
+def _split_of_table(model: Any, table: Any) -> Split:
+    inputs, labels, weights = encode_table(model, table)
+    groups = {name: np.asarray(table[name]) for name in getattr(table, "column_names", table.columns)}
+    return Split(inputs, labels, weights, groups)
 
 
 def evaluate_scores(

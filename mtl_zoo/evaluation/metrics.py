@@ -239,18 +239,19 @@ def gauc(
     Reference: Zhou et al., Deep Interest Network, KDD 2018, https://arxiv.org/abs/1706.06978
     """
     check.check_choice("group_weight", group_weight, ("impressions", "clicks", "uniform"))
-    groups = np.asarray(groups).reshape(-1)
-    if len(groups) != len(np.asarray(y)):
-        raise ValueError(f"`groups` must have one value a row. Received: {len(groups)} for {len(np.asarray(y))} rows")
+    names, rows = np.asarray(groups).reshape(-1), len(np.asarray(y))
+    if len(names) != rows:
+        raise ValueError(f"`groups` must have one value a row. Received: {len(names)} for {rows} rows")
     if weight is not None:
-        groups = groups[np.asarray(weight).reshape(-1) > 0]
+        names = names[np.asarray(weight).reshape(-1) > 0]
     labels, scores, weights = _arrays(y, score, weight)
     if not len(labels):
         return GroupedAUC(float("nan"), 0, 0)
-    _, group = np.unique(groups, return_inverse=True)
+    _, group = np.unique(names, return_inverse=True)
     order = np.lexsort((scores, group))
-    group, scores, positive, negative = group[order], scores[order], (weights * labels)[order], (weights * (1 - labels))[order]
-    # Rows of one group with one scores are a tie: a positive counts half of the negatives in its own tie.
+    group, scores, labels, weights = group[order], scores[order], labels[order], weights[order]
+    positive, negative = weights * labels, weights * (1 - labels)
+    # Rows of one group with one score are a tie: a positive counts half of the negatives in its own tie.
     starts = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (scores[1:] != scores[:-1])])
     group, positive, negative = group[starts], np.add.reduceat(positive, starts), np.add.reduceat(negative, starts)
     positives, negatives = np.bincount(group, weights=positive), np.bincount(group, weights=negative)
@@ -293,13 +294,16 @@ def multiclass_logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = No
     with warnings.catch_warnings():
         # float32 rows of a softmax sum to 1 only to 1e-7.
         warnings.filterwarnings("ignore", message=".*do not sum to one.*")
-        return float(sk.log_loss(labels, _clipped(scores), sample_weight=weights, labels=np.arange(scores.shape[1])))
+        classes = np.arange(scores.shape[1])
+        return float(sk.log_loss(labels, _clipped(scores), sample_weight=weights, labels=classes))
 
 
 def macro_auc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean over classes of the AUC of one class against the rest; classes without both kinds of rows are left out."""
     labels, scores, weights = _arrays(y, p, weight, binary=False)
-    areas = [auc(labels == position, scores[:, position], weights) for position in range(scores.shape[1])] if len(labels) else []
+    if not len(labels):
+        return float("nan")
+    areas = [auc(labels == position, scores[:, position], weights) for position in range(scores.shape[1])]
     areas = [area for area in areas if not np.isnan(area)]
     return float(np.mean(areas)) if areas else float("nan")
 
@@ -314,5 +318,5 @@ def correct_downsampling(p: ArrayLike, keep_rate: float) -> np.ndarray:
     0.011899
     """
     keep_rate = check.check_number("keep_rate", keep_rate, above=0, maximum=1)
-    p = np.asarray(p, dtype="float64")
-    return keep_rate * p / (1 - p + keep_rate * p)
+    scores = np.asarray(p, dtype="float64")
+    return keep_rate * scores / (1 - scores + keep_rate * scores)

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from mtl_zoo import _backend
-from mtl_zoo.features.spec import Encoded
+from mtl_zoo.layers.feature_embedding import FeatureEmbedding
 
 SIGNATURE = "serving_default"
 
@@ -147,7 +147,8 @@ def _save(model: Any, transform: Any, folder: Path) -> dict[str, str]:
     module.transform = transform.graph
     # The variables that scoring reads, once each. The model itself would bring its optimizer's state along.
     module.weights = list(serve.variables)
-    # Encoders may hold lookup tables, which are no variables.
-    module.encoders = [feature.encoder for feature in model.features if isinstance(feature, Encoded)]
+    # Users' encoders may hold lookup tables, which are no variables.
+    embeddings = [layer for layer in model.layers if isinstance(layer, FeatureEmbedding)]
+    module.encoders = [encoder for layer in embeddings for encoder in layer.encoders.values()]
     tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
     return {column: names[column] for column in columns}

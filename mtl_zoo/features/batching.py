@@ -20,13 +20,14 @@ def make_batches(
     seed: int | None = None,
     drop_remainder: bool = False,
 ):
-    """A `tf.data.Dataset` of `inputs`, `(inputs, labels)` or `(inputs, labels, weights)`, each a dict of arrays by name.
+    """A `tf.data.Dataset` of `inputs`, `(inputs, labels)` or `(inputs, labels, weights)`, each a dict by name.
 
     Args:
         inputs, labels, weights: Arrays with the same number of rows; `weights` may be one array for all tasks.
         batch_size: Rows a batch.
         shuffle: A new order every epoch, drawn without replacement from `seed`.
-        seed: The same seed gives the same orders. None: drawn anew.
+        seed: The same seed gives the same orders. None: drawn from NumPy's global generator, which
+            `keras.utils.set_random_seed` seeds.
         drop_remainder: Leave out a last batch with fewer rows.
 
     Raises:
@@ -60,7 +61,7 @@ def make_batches(
 
     stop = rows - rows % batch_size if drop_remainder else rows
     starts = range(0, stop, batch_size)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
 
     def epoch():
         order = generator.permutation(rows) if shuffle else None

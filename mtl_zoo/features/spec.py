@@ -6,7 +6,8 @@ Ids have one layout everywhere: 0 is padding or missing, 1 is out of vocabulary,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence as SequenceABC
+from collections.abc import Iterable
+from collections.abc import Sequence as SequenceABC
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +42,11 @@ class Feature:
     def source(self) -> str:
         """The column it is read from."""
         return self.column or self.name
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Shape of one row's value."""
+        return ()
 
     def get_config(self) -> dict[str, Any]:
         config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -254,10 +260,6 @@ class Numeric(Feature):
             check.check_choice("missing", self.missing, known)
         elif self.missing is not None:
             check.check_number("missing", self.missing)
-
-    @property
-    def shape(self) -> tuple[int | None, ...]:
-        return ()
 
     @property
     def is_bucketed(self) -> bool:

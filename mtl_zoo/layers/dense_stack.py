@@ -56,7 +56,9 @@ class DenseStack(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         x = inputs
-        for dense, norm, activation, dropout in zip(self.dense, self.norms, self.activations, self.dropouts, strict=True):
+        for dense, norm, activation, dropout in zip(
+            self.dense, self.norms, self.activations, self.dropouts, strict=True
+        ):
             y = dense(x)
             if norm is not None:
                 y = norm(y, training=training)

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from mtl_zoo import _backend
+from mtl_zoo.features.serialization import features_from_config, features_to_config
 from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import row_weight
-from mtl_zoo.features.serialization import features_from_config, features_to_config
 from mtl_zoo.models import _compile, _data
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.tasks import task_from_config
@@ -92,7 +92,9 @@ class MultiTaskModel(keras.Model):
     def task_variables(self, output: str) -> list:
         """The trainable variables that this output alone depends on: its tower, and whatever else is not shared."""
         if output not in self.output:
-            raise ValueError(f"`output` must be an output. Received: {output!r}. Expected: one of {sorted(self.output)}")
+            raise ValueError(
+                f"`output` must be an output. Received: {output!r}. Expected: one of {sorted(self.output)}"
+            )
         reached = {name: keras.Model(self.input, logits).trainable_variables for name, logits in self.output.items()}
         shared = {id(v) for name, variables in reached.items() if name != output for v in variables}
         return [v for v in reached[output] if id(v) not in shared]

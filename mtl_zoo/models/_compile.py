@@ -34,7 +34,9 @@ class TrainingSetup:
         outputs = model.head.losses(model.tasks)
         self.loss_functions = {
             name: TaskLoss(name, outputs[name].kind, given)
-            for name, given in _by_loss("loss", loss, outputs, {n: o.task.loss_name for n, o in outputs.items()}).items()
+            for name, given in _by_loss(
+                "loss", loss, outputs, {n: o.task.loss_name for n, o in outputs.items()}
+            ).items()
         }
         weights = _by_loss("loss_weights", loss_weights, outputs, {n: o.task.loss_weight for n, o in outputs.items()})
         self.loss_weights = {

@@ -55,11 +55,14 @@ def prepare_fit(model, x, y, arguments):
     x, y, arguments = prepare(model, x, y, arguments)
     validation = arguments.get("validation_data")
     if is_table(validation):
-        arguments["validation_data"] = _encode(model, validation)
+        arguments["validation_data"] = encode_table(model, validation)
     elif isinstance(validation, tuple) and is_table(validation[0]):
         raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
     if isinstance(y, Mapping):
         _check_labels(model, y)
+    if y is None and "shuffle" not in arguments:
+        # A tf.data.Dataset brings its own order; Keras warns of shuffle=True, which is its default.
+        arguments["shuffle"] = False
     return x, y, arguments
 
 
@@ -67,7 +70,7 @@ def prepare(model, x, y, arguments):
     if is_table(x):
         if y is not None or arguments.get("sample_weight") is not None:
             raise ValueError("`y` and `sample_weight` must be None with a table: they are columns of it.")
-        x, y, weights = _encode(model, x)
+        x, y, weights = encode_table(model, x)
         arguments = {**arguments, "sample_weight": weights}
     if isinstance(x, Mapping):
         check_input_names(model, x)
@@ -103,7 +106,7 @@ def _require_transform(model) -> FeatureTransform:
     return model.transform
 
 
-def _encode(model, table):
+def encode_table(model, table):
     transform = _require_transform(model)
     return transform.encode(table), transform.encode_labels(table), transform.encode_weights(table)
 

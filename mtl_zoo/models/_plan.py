@@ -20,7 +20,9 @@ class ModelPlan:
     def __init__(self, features: Any, tasks: Any = None, head: Head | None = None):
         self.transform = features if isinstance(features, FeatureTransform) else None
         if self.transform is not None and not self.transform.is_fitted:
-            raise ValueError("`features` must be a fitted FeatureTransform. Call its fit() on the training table first.")
+            raise ValueError(
+                "`features` must be a fitted FeatureTransform. Call its fit() on the training table first."
+            )
         self.features = as_features(features if self.transform is None else self.transform.features)
         require_fitted(self.features)
         self.tasks = as_tasks(self._tasks_or_those_of_transform(tasks))

@@ -1,1 +1,5 @@
 """Training: callbacks that measure exactly."""
+
+from mtl_zoo.training.callbacks import ExactValidation
+
+__all__ = ["ExactValidation"]

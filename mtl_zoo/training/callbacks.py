@@ -50,7 +50,8 @@ class ExactValidation(keras.callbacks.Callback):
 
     Example:
 
-    >>> from mtl_zoo import create_model, load_dataset
+    >>> from mtl_zoo import create_model
+    >>> from mtl_zoo.datasets import load_dataset
     >>> from mtl_zoo.training.callbacks import ExactValidation
     >>> data = load_dataset("synthetic_funnel", size="small")
     >>> model = create_model("shared_bottom", data.features, data.tasks, bottom_units=(8,))
@@ -81,10 +82,11 @@ class ExactValidation(keras.callbacks.Callback):
         self.best_epochs: dict[str, int] = {}
         self._best: dict[str, float] = {}
         self._weights: dict[str, list[np.ndarray]] = {}
+        self._own: dict[str, list[Any]] = {}
 
     def on_train_begin(self, logs=None):
         self.history, self.best_epochs, self._best, self._weights = [], {}, {}, {}
-        self._own: dict[str, list[Any]] = {}
+        self._own = {}
         if self.per_task and not getattr(self.model, "independent_tasks", False):
             raise ValueError(
                 "`per_task` needs a model whose tasks share no weights. "

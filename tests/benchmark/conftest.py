@@ -24,7 +24,7 @@ def config():
         {"bottom_units": (8,), "tower_units": (4,)},
         {"size": "small"},
         seeds=1,
-        epochs=2,
+        epochs=1,
         batch_size=500,
     )
 

@@ -112,7 +112,7 @@ def test_one_class_and_no_rows_are_nan_with_a_note(stand_in, funnel):
 def test_errors(stand_in, funnel):
     split, scores, tasks = funnel
     scores["click"][3:5] = np.nan
-    with pytest.raises(ValueError, match=r"`model` must predict finite scores. Received: 2 NaN or infinite for 'click'"):
+    with pytest.raises(ValueError, match=r"must predict finite scores. Received: 2 NaN or infinite for 'click'"):
         evaluate(stand_in(tasks, scores), split)
     with pytest.raises(ValueError, match="`split` must have at least one row"):
         evaluate(stand_in(tasks, scores), Split({"x": np.zeros(0)}, {}))

@@ -54,14 +54,17 @@ def test_min_count_makes_rare_values_unknown():
 
 
 @pytest.mark.parametrize(
-    "dtype", ["str", object, "string", "string[pyarrow]", "category", pd.ArrowDtype(pa.string())], ids=str
+    "dtype", [None, object, "string", "string[pyarrow]", "category", pd.ArrowDtype(pa.string())], ids=str
 )
 def test_string_types_are_one(dtype):
-    train = pd.Series(["a", None, "b", "", "b"]).astype(dtype)
+    train = pd.Series(["a", None, "b", "", "b"])
+    train = train if dtype is None else train.astype(dtype)
     assert encoded(Categorical("x"), train).tolist() == [3, 0, 2, 0, 2]
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint8", "float32", "Int16", "int32[pyarrow]", "category", object], ids=str)
+@pytest.mark.parametrize(
+    "dtype", ["int64", "uint8", "float32", "Int16", "int32[pyarrow]", "category", "Sparse[int64]", object], ids=str
+)
 def test_whole_number_types_are_one(dtype):
     new = pd.Series([7, 5, 6]).astype(dtype)
     assert encoded(Categorical("x"), [5, 7, 7], new).tolist() == [2, 3, 1]

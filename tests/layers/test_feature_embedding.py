@@ -92,7 +92,10 @@ def test_gradient_of_the_table_is_sparse():
 
 def test_layer_survives_saving(tmp_path):
     specs = features()
-    keras_inputs = {f.name: keras.Input(f.shape, dtype="float32" if f.name in ("age", "title") else "int32", name=f.name) for f in specs}
+    keras_inputs = {
+        f.name: keras.Input(f.shape, dtype="float32" if f.name in ("age", "title") else "int32", name=f.name)
+        for f in specs
+    }
     embedding = FeatureEmbedding(specs, name="embedding")
     model = keras.Model(keras_inputs, embedding.concatenate(embedding(keras_inputs)))
     model.save(tmp_path / "m.keras")

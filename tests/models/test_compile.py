@@ -11,7 +11,10 @@ from mtl_zoo import BinaryTask, EntireSpace, RegressionTask
 
 
 def test_losses_weights_and_metrics_come_from_the_tasks():
-    tasks = [BinaryTask("click", loss_weight=0.25, metrics=("auc", "accuracy")), RegressionTask("watch_time", loss="huber")]
+    tasks = [
+        BinaryTask("click", loss_weight=0.25, metrics=("auc", "accuracy")),
+        RegressionTask("watch_time", loss="huber"),
+    ]
     model = compile_eagerly(build("shared_bottom", tasks))
     config = model.get_compile_config()
     assert config["loss"] == {"click": "binary_crossentropy", "watch_time": "huber"}

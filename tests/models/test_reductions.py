@@ -58,9 +58,7 @@ def test_mmoe_with_one_expert_is_shared_bottom():
     grads = loss_gradients(mmoe)
     for task in TASKS:
         assert not np.any(grads[f"{task.name}_gate/kernel"])
-    np.testing.assert_allclose(
-        grads["experts/kernel_0"][0], loss_gradients(shared)["bottom/dense_0/kernel"], atol=1e-6
-    )
+    np.testing.assert_allclose(grads["experts/kernel_0"][0], loss_gradients(shared)["bottom/dense_0/kernel"], atol=1e-6)
 
 
 def test_mmoe_with_equal_gates_is_omoe():
@@ -132,7 +130,9 @@ def test_cross_stitch_with_the_identity_is_independent_networks():
     for task in TASKS:
         for i in range(2):
             np.testing.assert_allclose(
-                ours[f"{task.name}_column_{i}/dense_0/kernel"], theirs[f"{task.name}_bottom/dense_{i}/kernel"], atol=1e-6
+                ours[f"{task.name}_column_{i}/dense_0/kernel"],
+                theirs[f"{task.name}_bottom/dense_{i}/kernel"],
+                atol=1e-6,
             )
 
 
