@@ -111,9 +111,44 @@ def gradients(model, scalar):
     return {v.path: ops.convert_to_numpy(g) for v, g in zip(variables, grads, strict=True)}
 
 
-def copy_weights(source, target):
-    """Copies the values of `source` to the layers of `target` that bear the same path."""
-    by_path = {v.path: v for v in source.weights}
+def outputs(model):
+    """The logits of a model on the inputs that `inputs()` gives, as arrays."""
+    return {name: ops.convert_to_numpy(z) for name, z in model(inputs()).items()}
+
+
+def assert_same_function(a, b):
+    for name, z in outputs(a).items():
+        np.testing.assert_allclose(outputs(b)[name], z, atol=1e-6)
+
+
+def loss_gradients(model, loss=None):
+    """Gradients of one loss, or of the sum of all, on the inputs and labels of this module."""
+    compile_eagerly(model)
+
+    def scalar(m):
+        losses = m.task_losses(labels(), m(inputs()))
+        return sum(losses.values()) if loss is None else losses[loss]
+
+    return gradients(model, scalar)
+
+
+def weight(model, path):
+    return next(v for v in model.weights if v.path == path)
+
+
+def set_layer(model, name, *values):
+    for variable, value in zip(model.get_layer(name).weights, values, strict=True):
+        variable.assign(value)
+
+
+def copy_heads_and_embedding(source, target, embedding="embedding"):
     for variable in target.weights:
-        if variable.path in by_path:
-            variable.assign(by_path[variable.path])
+        root = variable.path.split("/")[0]
+        if root.endswith(("_tower", "_head")) or root == embedding:
+            variable.assign(weight(source, variable.path))
+
+
+def copy_bank_to_stack(bank, stack, expert=0):
+    for i, dense in enumerate(stack.dense):
+        dense.kernel.assign(bank.kernels[i][expert])
+        dense.bias.assign(bank.biases[i][expert])

@@ -46,7 +46,7 @@ class CrossStitch(MultiTaskModel):
 
     >>> from mtl_zoo import BinaryTask, Categorical, CrossStitch
     >>> model = CrossStitch([Categorical("user_id", size=9)], [BinaryTask("click"), BinaryTask("like")])
-    >>> model.get_layer("stitch_0").matrix.numpy().round(2).tolist()
+    >>> [[round(float(alpha), 2) for alpha in row] for row in model.get_layer("stitch_0").matrix]
     [[0.9, 0.1], [0.1, 0.9]]
 
     Reference: Misra et al., "Cross-stitch Networks for Multi-task Learning", CVPR 2016, arXiv:1604.03539.
