@@ -13,6 +13,7 @@ import yaml
 
 from mtl_zoo import _validation as check
 
+SCHEDULES = ("constant", "cosine")
 OPTIMIZERS = ("adam", "adamw", "adagrad", "rmsprop", "sgd")
 
 
@@ -32,7 +33,9 @@ class RunConfig:
         batch_size: Rows a step.
         optimizer: `"adam"`, `"adamw"`, `"adagrad"`, `"rmsprop"` or `"sgd"`.
         learning_rate: Its learning rate.
+        schedule: `"constant"`, or `"cosine"`: from `learning_rate` to 0 over all epochs along half a cosine.
         balancing: How task losses are weighed; `"equal"` uses the tasks' own loss weights.
+        loss_weights: Loss weights by task that replace the tasks' own.
         group: A column of `split.groups`, for the AUC within groups.
 
     Raises:
@@ -55,7 +58,9 @@ class RunConfig:
     batch_size: int = 1024
     optimizer: str = "adam"
     learning_rate: float = 1e-3
+    schedule: str = "constant"
     balancing: str = "equal"
+    loss_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     group: str | None = None
 
     @property
@@ -65,7 +70,7 @@ class RunConfig:
     def __post_init__(self):
         for argument in ("dataset", "model"):
             check.check_name(argument, getattr(self, argument))
-        for argument in ("hyperparameters", "dataset_options"):
+        for argument in ("hyperparameters", "dataset_options", "loss_weights"):
             value = getattr(self, argument)
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
                 raise ValueError(f"`{argument}` must map names to values. Received: {argument}={value!r}")
@@ -77,6 +82,9 @@ class RunConfig:
         check.check_int("batch_size", self.batch_size)
         check.check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check.check_number("learning_rate", self.learning_rate, above=0)
+        check.check_choice("schedule", self.schedule, SCHEDULES)
+        for task, weight in self.loss_weights.items():
+            check.check_number(f"loss_weights[{task!r}]", weight, minimum=0)
         check.check_choice("balancing", self.balancing, ("equal",))
 
 

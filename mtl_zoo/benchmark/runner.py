@@ -24,6 +24,7 @@ from mtl_zoo.datasets import Dataset, Split, dataset_info, load_dataset
 from mtl_zoo.evaluation import evaluate_scores
 from mtl_zoo.models import create_model, model_info
 from mtl_zoo.options import MLP, Gate
+from mtl_zoo.tasks import Task
 from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, task_scores
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def run_config(
         progress.loaded(dataset)
     if config.group is not None:
         check.check_choice("group", config.group, tuple(dataset.test.groups))
+    _tasks(config, dataset)  # refuses weights of unknown tasks before anything is trained
     summary, finished = RunSummary(), store.finished()
     for seed in config.all_seeds:
         about = _about(config, dataset, arguments, seed)
@@ -168,9 +170,9 @@ def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], se
         "seed": seed,
         "epochs": config.epochs,
         "patience": "" if config.patience is None else config.patience,
-        "optimizer": f"{config.optimizer}(learning_rate={config.learning_rate:g})",
+        "optimizer": _optimizer_text(config),
         "batch_size": config.batch_size,
-        "balancing": config.balancing,
+        "balancing": _balancing_text(config),
     }
     commit, dirty = environment.commit()
     return {
@@ -183,15 +185,41 @@ def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], se
     }
 
 
+def _optimizer_text(config: RunConfig) -> str:
+    schedule = "" if config.schedule == "constant" else f", schedule={config.schedule}"
+    return f"{config.optimizer}(learning_rate={config.learning_rate:g}{schedule})"
+
+
+def _balancing_text(config: RunConfig) -> str:
+    weights = ", ".join(f"{task}={weight:g}" for task, weight in sorted(config.loss_weights.items()))
+    return f"static({weights})" if weights else config.balancing
+
+
+def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
+    optimizer = keras.optimizers.get(config.optimizer)
+    rate: Any = config.learning_rate
+    if config.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps * config.epochs)
+    return type(optimizer).from_config({**optimizer.get_config(), "learning_rate": rate})
+
+
+def _tasks(config: RunConfig, dataset: Dataset) -> tuple[Task, ...]:
+    """The data set's tasks with the configuration's loss weights."""
+    for name in config.loss_weights:
+        check.check_choice("loss_weights", name, [task.name for task in dataset.tasks])
+    return tuple(
+        dataclasses.replace(task, loss_weight=float(config.loss_weights.get(task.name, task.loss_weight)))
+        for task in dataset.tasks
+    )
+
+
 def _train(config, dataset, arguments, seed, about, *, save_scores, progress, after):
     """One run: (rows, headline test score by task, seconds of training)."""
     keras.utils.set_random_seed(seed)
-    model = create_model(config.model, dataset.features, dataset.tasks, **arguments)
-    optimizer = keras.optimizers.get(config.optimizer)
-    optimizer.learning_rate = config.learning_rate
-    # Metrics in the logs would cost time in the loop, and the exact ones are computed anyway.
-    model.compile(optimizer, metrics=None)
+    model = create_model(config.model, dataset.features, _tasks(config, dataset), **arguments)
     steps = math.ceil(len(dataset.train) / config.batch_size)
+    # Metrics in the logs would cost time in the loop, and the exact ones are computed anyway.
+    model.compile(_optimizer(config, steps), metrics=None)
     progress.started(config, seed, steps * config.epochs)
     timer = EpochTimer(len(dataset.train))
     validation = ExactValidation(dataset.validation, config.patience, per_task=model.independent_tasks)

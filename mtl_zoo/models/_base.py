@@ -14,6 +14,7 @@ from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import row_weight
 from mtl_zoo.models import _compile, _data
 from mtl_zoo.models._plan import ModelPlan
+from mtl_zoo.optimizers import as_optimizer
 from mtl_zoo.tasks import task_from_config
 
 # Raised when a saved config changes in a way that older code would misread.
@@ -90,12 +91,15 @@ class MultiTaskModel(keras.Model):
         return self.head.targets(self.tasks, labels)
 
     def task_variables(self, output: str) -> list:
-        """The trainable variables that this output alone depends on: its tower, and whatever else is not shared."""
+        """The weights that this output alone depends on: its tower, and whatever else is not shared.
+
+        Moving statistics of normalisations are among them.
+        """
         if output not in self.output:
             raise ValueError(
                 f"`output` must be an output. Received: {output!r}. Expected: one of {sorted(self.output)}"
             )
-        reached = {name: keras.Model(self.input, logits).trainable_variables for name, logits in self.output.items()}
+        reached = {name: keras.Model(self.input, logits).weights for name, logits in self.output.items()}
         shared = {id(v) for name, variables in reached.items() if name != output for v in variables}
         return [v for v in reached[output] if id(v) not in shared]
 
@@ -125,7 +129,9 @@ class MultiTaskModel(keras.Model):
         """Configures training. Losses, weights and metrics come from the tasks unless given.
 
         Args:
-            optimizer: Name of a Keras optimizer, or one.
+            optimizer: Name of an optimizer of Keras or `mtl_zoo.optimizers`, or one; `"auto"` for `LazyAdam()`, which
+                touches only the rows of the batch; or `{"embeddings": ..., "dense": ...}` with a name, an optimizer or
+                a learning rate each (see `SplitOptimizer`).
             loss: `"auto"`, one loss for all, or a dict by loss name (`loss_names`): a name, a Keras loss that takes
                 logits, or a function `(y (batch, 1), logits (batch, units)) -> (batch,)`.
             loss_weights: None for the tasks' own, or a dict of numbers by loss name.
@@ -143,7 +149,7 @@ class MultiTaskModel(keras.Model):
         if jit_compile is None:
             jit_compile = False if _backend.is_tensorflow() else "auto"
         super().compile(
-            optimizer=optimizer,
+            optimizer=as_optimizer(optimizer, scale_loss=auto_scale_loss and self.dtype_policy.name == "mixed_float16"),
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
             jit_compile=jit_compile,

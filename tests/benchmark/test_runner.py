@@ -149,3 +149,25 @@ def test_environment():
     assert any("CPU" in device.upper() for device in environment.devices())
     commit, dirty = environment.commit()
     assert (len(commit), dirty) in ((40, True), (40, False), (0, None))
+
+
+def test_schedule_and_loss_weights_reach_the_training(small, tmp_path):
+    from mtl_zoo.benchmark.config import RunConfig
+    from mtl_zoo.benchmark.results import ResultStore
+
+    config = RunConfig(
+        "synthetic_funnel", "shared_bottom", {"bottom_units": 4}, {"size": "small"}, epochs=1, batch_size=500,
+        learning_rate=0.01, schedule="cosine", loss_weights={"conversion": 0.2},
+    )  # fmt: skip
+    kept, store = [], ResultStore(tmp_path / "runs.csv")
+    run_config(config, store, dataset=small, on_trained=lambda *given: kept.append(given))
+    model = kept[0][0]
+    assert model.get_compile_config()["loss_weights"] == {"click": 1.0, "conversion": 0.2}
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-6)  # at the end of half a cosine
+    row = store.read().iloc[0]
+    assert row["optimizer"] == "adam(learning_rate=0.01, schedule=cosine)"
+    assert row["balancing"] == "static(conversion=0.2)"
+
+    wrong = dataclasses.replace(config, loss_weights={"konversion": 0.2})
+    with pytest.raises(ValueError, match="`loss_weights` must be one of the known values. Received: .*'konversion'"):
+        run_config(wrong, store, dataset=small)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from toys import CLICK, TASKS, assert_same_function, build, copy_bank_to_stack, copy_heads_and_embedding, loss_gradients
 
+from mtl_zoo import MLP
+
 
 @pytest.mark.parametrize("name", ["shared_bottom", "cross_stitch", "mmoe"])
 def test_one_task_is_the_single_task_network(name):
@@ -20,6 +22,11 @@ def test_one_task_is_the_single_task_network(name):
             target.kernel.assign(source.kernel)
             target.bias.assign(source.bias)
     assert_same_function(model, single)
+
+
+def test_task_variables_hold_moving_statistics():
+    model = build("single_task", bottom_units=MLP((4,), norm="batch"))
+    assert any("moving_mean" in v.path for v in model.task_variables("click"))
 
 
 def test_single_task_networks_share_nothing():
