@@ -16,8 +16,33 @@ def gather_rows(table, ids):
         import tensorflow as tf
 
         # `ops.take` would convert the variable to a tensor first, which copies the table (once it was updated by row).
-        return tf.gather(table.value, ids)
+        # So would reading a mirrored one, instead of the replica's own part of it.
+        return tf.gather(local_part(table.value), ids)
     return ops.take(table, ids, axis=0)
+
+
+def local_part(variable):
+    """What this replica, or the device being updated, holds of a mirrored `tf.Variable`; any other variable itself."""
+    import tensorflow as tf
+
+    if isinstance(variable, tf.distribute.DistributedValues):
+        try:
+            handle = variable.handle
+        except ValueError:  # outside of any replica
+            return variable
+        parts = tf.distribute.get_strategy().experimental_local_results(variable)
+        return next((part for part in parts if part.handle is handle), variable)
+    return variable
+
+
+def mark_table(variable):
+    """Says of a variable that it is an embedding table: `SplitOptimizer` routes it by this."""
+    variable.is_embedding_table = True
+    return variable
+
+
+def is_table(variable) -> bool:
+    return getattr(variable, "is_embedding_table", False)
 
 
 def sum_over_replicas(x):

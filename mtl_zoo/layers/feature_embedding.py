@@ -57,7 +57,7 @@ class FeatureEmbedding(keras.layers.Layer):
                 autocast=False,
                 name=group.name,
             )
-            self.tables.append(table)
+            self.tables.append(_backend.mark_table(table))
         for feature in self.features:
             if isinstance(feature, Encoded):
                 encoder = self.encoders[feature.name]

@@ -1,0 +1,67 @@
+"""The private Keras names that the zoo uses; a test fails, and names it, when one of them goes."""
+
+from __future__ import annotations
+
+import contextlib
+
+import keras
+
+# What is read from, or replaced in, Keras' optimizers.
+OPTIMIZER_HOOKS = ("_backend_apply_gradients", "_clip_gradients", "_get_variable_index", "_trainable_variables")
+TENSORFLOW_OPTIMIZER_HOOKS = ("_all_reduce_sum_gradients", "_distribution_strategy")
+SLOTS = {
+    "Adam": ("_momentums", "_velocities", "_velocity_hats"),
+    "Adagrad": ("_accumulators",),
+    "Ftrl": ("_accumulators", "_linears"),
+    "SGD": ("momentums",),
+}
+
+
+class GradientHooks:
+    """Base of optimizers that see gradients summed over replicas before they are clipped.
+
+    Keras clips each replica's own gradients and sums them after; then the weights depend on how a batch was split.
+    """
+
+    def prepare_gradients(self, gradients):
+        """Gradients of the global batch -> what is clipped and applied."""
+        return gradients
+
+    def clip_gradients(self, gradients, clip):
+        """Clipped gradients; `clip` is Keras' own clipping of a list of tensors."""
+        return clip(gradients)
+
+    def variable_index(self, variable):
+        return self._get_variable_index(variable)
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        reduce = getattr(super(), "_all_reduce_sum_gradients", None)
+        if reduce is not None:
+            grads = [grad for grad, _ in reduce(list(zip(grads, trainable_variables, strict=True)))]
+        super()._backend_apply_gradients(self.prepare_gradients(grads), trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # Keras would sum them here, after clipping.
+        return grads_and_vars
+
+    def _clip_gradients(self, grads):
+        return self.clip_gradients(list(grads), super()._clip_gradients)
+
+
+def slots(optimizer, kind):
+    """The slot variables of a kind ("momentums"), in the order of the optimizer's variables."""
+    found = getattr(optimizer, f"_{kind}", None)
+    return getattr(optimizer, kind) if found is None else found
+
+
+def beside(optimizer, variable):
+    """Where to create a slot of `variable`: on its devices, mirrored if it is."""
+    strategy = getattr(optimizer, "_distribution_strategy", None)
+    if strategy is None:
+        return contextlib.nullcontext()
+    return strategy.extended.colocate_vars_with(variable.value if isinstance(variable, keras.Variable) else variable)
+
+
+def built_variables(optimizer):
+    """The model variables that an optimizer was built for."""
+    return list(optimizer._trainable_variables)

@@ -1,0 +1,90 @@
+"""What `compile` takes as an optimizer: a name, numbers by part of the model, or an optimizer."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping
+
+import keras
+
+from mtl_zoo import _validation as check
+from mtl_zoo.optimizers.lazy_adagrad import LazyAdagrad
+from mtl_zoo.optimizers.lazy_adam import LazyAdam
+from mtl_zoo.optimizers.lazy_ftrl import LazyFtrl
+from mtl_zoo.optimizers.lazy_sgd import LazySGD
+from mtl_zoo.optimizers.row_wise_adagrad import RowWiseAdagrad
+from mtl_zoo.optimizers.sparse_loss_scale_optimizer import SparseLossScaleOptimizer
+from mtl_zoo.optimizers.split_optimizer import SplitOptimizer
+
+_BY_NAME = {
+    "auto": LazyAdam,
+    "lazy_adam": LazyAdam,
+    "lazy_adagrad": LazyAdagrad,
+    "lazy_ftrl": LazyFtrl,
+    "lazy_sgd": LazySGD,
+    "row_wise_adagrad": RowWiseAdagrad,
+}
+_PARTS = ("embeddings", "dense")
+
+
+def as_optimizer(given, *, scale_loss: bool = False):
+    """The optimizer that `given` stands for.
+
+    Args:
+        given: `"auto"` (`LazyAdam()`: by row for tables, Adam for the rest); a name of this package
+            (`"row_wise_adagrad"`) or of Keras; an optimizer; a dict `{"embeddings": ..., "dense": ...}` of names,
+            optimizers or learning rates (numbers or schedules, of a `LazyAdam`); None.
+        scale_loss: Whether to wrap it for mixed float16, unless it is already.
+
+    Raises:
+        ValueError: An unknown name; a dict with other keys; a learning rate that is not above 0.
+
+    Example:
+
+    >>> from mtl_zoo.optimizers import as_optimizer
+    >>> split = as_optimizer({"embeddings": "row_wise_adagrad", "dense": 0.001})
+    >>> type(split.embeddings).__name__, type(split.dense).__name__
+    ('RowWiseAdagrad', 'LazyAdam')
+    """
+    optimizer = _split(given) if _is_split(given) else _single("optimizer", given)
+    if scale_loss and optimizer is not None and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return SparseLossScaleOptimizer(optimizer, name="loss_scale_optimizer")
+    return optimizer
+
+
+def _is_split(given):
+    # Keras' own serialised form of an optimizer is a dict, too.
+    return isinstance(given, Mapping) and "class_name" not in given
+
+
+def _split(given):
+    if set(given) != set(_PARTS):
+        raise ValueError(
+            f"`optimizer` as a dict must have the keys {list(_PARTS)}. Received: keys {sorted(map(str, given))}"
+        )
+    return SplitOptimizer(**{part: _part(part, given[part]) for part in _PARTS})
+
+
+def _part(part, given):
+    argument = f"optimizer[{part!r}]"
+    if isinstance(given, keras.optimizers.schedules.LearningRateSchedule):
+        return LazyAdam(given)
+    if isinstance(given, numbers.Real) and not isinstance(given, bool):
+        return LazyAdam(check.check_number(argument, given, above=0))
+    if given is None or _is_split(given):
+        raise ValueError(
+            f"`{argument}` must be a name, an optimizer or a learning rate. Received: {argument}={given!r}"
+        )
+    return _single(argument, given)
+
+
+def _single(argument, given):
+    if isinstance(given, str) and given in _BY_NAME:
+        return _BY_NAME[given]()
+    try:
+        return keras.optimizers.get(given)
+    except ValueError as error:
+        raise ValueError(
+            f"`{argument}` must be a Keras optimizer or the name of one. Received: {argument}={given!r}. "
+            f"Expected: one of {', '.join(map(repr, _BY_NAME))}, or a name that Keras knows ('adam', 'sgd', ...)"
+        ) from error

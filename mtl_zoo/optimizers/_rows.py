@@ -1,0 +1,116 @@
+"""What the row-wise optimizers share: duplicate ids summed, clipping, and reads and writes of single rows."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from mtl_zoo import _backend, _keras_private
+
+_WHOLE_TABLE = {
+    "weight_decay": "it would decay the rows of the batch only, frequent ids more than rare ones. Penalise the vectors "
+    "looked up instead, or decay the other weights: SplitOptimizer(dense=keras.optimizers.AdamW(...))",
+    "use_ema": "an average of every row would be updated at every step",
+    "gradient_accumulation_steps": "the accumulated gradient of a table is as large as the table",
+    "loss_scale_factor": "Keras cannot scale a sparse gradient by it. Wrap the optimizer in SparseLossScaleOptimizer",
+}
+
+
+def is_sparse(gradient) -> bool:
+    if not _backend.is_tensorflow():
+        return False
+    import tensorflow as tf
+
+    return isinstance(gradient, tf.IndexedSlices)
+
+
+def sum_duplicates(gradient):
+    """A sparse gradient with each id once, its rows summed."""
+    import tensorflow as tf
+
+    ids, position = tf.unique(gradient.indices)
+    rows = tf.math.unsorted_segment_sum(gradient.values, position, tf.size(ids))
+    return tf.IndexedSlices(rows, ids, gradient.dense_shape)
+
+
+class Rows:
+    """Some rows of a `tf.Variable`; each id stands once."""
+
+    def __init__(self, variable, ids):
+        self._variable = variable
+        self.ids = ids
+
+    def read(self):
+        import tensorflow as tf
+
+        return tf.gather(self._variable, self.ids)
+
+    def write(self, values):
+        self._scatter("scatter_update", values)
+
+    def add(self, values):
+        self._scatter("scatter_add", values)
+
+    def subtract(self, values):
+        self._scatter("scatter_sub", values)
+
+    def _scatter(self, operation, values):
+        import tensorflow as tf
+
+        getattr(self._variable, operation)(tf.IndexedSlices(values, self.ids))
+
+
+class TableRows(Rows):
+    """Some rows of a table, and the same rows of its slots."""
+
+    def __init__(self, table, ids, optimizer):
+        super().__init__(table.value if isinstance(table, keras.Variable) else table, ids)
+        self._optimizer = optimizer
+        self._index = optimizer.variable_index(table)
+
+    def slot(self, kind) -> Rows:
+        slot = _keras_private.slots(self._optimizer, kind)[self._index]
+        # Of a mirrored table, Keras hands over the part on this device, but the slot whole.
+        return Rows(_backend.local_part(slot.value), self.ids)
+
+
+class RowUpdates(_keras_private.GradientHooks):
+    """Mixin that makes a Keras optimizer update the rows of a sparse gradient and nothing else.
+
+    A subclass gives `update_rows(table, gradient, learning_rate)`: `table.slot(kind)` are a slot's rows, `gradient` the
+    rows' gradient. Dense gradients go the way of the Keras optimizer that it is mixed into.
+    """
+
+    def __init__(self, learning_rate, **options):
+        super().__init__(learning_rate=learning_rate, **options)
+        for name, reason in _WHOLE_TABLE.items():
+            value = getattr(self, name)
+            if value is not None and value is not False:
+                raise ValueError(
+                    f"`{name}` must not be given to {type(self).__name__}, which touches only the rows of a batch: "
+                    f"{reason}. Received: {name}={value!r}"
+                )
+
+    def update_rows(self, table: TableRows, gradient, learning_rate):
+        raise NotImplementedError(f"{type(self).__name__} must define `update_rows(table, gradient, learning_rate)`.")
+
+    def update_step(self, gradient, variable, learning_rate):
+        if not is_sparse(gradient):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        table = TableRows(variable, gradient.indices, self)
+        self.update_rows(table, ops.cast(gradient.values, variable.dtype), ops.cast(learning_rate, variable.dtype))
+
+    def prepare_gradients(self, gradients):
+        return [sum_duplicates(g) if is_sparse(g) else g for g in gradients]
+
+    def clip_gradients(self, gradients, clip):
+        """The rows left out are zero: clipping the others by value or norm equals clipping the dense gradient."""
+        clipped = clip([g.values if is_sparse(g) else g for g in gradients])
+        return [_with_rows(g, rows) if is_sparse(g) else rows for g, rows in zip(gradients, clipped, strict=True)]
+
+
+def _with_rows(gradient, rows):
+    import tensorflow as tf
+
+    return tf.IndexedSlices(rows, gradient.indices, gradient.dense_shape)

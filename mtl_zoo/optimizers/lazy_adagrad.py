@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from mtl_zoo.optimizers._rows import RowUpdates
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+class LazyAdagrad(RowUpdates, keras.optimizers.Adagrad):
+    """Adagrad that, for an embedding table, reads and writes only the rows of the batch.
+
+    For each touched row, with its summed gradient `g`:
+
+        a <- a + g^2
+        w <- w - learning_rate g / sqrt(a + epsilon)
+
+    A row without a gradient does not move under Adagrad, so this is always Keras' Adagrad, by row. `RowWiseAdagrad`
+    keeps one accumulator per row instead.
+
+    Args:
+        learning_rate: Number, or a Keras schedule. Default: 0.001.
+        initial_accumulator_value: Where `a` starts. Default: 0.1.
+        epsilon: Keeps the division finite. Default: 1e-7.
+        options: Those of `LazyAdam`.
+
+    Raises:
+        ValueError: As `LazyAdam`.
+
+    Reference: Duchi, Hazan and Singer, JMLR 12 (2011), pages 2121-2159.
+
+    Example:
+
+    >>> import keras, tensorflow as tf
+    >>> from mtl_zoo.optimizers import LazyAdagrad
+    >>> table = keras.Variable([[1.0], [1.0], [1.0]])
+    >>> twice_row_2 = tf.IndexedSlices(tf.constant([[1.0], [3.0]]), tf.constant([2, 2]), tf.constant([3, 1]))
+    >>> LazyAdagrad(0.5, initial_accumulator_value=9.0).apply([twice_row_2], [table])
+    >>> print(table.numpy().ravel())
+    [1.  1.  0.6]
+    """
+
+    def __init__(self, learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7, **options):
+        super().__init__(learning_rate, initial_accumulator_value=initial_accumulator_value, epsilon=epsilon, **options)
+
+    def update_rows(self, table, gradient, learning_rate):
+        accumulator = table.slot("accumulators")
+        a = accumulator.read() + ops.square(gradient)
+        accumulator.write(a)
+        table.subtract(learning_rate * gradient / ops.sqrt(a + self.epsilon))

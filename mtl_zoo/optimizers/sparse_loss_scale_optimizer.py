@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import keras
+
+from mtl_zoo.optimizers._rows import is_sparse
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+class SparseLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """Dynamic loss scaling for mixed float16, which looks for infinities in the rows of the batch only.
+
+    Keras' own makes a dense gradient of every table to look at. `compile` of a model wraps its optimizer in this.
+
+    Args:
+        inner_optimizer: The optimizer that takes the unscaled gradients.
+        initial_scale: Scale of the loss at the start. Default: 32768.0.
+        dynamic_growth_steps: Steps with finite gradients after which the scale doubles. Default: 2000.
+
+    Example:
+
+    >>> from mtl_zoo.optimizers import LazyAdam, SparseLossScaleOptimizer
+    >>> SparseLossScaleOptimizer(LazyAdam(), initial_scale=1024.0).initial_scale
+    1024.0
+    """
+
+    def __init__(self, inner_optimizer, initial_scale=2.0**15, dynamic_growth_steps=2000, name=None):
+        super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name=name)
+
+    def check_finite(self, grads):
+        return super().check_finite([g.values if is_sparse(g) else g for g in grads])

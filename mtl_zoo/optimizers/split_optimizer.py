@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import keras
+
+from mtl_zoo import _backend, _keras_private
+from mtl_zoo.optimizers.lazy_adam import LazyAdam
+
+_NOT_OF_A_PART = {
+    "gradient_accumulation_steps": "the two parts would take their steps at different times",
+    "loss_scale_factor": "one loss has one scale. Wrap the SplitOptimizer in SparseLossScaleOptimizer",
+}
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+class SplitOptimizer(keras.optimizers.Optimizer):
+    """One optimizer for the embedding tables of a model, another for its other weights.
+
+    The tables are those of `FeatureEmbedding`. Each part has its own learning rate, schedule and clipping (a
+    `global_clipnorm` counts the part's weights only), and steps together with the other. `learning_rate` reads that of
+    the dense part; set those of `split.embeddings` and `split.dense`.
+
+    Args:
+        embeddings: Keras optimizer of the tables. Default: `LazyAdam()`.
+        dense: Keras optimizer of the other weights. Default: `LazyAdam()`, which is Adam for them.
+        name: Keras name.
+
+    Raises:
+        TypeError: A part is no Keras optimizer.
+        ValueError: A part scales the loss or accumulates gradients; both parts are one object; `learning_rate` is set.
+
+    Example:
+
+    >>> import keras
+    >>> from mtl_zoo.optimizers import RowWiseAdagrad, SplitOptimizer
+    >>> split = SplitOptimizer(embeddings=RowWiseAdagrad(0.05), dense=keras.optimizers.AdamW(1e-3))
+    >>> [round(float(part.learning_rate), 4) for part in (split.embeddings, split.dense)]
+    [0.05, 0.001]
+    """
+
+    def __init__(self, embeddings=None, dense=None, name=None):
+        super().__init__(learning_rate=0.0, name=name)
+        self.embeddings = LazyAdam() if embeddings is None else embeddings
+        self.dense = LazyAdam() if dense is None else dense
+        for argument in ("embeddings", "dense"):
+            _check_part(argument, getattr(self, argument))
+        if self.embeddings is self.dense:
+            raise ValueError("`embeddings` and `dense` must be two optimizers. Received: one object for both.")
+
+    def _parts(self, variables, *values):
+        """Each part that has variables, with those and the values that belong to them."""
+        for part, wanted in ((self.embeddings, True), (self.dense, False)):
+            rows = [row for row in zip(variables, *values, strict=True) if _backend.is_table(row[0]) == wanted]
+            if rows:
+                yield part, *(list(column) for column in zip(*rows, strict=True))
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        for part, own in self._parts(variables):
+            part.build(own)
+
+    @property
+    def own_variables(self):
+        """The step counter and what else belongs to neither part."""
+        return super().variables
+
+    @property
+    def variables(self):
+        return [*self.own_variables, *self.embeddings.variables, *self.dense.variables]
+
+    def apply(self, grads, trainable_variables=None):
+        grads = list(grads)
+        variables = _keras_private.built_variables(self) if trainable_variables is None else list(trainable_variables)
+        if not self.built:
+            self.build(variables)
+        for part, own, gradients in self._parts(variables, grads):
+            # A part whose variables all lie outside the loss has nothing to do, which Keras would call an error.
+            if any(gradient is not None for gradient in gradients):
+                part.apply(gradients, own)
+        self.iterations.assign_add(1)
+
+    def finalize_variable_values(self, var_list):
+        for part, own in self._parts(var_list):
+            part.finalize_variable_values(own)
+
+    @property
+    def learning_rate(self):
+        return self.dense.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        raise ValueError(
+            "`learning_rate` of a SplitOptimizer has two values: set `optimizer.embeddings.learning_rate` and "
+            f"`optimizer.dense.learning_rate`. Received: learning_rate={learning_rate!r}"
+        )
+
+    # Keras saves the parts on its own, so that their variables are not written twice.
+
+    def save_own_variables(self, store):
+        for i, variable in enumerate(self.own_variables):
+            store[str(i)] = keras.ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store):
+        for i, variable in enumerate(self.own_variables):
+            variable.assign(store[str(i)])
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {"name": self.name, "embeddings": serialize(self.embeddings), "dense": serialize(self.dense)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for part in ("embeddings", "dense"):
+            config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects=custom_objects)
+        return cls(**config)
+
+
+def _check_part(argument, part):
+    if not isinstance(part, keras.optimizers.Optimizer) or isinstance(
+        part, SplitOptimizer | keras.optimizers.LossScaleOptimizer
+    ):
+        raise TypeError(
+            f"`{argument}` must be a Keras optimizer that is no SplitOptimizer or LossScaleOptimizer. "
+            f"Received: {argument}={part!r}"
+        )
+    for name, reason in _NOT_OF_A_PART.items():
+        if getattr(part, name) is not None:
+            raise ValueError(f"`{argument}` must have no `{name}`: {reason}. Received: {name}={getattr(part, name)!r}")
