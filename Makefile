@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 # Every test compiles on JAX, which takes minutes: the contract tests, and the layers' and metrics' own.
-JAX_TESTS := tests/contract tests/layers tests/test_metrics.py
+JAX_TESTS := $(wildcard tests/contract tests/layers tests/models tests/optimizers tests/test_metrics.py)
 PEER_VENV := .venv-peers
 PEER_OUT ?= results/peers
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from mtl_zoo.benchmark.config import OPTIMIZERS, SCHEDULES, RunConfig, configs_from_dict, load_configs, parse_assignments
+from mtl_zoo.benchmark.config import (
+    OPTIMIZERS,
+    SCHEDULES,
+    RunConfig,
+    configs_from_dict,
+    load_configs,
+    parse_assignments,
+)
 from mtl_zoo.benchmark.progress import Shown
 from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.benchmark.runner import RunSummary, load, resolve_hyperparameters, run_config
@@ -36,10 +43,11 @@ def run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--group", help="also the AUC within groups of this column")
     parser.add_argument("--data-dir", type=Path, help="folder of the data sets; default: $MTL_ZOO_DATA")
     parser.add_argument("--save-scores", type=Path, metavar="DIR", help="keep the test scores, for paired tests")
+    parser.add_argument("--leave-out", nargs="+", metavar="FEATURE", help="features that the model does not get")
     pairs = (
         ("--set", "hyperparameters of the model"),
         ("--dataset-set", "options of the data set"),
-        ("--loss-weights", "loss weights by task, in place of the tasks' own"),
+        ("--loss-weights", "loss weights by loss name, in place of the tasks' own"),
     )
     for option, what in pairs:
         parser.add_argument(option, action="extend", nargs="+", default=[], metavar="NAME=VALUE", help=what)
@@ -55,6 +63,7 @@ def parse_run(arguments: Sequence[str] | None = None) -> tuple[list[RunConfig], 
     args = run_parser().parse_args(arguments)
     names = ("dataset", "model", "seeds", "epochs", "patience", "batch_size", "optimizer", "learning_rate", "schedule")
     given = {name: getattr(args, name) for name in (*names, "group")}
+    given["leave_out"] = args.leave_out
     given["hyperparameters"] = parse_assignments("--set", args.set)
     given["dataset_options"] = parse_assignments("--dataset-set", args.dataset_set)
     given["loss_weights"] = parse_assignments("--loss-weights", args.loss_weights)

@@ -35,7 +35,9 @@ class RunConfig:
         learning_rate: Its learning rate.
         schedule: `"constant"`, or `"cosine"`: from `learning_rate` to 0 over all epochs along half a cosine.
         balancing: How task losses are weighed; `"equal"` uses the tasks' own loss weights.
-        loss_weights: Loss weights by task that replace the tasks' own.
+        loss_weights: Loss weights by loss name that replace the tasks' own. A model without a loss of a task's name (ESMM
+            has none on the conversion itself) leaves that one out.
+        leave_out: Names of features that the model does not get.
         group: A column of `split.groups`, for the AUC within groups.
 
     Raises:
@@ -61,6 +63,7 @@ class RunConfig:
     schedule: str = "constant"
     balancing: str = "equal"
     loss_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    leave_out: tuple[str, ...] = ()
     group: str | None = None
 
     @property
@@ -83,6 +86,8 @@ class RunConfig:
         check.check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check.check_number("learning_rate", self.learning_rate, above=0)
         check.check_choice("schedule", self.schedule, SCHEDULES)
+        names = (self.leave_out,) if isinstance(self.leave_out, str) else tuple(self.leave_out)
+        object.__setattr__(self, "leave_out", names)
         for task, weight in self.loss_weights.items():
             check.check_number(f"loss_weights[{task!r}]", weight, minimum=0)
         check.check_choice("balancing", self.balancing, ("equal",))

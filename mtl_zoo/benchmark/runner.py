@@ -22,9 +22,9 @@ from mtl_zoo.benchmark.progress import Silent, StepReporter
 from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.datasets import Dataset, Split, dataset_info, load_dataset
 from mtl_zoo.evaluation import evaluate_scores
+from mtl_zoo.features.spec import Feature
 from mtl_zoo.models import create_model, model_info
 from mtl_zoo.options import MLP, Gate
-from mtl_zoo.tasks import Task
 from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, task_scores
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,8 @@ def run_config(
         progress.loaded(dataset)
     if config.group is not None:
         check.check_choice("group", config.group, tuple(dataset.test.groups))
-    _tasks(config, dataset)  # refuses weights of unknown tasks before anything is trained
+    # Refuses unknown names before anything is trained.
+    _loss_weights(config, create_model(config.model, _features(config, dataset), dataset.tasks, **arguments))
     summary, finished = RunSummary(), store.finished()
     for seed in config.all_seeds:
         about = _about(config, dataset, arguments, seed)
@@ -159,6 +160,8 @@ def _as_json(value: Any) -> str:
 def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The columns that a run's rows share and that are known before it starts, `key` among them."""
     options = {**dataset_info(config.dataset).options, **config.dataset_options}
+    if config.leave_out:
+        options["leave_out"] = config.leave_out
     identity = {
         "dataset": dataset.name,
         "variant": dataset.variant,
@@ -203,23 +206,28 @@ def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
     return type(optimizer).from_config({**optimizer.get_config(), "learning_rate": rate})
 
 
-def _tasks(config: RunConfig, dataset: Dataset) -> tuple[Task, ...]:
-    """The data set's tasks with the configuration's loss weights."""
+def _loss_weights(config: RunConfig, model: Any) -> dict[str, float]:
+    """The weights of a model's losses: the configuration's, and the tasks' own for the others."""
+    losses = model.head.losses(model.tasks)
     for name in config.loss_weights:
-        check.check_choice("loss_weights", name, [task.name for task in dataset.tasks])
-    return tuple(
-        dataclasses.replace(task, loss_weight=float(config.loss_weights.get(task.name, task.loss_weight)))
-        for task in dataset.tasks
-    )
+        check.check_choice("loss_weights", name, list(dict.fromkeys([*losses, *(task.name for task in model.tasks)])))
+    return {name: config.loss_weights.get(name, output.task.loss_weight) for name, output in losses.items()}
+
+
+def _features(config: RunConfig, dataset: Dataset) -> tuple[Feature, ...]:
+    """The data set's features without those that the configuration leaves out."""
+    for name in config.leave_out:
+        check.check_choice("leave_out", name, [feature.name for feature in dataset.features])
+    return tuple(feature for feature in dataset.features if feature.name not in config.leave_out)
 
 
 def _train(config, dataset, arguments, seed, about, *, save_scores, progress, after):
     """One run: (rows, headline test score by task, seconds of training)."""
     keras.utils.set_random_seed(seed)
-    model = create_model(config.model, dataset.features, _tasks(config, dataset), **arguments)
+    model = create_model(config.model, _features(config, dataset), dataset.tasks, **arguments)
     steps = math.ceil(len(dataset.train) / config.batch_size)
     # Metrics in the logs would cost time in the loop, and the exact ones are computed anyway.
-    model.compile(_optimizer(config, steps), metrics=None)
+    model.compile(_optimizer(config, steps), loss_weights=_loss_weights(config, model), metrics=None)
     progress.started(config, seed, steps * config.epochs)
     timer = EpochTimer(len(dataset.train))
     validation = ExactValidation(dataset.validation, config.patience, per_task=model.independent_tasks)

@@ -24,10 +24,15 @@ def weight_columns(tasks: Sequence[Task], sample_weight: str | None) -> tuple[st
     return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
-def read_labels(frame: pd.DataFrame, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-    """Label arrays by task name, and each sample-space column that is not a task's name."""
+def read_labels(frame: pd.DataFrame, tasks: Sequence[Task], *, whole: bool = True) -> dict[str, np.ndarray]:
+    """Label arrays by task name, and each sample-space column that is not a task's name.
+
+    A table that is only a part of one (`whole=False`) may lack every label of a task.
+    """
     check_columns(frame, label_columns(tasks))
-    labels = {task.name: _read_label(task, Column(task.label_column, frame[task.label_column])) for task in tasks}
+    labels = {
+        task.name: _read_label(task, Column(task.label_column, frame[task.label_column]), whole) for task in tasks
+    }
     for name in label_names(tasks)[len(tasks) :]:
         space = Column(name, frame[name]).numbers()
         allowed = np.isin(space, (0, 1))
@@ -56,8 +61,10 @@ def check_spaces(labels: dict[str, np.ndarray], tasks: Sequence[Task]) -> None:
             )
 
 
-def _read_label(task: Task, column: Column) -> np.ndarray:
+def _read_label(task: Task, column: Column, whole: bool) -> np.ndarray:
     if column.kind == EMPTY and not column.is_list:
+        if not whole:
+            return np.full(len(column.series), np.nan, dtype=np.float32)
         raise ValueError(
             f"`{column.name}` must hold a label of task {task.name!r}. Received: {len(column.series)} rows, all missing"
         )
@@ -68,7 +75,7 @@ def _read_label(task: Task, column: Column) -> np.ndarray:
     else:
         label = column.numbers()
         refuse_values(column.name, f"must hold finite labels for task {task.name!r}", np.isinf(label), label)
-    if np.isnan(label).all():
+    if whole and np.isnan(label).all():
         raise ValueError(
             f"`{column.name}` must hold a label of task {task.name!r}. Received: {len(label)} rows, all missing"
         )
@@ -115,22 +122,25 @@ def _positions(classes: Cells, cells: Cells) -> np.ndarray:
 
 
 def read_weights(
-    frame: pd.DataFrame, tasks: Sequence[Task], sample_weight: str | None
+    frame: pd.DataFrame, tasks: Sequence[Task], sample_weight: str | None, *, whole: bool = True
 ) -> np.ndarray | dict[str, np.ndarray] | None:
-    """One array for all tasks, arrays by task where a task has a column of its own, or None."""
+    """One array for all tasks, arrays by task where a task has a column of its own, or None.
+
+    A table that is only a part of one (`whole=False`) may have weights that are all 0.
+    """
     columns = weight_columns(tasks, sample_weight)
     check_columns(frame, columns)
-    weights = {name: _read_weight(Column(name, frame[name])) for name in columns}
+    weights = {name: _read_weight(Column(name, frame[name]), whole) for name in columns}
     common = weights[sample_weight] if sample_weight is not None else np.ones(len(frame), dtype=np.float32)
     if any(task.sample_weight is not None for task in tasks):
         return {t.name: common * weights[t.sample_weight] if t.sample_weight else common for t in tasks}
     return None if sample_weight is None else common
 
 
-def _read_weight(column: Column) -> np.ndarray:
+def _read_weight(column: Column, whole: bool) -> np.ndarray:
     weight = column.numbers()
     bad = ~(np.isfinite(weight) & (weight >= 0))
     refuse_values(column.name, "must hold finite weights >= 0", bad, weight)
-    if not weight.any():
+    if whole and not weight.any():
         raise ValueError(f"`{column.name}` must hold a weight above 0. Received: {len(weight)} rows, all 0")
     return weight.astype(np.float32)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mtl_zoo import _validation as check
+
+# Rows that go from NumPy to TensorFlow at once: enough to make the cost of that small, and little memory.
+_RUN_ROWS = 16_384
 
 
 def make_batches(
@@ -21,6 +25,9 @@ def make_batches(
     drop_remainder: bool = False,
 ):
     """A `tf.data.Dataset` of `inputs`, `(inputs, labels)` or `(inputs, labels, weights)`, each a dict by name.
+
+    Arrays with one value a row are copied side by side into one matrix for each type, from which a batch is gathered
+    at once. Memory-mapped arrays are not copied: they are read where they lie.
 
     Args:
         inputs, labels, weights: Arrays with the same number of rows; `weights` may be one array for all tasks.
@@ -44,14 +51,8 @@ def make_batches(
     import tensorflow as tf
 
     check.check_int("batch_size", batch_size)
-    parts: list[Any] = [dict(inputs)]
-    if labels is not None:
-        parts.append(dict(labels))
-    if weights is not None:
-        if labels is None:
-            raise ValueError("`weights` need labels. Received: labels=None")
-        parts.append(dict(weights) if isinstance(weights, Mapping) else weights)
-    arrays = [np.asarray(a) for a in tf.nest.flatten(parts)]
+    parts = as_parts(inputs, labels, weights)
+    arrays = [a if isinstance(a, np.memmap) else np.asarray(a) for a in tf.nest.flatten(parts)]
     rows = len(arrays[0]) if arrays else 0
     lengths = {len(array) for array in arrays}
     if len(lengths) > 1:
@@ -59,25 +60,165 @@ def make_batches(
     if rows == 0:
         raise ValueError("`inputs` must have at least one row. Received: an empty table")
 
-    stop = rows - rows % batch_size if drop_remainder else rows
-    starts = range(0, stop, batch_size)
+    layout = Layout(parts, [(array.dtype, array.shape[1:]) for array in arrays], _groups_in_memory(arrays))
+    packed = layout.pack(arrays)
+    num_batches = rows // batch_size if drop_remainder else -(-rows // batch_size)
     generator = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
 
     def epoch():
         order = generator.permutation(rows) if shuffle else None
-        for start in starts:
-            rows_of_batch = slice(start, start + batch_size) if order is None else order[start : start + batch_size]
-            yield tf.nest.pack_sequence_as(parts, [array[rows_of_batch] for array in arrays])
+        for start, stop in batch_runs(range(num_batches), rows, batch_size):
+            at = slice(start, stop) if order is None else order[start:stop]
+            yield tuple(_gather(array, at) for array in packed)
 
-    batch_rows = batch_size if drop_remainder or rows % batch_size == 0 else None
-    signature = [tf.TensorSpec((batch_rows, *array.shape[1:]), tf.as_dtype(array.dtype)) for array in arrays]
+    all_full = drop_remainder or rows % batch_size == 0
+    return layout.dataset(epoch, batch_size, all_full=all_full, num_batches=num_batches)
 
-    def as_element(*flat):
-        element = tf.nest.pack_sequence_as(parts, flat)
-        return element[0] if len(parts) == 1 else tuple(element)
 
-    data = tf.data.Dataset.from_generator(
-        lambda: (tuple(tf.nest.flatten(batch)) for batch in epoch()), output_signature=tuple(signature)
-    )
-    data = data.apply(tf.data.experimental.assert_cardinality(len(starts)))
-    return data.map(as_element).prefetch(2)
+def batch_runs(batches: range, rows: int, batch_size: int) -> Iterator[tuple[int, int]]:
+    """First row and end of runs of whole batches that are handed over at once; a short last batch is its own."""
+    size = max(1, _RUN_ROWS // batch_size) * batch_size
+    stop = min(batches.stop * batch_size, rows)
+    full = stop - stop % batch_size
+    for start in range(batches.start * batch_size, full, size):
+        yield start, min(start + size, full)
+    if full < stop:
+        yield full, stop
+
+
+def as_parts(inputs: Any, labels: Any = None, weights: Any = None) -> list[Any]:
+    """What a batch holds, as the nest that `Layout` keeps the structure of."""
+    parts: list[Any] = [dict(inputs)]
+    if labels is not None:
+        parts.append(dict(labels))
+    if weights is not None:
+        if labels is None:
+            raise ValueError("`weights` need labels. Received: labels=None")
+        parts.append(dict(weights) if isinstance(weights, Mapping) else weights)
+    return parts
+
+
+class Layout:
+    """How the arrays of a batch travel: those with one value a row side by side, in one matrix for each type.
+
+    A gather, and the way from NumPy to TensorFlow, then cost one call for each type instead of one for each column.
+
+    Args:
+        parts: The nest (inputs, labels, weights) whose flattened leaves the arrays are.
+        specs: Type and shape of a row, for each leaf.
+        groups: Positions of the leaves that travel together. Default: one group for each type, and one for each array
+            that holds more than a number a row.
+    """
+
+    def __init__(
+        self,
+        parts: list[Any],
+        specs: Sequence[tuple[np.dtype, tuple[int | None, ...]]],
+        groups: Sequence[Sequence[int]] | None = None,
+    ):
+        self.parts = parts
+        self.specs = [(np.dtype(dtype), tuple(shape)) for dtype, shape in specs]
+        self.groups = [list(group) for group in (groups if groups is not None else group_by_type(self.specs))]
+
+    def matrix_spec(self, group: Sequence[int]) -> tuple[np.dtype, tuple[int | None, ...]]:
+        """Type and shape of a row of what a group travels in."""
+        dtype, shape = self.specs[group[0]]
+        return dtype, shape if len(group) == 1 else (len(group),)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row; dimensions that are not known count as one."""
+        matrices = [self.matrix_spec(group) for group in self.groups]
+        return sum(dtype.itemsize * int(np.prod([size or 1 for size in shape])) for dtype, shape in matrices)
+
+    def pack(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """An array for each group: the leaf itself, or a matrix with a column for each leaf."""
+        return [_side_by_side([arrays[position] for position in group]) for group in self.groups]
+
+    def unpack(self, packed: Sequence[Any]) -> Any:
+        """From tensors for each group to `inputs`, `(inputs, labels)` or `(inputs, labels, weights)`."""
+        import tensorflow as tf
+
+        flat: list[Any] = [None] * len(self.specs)
+        for group, tensor in zip(self.groups, packed, strict=True):
+            columns = [tensor] if len(group) == 1 else tf.unstack(tensor, axis=1)
+            for position, column in zip(group, columns, strict=True):
+                flat[position] = column
+        element = tf.nest.pack_sequence_as(self.parts, flat)
+        return element[0] if len(self.parts) == 1 else tuple(element)
+
+    def dataset(self, epoch: Any, batch_size: int, *, all_full: bool, num_batches: int | None):
+        """The `tf.data.Dataset` of the batches in the packed `batch_runs` that `epoch()` yields.
+
+        The way through Python is paid once a run; TensorFlow cuts the run into batches.
+        """
+        import tensorflow as tf
+
+        matrices = [self.matrix_spec(group) for group in self.groups]
+        signature = tuple(tf.TensorSpec((None, *shape), tf.as_dtype(dtype)) for dtype, shape in matrices)
+
+        def cut(*packed):
+            rows = batch_size if all_full else tf.minimum(batch_size, tf.shape(packed[0])[0])
+
+            def one(array):
+                batches = tf.reshape(array, tf.concat([[-1, rows], tf.shape(array)[1:]], axis=0))
+                return tf.ensure_shape(batches, (None, batch_size if all_full else None, *array.shape[1:]))
+
+            return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(one, self.unpack(packed)))
+
+        data = tf.data.Dataset.from_generator(epoch, output_signature=signature).flat_map(cut)
+        if num_batches is not None:
+            data = data.apply(tf.data.experimental.assert_cardinality(num_batches))
+        return data.prefetch(2)
+
+
+def group_by_type(specs: Sequence[tuple[np.dtype, tuple[int | None, ...]]]) -> list[list[int]]:
+    """Positions of numbers of one type together, everything else alone."""
+    groups: dict[Any, list[int]] = {}
+    for position, (dtype, shape) in enumerate(specs):
+        groups.setdefault(position if shape or dtype.kind not in "biuf" else dtype, []).append(position)
+    return list(groups.values())
+
+
+def _groups_in_memory(arrays: Sequence[np.ndarray]) -> list[list[int]]:
+    """Groups that leave memory-mapped arrays where they lie: columns of one matrix together, others alone."""
+    groups = []
+    for group in group_by_type([(array.dtype, array.shape[1:]) for array in arrays]):
+        mapped = [position for position in group if isinstance(arrays[position], np.memmap)]
+        copied = [position for position in group if position not in set(mapped)]
+        groups += [copied] if copied else []
+        runs: list[list[int]] = []
+        for position in sorted(mapped, key=lambda position: _address(arrays[position])):
+            if runs and _follows(arrays[position], arrays[runs[-1][-1]]):
+                runs[-1].append(position)
+            else:
+                runs.append([position])
+        groups += runs
+    return groups
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def _follows(array: np.ndarray, other: np.ndarray) -> bool:
+    """`array` is the column right of `other` in a matrix."""
+    same = array.strides == other.strides and array.strides[0] > array.itemsize
+    return same and _address(array) == _address(other) + array.itemsize
+
+
+def _side_by_side(columns: Sequence[np.ndarray]) -> np.ndarray:
+    first = columns[0]
+    if len(columns) == 1:
+        return first
+    if all(_follows(right, left) for left, right in itertools.pairwise(columns)):
+        strides = (first.strides[0], first.itemsize)
+        return np.lib.stride_tricks.as_strided(first, (len(first), len(columns)), strides, writeable=False)
+    return np.stack(columns, axis=1)
+
+
+def _gather(array: np.ndarray, at: slice | np.ndarray) -> np.ndarray:
+    if isinstance(at, slice):
+        return array[at]
+    # `take` is the faster, but it copies an array that has gaps between its rows before it takes from it.
+    return array.take(at, axis=0, mode="clip") if array.flags.c_contiguous else array[at]

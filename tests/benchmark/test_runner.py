@@ -157,7 +157,7 @@ def test_schedule_and_loss_weights_reach_the_training(small, tmp_path):
 
     config = RunConfig(
         "synthetic_funnel", "shared_bottom", {"bottom_units": 4}, {"size": "small"}, epochs=1, batch_size=500,
-        learning_rate=0.01, schedule="cosine", loss_weights={"conversion": 0.2},
+        learning_rate=0.01, schedule="cosine", loss_weights={"conversion": 0.2}, leave_out=("user_id", "item_id"),
     )  # fmt: skip
     kept, store = [], ResultStore(tmp_path / "runs.csv")
     run_config(config, store, dataset=small, on_trained=lambda *given: kept.append(given))
@@ -167,7 +167,12 @@ def test_schedule_and_loss_weights_reach_the_training(small, tmp_path):
     row = store.read().iloc[0]
     assert row["optimizer"] == "adam(learning_rate=0.01, schedule=cosine)"
     assert row["balancing"] == "static(conversion=0.2)"
+    assert json.loads(row["dataset_options"])["leave_out"] == ["user_id", "item_id"]
+    assert {f.name for f in small.features} - {f.name for f in model.features} == {"user_id", "item_id"}
 
     wrong = dataclasses.replace(config, loss_weights={"konversion": 0.2})
     with pytest.raises(ValueError, match="`loss_weights` must be one of the known values. Received: .*'konversion'"):
+        run_config(wrong, store, dataset=small)
+    wrong = dataclasses.replace(config, leave_out="user")
+    with pytest.raises(ValueError, match="`leave_out` must be one of the known values. Received: .*'user'"):
         run_config(wrong, store, dataset=small)

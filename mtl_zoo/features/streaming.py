@@ -1,0 +1,340 @@
+"""Batches from Parquet and CSV files that are larger than memory."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mtl_zoo import _validation as check
+from mtl_zoo.features import _ids, _labels
+from mtl_zoo.features._columns import BOOLEAN, FLOAT, INTEGER, STRING, read_table
+from mtl_zoo.features._stream_files import CorruptFile, Source, find_files, open_source
+from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make_plan
+from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
+from mtl_zoo.features.batching import Layout, as_parts, batch_runs
+from mtl_zoo.features.spec import Categorical, Encoded, Feature, Numeric
+from mtl_zoo.features.transform import FeatureTransform
+from mtl_zoo.tasks import MulticlassTask, label_names
+
+logger = logging.getLogger(__name__)
+
+_ON_CORRUPT = ("raise", "skip")
+# Of a piece while it is encoded: its Arrow and pandas columns, codes and results, a row and column.
+_PIECE_BYTES = 64
+# Of an open row group: a page and a dictionary of each column.
+_PAGES_BYTES = 2 << 20
+_FIXED_BYTES = 128 << 20
+
+
+class TableStream:
+    """Batches from tables in files, as `FeatureTransform.batches` gives them from a table in memory.
+
+    Files are read in parts: the row groups of a Parquet file, or blocks of about 4 MiB of a CSV file. With `shuffle`,
+    the parts of all files come in a new order every epoch, four at a time in turns, and their rows are shuffled within
+    windows of `shuffle_rows`; every row comes once an epoch. The order depends on the seed and the number of the epoch
+    alone, not on `workers`. Memory is bounded by `memory_bound`, whatever the size of the files.
+
+    The transform must be fitted, on a table in memory: a sample of the rows will do, since values that it lacks become
+    "unknown". Labels and weights are checked part by part, so all labels of a task may be missing in one.
+
+    Args:
+        paths: A file (.parquet, .pq, .csv, .tsv), a folder, a glob, or a list of these. CSV files have a header, and no
+            line breaks within values; column types are those of the transform.
+        transform: A fitted `FeatureTransform`.
+        shuffle_rows: Rows of a window. Two are in memory: one is handed out while the next is read.
+        workers: Threads that read and encode.
+        on_corrupt: `"raise"`: a part that cannot be read is an error that names it. `"skip"`: all files are read once
+            at the start, and such parts left out, with a warning that names them.
+        labels: False gives inputs only; the files then need no label columns.
+
+    Raises:
+        FileNotFoundError: A path names no file.
+        ValueError: The transform is not fitted; a file lacks a column, holds another kind of values than the first
+            file, or cannot be read; there is no row.
+
+    Warns:
+        UserWarning: Parts were left out, with `on_corrupt="skip"`.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from mtl_zoo import BinaryTask, Categorical, FeatureTransform
+    >>> from mtl_zoo.features.streaming import TableStream
+    >>> table = pd.DataFrame({"city": ["Rome", "Oslo", "Rome"], "click": [0, 1, 0]})
+    >>> table.to_parquet("clicks.parquet")
+    >>> stream = TableStream("clicks.parquet", FeatureTransform([Categorical("city")], BinaryTask("click")).fit(table))
+    >>> stream.rows
+    3
+    >>> [inputs["city"].numpy().tolist() for inputs, labels in stream.batches(batch_size=2)]
+    [[2, 3], [2]]
+    """
+
+    def __init__(
+        self,
+        paths: Any,
+        transform: FeatureTransform,
+        *,
+        shuffle_rows: int = 262_144,
+        workers: int = 2,
+        on_corrupt: str = "raise",
+        labels: bool = True,
+    ):
+        self.shuffle_rows = check.check_int("shuffle_rows", shuffle_rows)
+        self.workers = check.check_int("workers", workers)
+        self.on_corrupt = check.check_choice("on_corrupt", on_corrupt, _ON_CORRUPT)
+        if not isinstance(transform, FeatureTransform) or not transform.is_fitted:
+            raise ValueError(f"`transform` must be a fitted FeatureTransform. Received: transform={transform!r}")
+        self.transform, self.labels = transform, labels
+        self._layout = _layout(transform, labels)
+        self._columns = _columns(transform, labels)
+        self.files = tuple(find_files(paths))
+        self._parts = self._find_parts()
+        self.rows = sum(part.rows for part in self._parts)
+        if not self.rows:
+            raise ValueError(f"`paths` must hold at least one row. Received: {len(self.files)} files without any")
+
+    def _find_parts(self) -> list[Part]:
+        with ThreadPoolExecutor(self.workers) as pool:
+            opened = list(pool.map(self._open, self.files))
+            sources = [found for found in opened if not isinstance(found, CorruptFile)]
+            _check_types(sources)
+            parts = [part for source in sources for part in parts_of(source)]
+            faults = pool.map(_fault, parts) if self.on_corrupt == "skip" else [None] * len(parts)
+            good = []
+            for part, fault in zip(parts, faults, strict=True):
+                if fault is None:
+                    good.append(part)
+                else:
+                    warnings.warn(f"{fault} Skipped with its {part.rows} rows.", stacklevel=3)
+        for found in opened:
+            if isinstance(found, CorruptFile):
+                warnings.warn(f"{found} Skipped with all its rows, whose number is not known.", stacklevel=3)
+        return good
+
+    def _open(self, path: str) -> Source | CorruptFile:
+        try:
+            return open_source(path, *self._columns)
+        except CorruptFile as error:
+            if self.on_corrupt == "raise":
+                raise
+            return error
+
+    @property
+    def memory_bound(self) -> int:
+        """The most bytes of memory that reading takes, if strings are short: the same for any size of the files.
+
+        2 windows, the pieces that `workers` threads encode, the pages of 4 open row groups, and 128 MiB for allocators.
+        """
+        columns = len(self._columns[0])
+        row_bytes = self._layout.row_bytes + 8  # the order of a window is in memory, too
+        window_rows = min(self.shuffle_rows, self.rows)
+        piece_rows = min(MAX_PIECE_ROWS, window_rows)
+        pages = OPEN_PARTS * columns * _PAGES_BYTES
+        return 2 * window_rows * row_bytes + self.workers * piece_rows * columns * _PIECE_BYTES + pages + _FIXED_BYTES
+
+    def num_batches(self, batch_size: int = 1024, drop_remainder: bool = False) -> int:
+        """Batches of an epoch."""
+        return self.rows // batch_size if drop_remainder else -(-self.rows // batch_size)
+
+    def batches(
+        self,
+        batch_size: int = 1024,
+        shuffle: bool = False,
+        seed: int | None = None,
+        drop_remainder: bool = False,
+        *,
+        epoch: int = 0,
+        start: int = 0,
+    ):
+        """A `tf.data.Dataset` of `(inputs, labels)` or, with weights, `(inputs, labels, weights)`, dicts by name.
+
+        Each time that it is iterated is an epoch of its own. To go on where an earlier run was, pass its seed, the
+        number of the epoch and the number of batches that it had taken from it: the batches that come are exactly those
+        that would have come.
+
+        Args:
+            batch_size: Rows a batch.
+            shuffle: A new order every epoch.
+            seed: The same seed gives the same orders. None: drawn from NumPy's global generator, which
+                `keras.utils.set_random_seed` seeds.
+            drop_remainder: Leave out a last batch with fewer rows.
+            epoch: Number of the first epoch.
+            start: Batches of the first epoch to leave out. The number of batches is then not known to TensorFlow,
+                since later epochs have more.
+
+        Raises:
+            ValueError: `start` is not within an epoch; a file cannot be read, named with its row group; a column holds
+                what its feature or task cannot read.
+        """
+        check.check_int("batch_size", batch_size)
+        check.check_int("epoch", epoch, minimum=0)
+        check.check_int("start", start, minimum=0)
+        num_batches = self.num_batches(batch_size, drop_remainder)
+        if start >= max(num_batches, 1):
+            raise ValueError(f"`start` must be below the {num_batches} batches of an epoch. Received: start={start}")
+        seed = _seed(seed) if shuffle else None
+        epochs = itertools.count(epoch)
+
+        def one_epoch() -> Iterator[tuple[np.ndarray, ...]]:
+            number = next(epochs)
+            plan = make_plan([p.rows for p in self._parts], self.shuffle_rows, None if seed is None else (seed, number))
+            first = start if number == epoch else 0
+            return self._packed_runs(plan, list(batch_runs(range(first, num_batches), self.rows, batch_size)))
+
+        all_full = drop_remainder or self.rows % batch_size == 0
+        known = None if start else num_batches
+        return self._layout.dataset(one_epoch, batch_size, all_full=all_full, num_batches=known)
+
+    def _packed_runs(self, plan: Plan, runs: list[tuple[int, int]]) -> Iterator[tuple[np.ndarray, ...]]:
+        if not runs:
+            return
+        encode = _Encoder(self.transform, self.labels)
+        index, place = plan.find(runs[0][0])
+        windows = WindowReader(self._parts, encode, self._layout, self.workers).read(plan, index)
+        try:
+            yield from _regrouped(windows, place, [stop - start for start, stop in runs])
+        finally:
+            windows.close()  # type: ignore[attr-defined]
+        encode.log_unseen()
+
+
+def _fault(part: Part) -> CorruptFile | None:
+    try:
+        part.check()
+    except CorruptFile as error:
+        return error
+    return None
+
+
+def _seed(seed: int | None) -> int:
+    return np.random.randint(2**31) if seed is None else check.check_int("seed", seed, minimum=0)
+
+
+def _regrouped(windows: Iterator[list[np.ndarray]], place: int, lengths: list[int]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Runs of the given lengths, from row `place` of the first window on."""
+    window = next(windows)
+    for wanted in lengths:
+        pieces: list[list[np.ndarray]] = []
+        while wanted and window:
+            # Copies, since a run that TensorFlow holds must not keep its window in memory.
+            pieces.append([array[place : place + wanted].copy() for array in window])
+            place += len(pieces[-1][0])
+            wanted -= len(pieces[-1][0])
+            if place == len(window[0]):
+                window, place = [], 0  # free before the next is read
+                window = next(windows, [])
+        yield tuple(a[0] if len(a) == 1 else np.concatenate(a) for a in zip(*pieces, strict=True))
+
+
+def _layout(transform: FeatureTransform, labels: bool) -> Layout:
+    import tensorflow as tf
+
+    inputs = {feature.name: _spec(feature) for feature in transform.features}
+    number = tf.TensorSpec((), tf.float32)
+    parts = as_parts(inputs)
+    if labels:
+        weights: Any = None
+        if any(task.sample_weight is not None for task in transform.tasks):
+            weights = {task.name: number for task in transform.tasks}
+        elif transform.sample_weight is not None:
+            weights = number
+        parts = as_parts(inputs, dict.fromkeys(label_names(transform.tasks), number), weights)
+    return Layout(parts, [(spec.dtype.as_numpy_dtype, spec.shape) for spec in tf.nest.flatten(parts)])
+
+
+def _spec(feature: Feature) -> Any:
+    """Type and shape of a row of a feature's array, as `FeatureTransform.encode` gives it."""
+    import tensorflow as tf
+
+    if isinstance(feature, Encoded):
+        return tf.TensorSpec(feature.shape, feature.dtype)
+    is_number = isinstance(feature, Numeric) and not feature.is_bucketed
+    return tf.TensorSpec(feature.shape, tf.float32 if is_number else tf.int32)
+
+
+class _Encoder:
+    """From a table to the flattened arrays of a batch; counts what was in no vocabulary."""
+
+    def __init__(self, transform: FeatureTransform, labels: bool):
+        self._transform, self._labels = transform, labels
+        self._fitted = transform._require_fitted()
+        self._lock = threading.Lock()
+        self._rows = 0
+        self._unseen: dict[str, tuple[int, tuple]] = {}
+        for vocabulary in self._fitted.vocabularies.values():
+            if isinstance(vocabulary, _ids.Listed):
+                # pandas makes the hash table on first use, which two threads must not do at once.
+                vocabulary.index.get_indexer(vocabulary.index[:1])
+
+    def __call__(self, table: pa.Table) -> list[np.ndarray]:
+        import tensorflow as tf
+
+        frame = read_table(table)
+        inputs, unseen = self._fitted.encode(frame)
+        with self._lock:
+            self._rows += len(frame)
+            for name, new in unseen.items():
+                count, values = self._unseen.get(name, (0, new.values))
+                self._unseen[name] = (count + new.count, values)
+        if not self._labels:
+            return tf.nest.flatten(as_parts(inputs))
+        tasks = self._transform.tasks
+        labels = _labels.read_labels(frame, tasks, whole=False)
+        weights = _labels.read_weights(frame, tasks, self._transform.sample_weight, whole=False)
+        return tf.nest.flatten(as_parts(inputs, labels, weights))
+
+    def log_unseen(self) -> None:
+        if self._unseen:
+            found = "; ".join(f"{name}: {n} values, for example {list(v)}" for name, (n, v) in self._unseen.items())
+            logger.warning(
+                "Values that are in no vocabulary count as unknown (id 1). In %d rows: %s", self._rows, found
+            )
+
+
+def _columns(transform: FeatureTransform, labels: bool) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """The kinds that each column's text may stand for, and the string columns to read by dictionary."""
+    fitted = transform._require_fitted()
+    readers: dict[str, list[Feature]] = {}
+    for feature in fitted.features:
+        readers.setdefault(feature.source, []).append(feature)
+    columns: dict[str, tuple[str, ...]] = {}
+    by_dictionary = []
+    for name, found in readers.items():
+        kind = fitted.columns[name].kind
+        columns[name] = (kind, FLOAT) if kind == INTEGER else (kind,)
+        if kind == INTEGER and all(isinstance(feature, Numeric) for feature in found):
+            columns[name] = (FLOAT,)
+        if all(isinstance(feature, Categorical) and not feature.multi_hot for feature in found):
+            by_dictionary.append(name)
+    if labels:
+        for name in _labels.label_columns(transform.tasks):
+            columns[name] = (FLOAT, BOOLEAN)
+        for task in transform.tasks:
+            if isinstance(task, MulticlassTask) and any(isinstance(label, str) for label in task.class_labels):
+                columns[task.label_column] = (STRING,)
+        columns |= dict.fromkeys(_labels.weight_columns(transform.tasks, transform.sample_weight), (FLOAT,))
+    return columns, by_dictionary
+
+
+def _check_types(sources: list[Source]) -> None:
+    """Refuses files whose columns hold different kinds of values."""
+    seen: dict[str, tuple[str, str]] = {}
+    for source in sources:
+        for column, kind in source.types().items():
+            first_kind, first_path = seen.setdefault(column, (kind, source.path))
+            if "nothing" in (kind, first_kind):
+                if first_kind == "nothing":
+                    seen[column] = (kind, source.path)
+            elif kind != first_kind:
+                raise ValueError(
+                    f"`{column}` must hold the same kind of values in all files. Received: {first_kind} in "
+                    f"{first_path!r}, {kind} in {source.path!r}"
+                )
