@@ -35,8 +35,8 @@ class RunConfig:
         learning_rate: Its learning rate.
         schedule: `"constant"`, or `"cosine"`: from `learning_rate` to 0 over all epochs along half a cosine.
         balancing: How task losses are weighed; `"equal"` uses the tasks' own loss weights.
-        loss_weights: Loss weights by loss name that replace the tasks' own. A model without a loss of a task's name (ESMM
-            has none on the conversion itself) leaves that one out.
+        loss_weights: Loss weights by loss name that replace the tasks' own. A model without a loss of a task's name
+            (ESMM has none on the conversion itself) leaves that one out.
         leave_out: Names of features that the model does not get.
         group: A column of `split.groups`, for the AUC within groups.
 

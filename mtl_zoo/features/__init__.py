@@ -1,6 +1,8 @@
 """Features: what a model is fed, from the column of a table to the array of a batch."""
 
 from mtl_zoo.features.batching import make_batches
+from mtl_zoo.features.cache import CachedTable, open_cache, write_cache
+from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.features.transform import FeatureTransform
 
-__all__ = ["FeatureTransform", "make_batches"]
+__all__ = ["CachedTable", "FeatureTransform", "TableStream", "make_batches", "open_cache", "write_cache"]
