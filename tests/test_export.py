@@ -1,5 +1,7 @@
 """export_serving: raw columns in, `predict`'s scores out."""
 
+import os
+
 import keras
 import numpy as np
 import pandas as pd
@@ -188,17 +190,15 @@ def test_overwriting_is_asked_for(small, tmp_path):
 
 
 def test_a_failed_rename_keeps_the_old_model(small, tmp_path, monkeypatch):
-    from mtl_zoo.export import serving
-
     export_serving(small, tmp_path / "exported")
-    rename = serving.os.rename
+    rename = os.rename
 
     def fail(source, target):
         if str(source).endswith(".part"):
             raise OSError("disk full")
         rename(source, target)
 
-    monkeypatch.setattr(serving.os, "rename", fail)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(OSError, match="disk full"):
         export_serving(small, tmp_path / "exported", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]

@@ -21,12 +21,13 @@ PACKAGE = ROOT / "mtl_zoo"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
-_BASE = ("_validation", "_serialization", "_backend", "_keras_private", "options")
+_BASE = ("_validation", "_files", "_serialization", "_backend", "_keras_private", "options")
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
 _MODELS = ("backbones", "heads", "models")
 _TOOLS = ("training", "datasets", "evaluation", "export")
 MAY_IMPORT = {
     "_validation": (),
+    "_files": (),
     "_serialization": ("_validation",),
     "_backend": ("_validation",),
     "_keras_private": (),
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "tasks": ("_validation",),
     "features.spec": ("_validation",),
     "features.serialization": ("features.spec",),
-    "features": ("_validation", "_serialization", "tasks"),
+    "features": ("_validation", "_files", "_serialization", "tasks"),
     "layers": _BASE,
     "layers.feature_embedding": (*_BASE, "features.spec", "features.serialization"),
     "losses": _BASE,

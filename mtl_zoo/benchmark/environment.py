@@ -38,6 +38,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def versions_of_result() -> dict[str, str]:
+    """What a figure depends on most: short, since every row of results repeats it. `mtl-zoo env` has the rest."""
+    import keras
+
+    backend = keras.backend.backend()
+    found = versions()
+    return {
+        "backend": backend,
+        **{name: found[name] for name in ("python", "mtl_zoo", "keras", backend, "numpy") if name in found},
+    }
+
+
 @functools.cache
 def processor() -> str:
     """Name of the processor and how many of its cores this process may use."""

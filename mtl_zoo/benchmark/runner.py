@@ -29,6 +29,11 @@ from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, task_scores
 
 _log = logging.getLogger(__name__)
 
+
+class _UnknownLoss(ValueError):
+    """A loss weight for no loss: which losses there are only a model can tell, and no later try can mend it."""
+
+
 OnTrained = Callable[[Any, Dataset, RunConfig, int], None]
 
 
@@ -77,8 +82,7 @@ def run_config(
         progress.loaded(dataset)
     if config.group is not None:
         check.check_choice("group", config.group, tuple(dataset.test.groups))
-    # Refuses unknown names before anything is trained.
-    _loss_weights(config, create_model(config.model, _features(config, dataset), dataset.tasks, **arguments))
+    _features(config, dataset)  # refuses unknown names
     summary, finished = RunSummary(), store.finished()
     for seed in config.all_seeds:
         about = _about(config, dataset, arguments, seed)
@@ -90,6 +94,8 @@ def run_config(
             rows, scores, seconds = _train(
                 config, dataset, arguments, seed, about, save_scores=save_scores, progress=progress, after=on_trained
             )
+        except _UnknownLoss:
+            raise
         except Exception as error:
             # The benchmark goes on with the next run; the row and the log keep what happened.
             _log.exception("%s on %s, seed %d failed", config.model, config.dataset, seed)
@@ -183,7 +189,7 @@ def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], se
         **identity,
         "commit": commit,
         "dirty": "" if dirty is None else dirty,
-        "versions": _as_json({**environment.versions(), "backend": keras.backend.backend()}),
+        "versions": _as_json(environment.versions_of_result()),
         "hardware": environment.hardware(),
     }
 
@@ -209,8 +215,10 @@ def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
 def _loss_weights(config: RunConfig, model: Any) -> dict[str, float]:
     """The weights of a model's losses: the configuration's, and the tasks' own for the others."""
     losses = model.head.losses(model.tasks)
-    for name in config.loss_weights:
-        check.check_choice("loss_weights", name, list(dict.fromkeys([*losses, *(task.name for task in model.tasks)])))
+    known = list(dict.fromkeys([*losses, *(task.name for task in model.tasks)]))
+    unknown = [name for name in config.loss_weights if name not in known]
+    if unknown:
+        raise _UnknownLoss(f"`loss_weights` must name losses. Received: {unknown}. Expected: names among {known}")
     return {name: config.loss_weights.get(name, output.task.loss_weight) for name, output in losses.items()}
 
 

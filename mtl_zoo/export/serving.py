@@ -5,8 +5,6 @@ from __future__ import annotations
 import keyword
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import keras
 
 from mtl_zoo import _backend
+from mtl_zoo._files import refuse_other_content, whole_folder
 from mtl_zoo.layers.feature_embedding import FeatureEmbedding
 
 SIGNATURE = "serving_default"
@@ -66,43 +65,14 @@ def export_serving(model: Any, path: str | os.PathLike, *, overwrite: bool = Fal
             f"Received: model {getattr(model, 'name', model)!r}, made from feature specs"
         )
     folder = Path(path).absolute()
-    _check_folder(folder, overwrite)
-    part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    refuse_other_content("path", folder, "saved_model.pb", "a SavedModel")
+    if (folder / "saved_model.pb").exists() and not overwrite:
+        raise ValueError(f"`path` holds a SavedModel; overwrite=True replaces it. Received: path={str(folder)!r}")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir()
-        names = _save(model, transform, part)
-        _replace(part, folder)
+        with whole_folder(folder) as part:
+            return _save(model, transform, part)
     except OSError as error:
         raise OSError(f"`path` must be a folder that can be written. Received: path={str(path)!r} ({error})") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return names
-
-
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    if folder.is_file():
-        raise ValueError(f"`path` must be a folder, not a file. Received: path={str(folder)!r}")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / "saved_model.pb").exists():
-        raise ValueError(f"`path` must be new, empty, or hold a SavedModel. Received: path={str(folder)!r}")
-    if not overwrite:
-        raise ValueError(f"`path` holds a SavedModel; overwrite=True replaces it. Received: path={str(folder)!r}")
-
-
-def _replace(part: Path, folder: Path) -> None:
-    """`part` takes the place of `folder`, which keeps its old content until the new one is there."""
-    old = part.with_suffix(".old")
-    if folder.exists():
-        os.rename(folder, old)
-    try:
-        os.rename(part, folder)
-    except OSError:
-        if old.exists():
-            os.rename(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def input_names(columns: Iterable[str]) -> dict[str, str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtl_zoo import _validation as check
+from mtl_zoo._files import refuse_other_content, whole_folder
 from mtl_zoo.features import _fitted, _ids, _numbers
 from mtl_zoo.features.spec import Categorical, Feature, Sequence
 from mtl_zoo.tasks import Task, task_from_config
@@ -35,14 +34,8 @@ def write(
     from mtl_zoo.features.serialization import features_to_config
 
     folder = Path(folder).absolute()
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"`folder` must be a folder, not a file. Received: folder={str(folder)!r}")
-    if folder.exists() and any(folder.iterdir()) and not (folder / META).exists():
-        raise ValueError(f"`folder` must be new, empty, or hold a transform. Received: folder={str(folder)!r}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
-    part.mkdir()
-    try:
+    refuse_other_content("folder", folder, META, "a transform")
+    with whole_folder(folder) as part:
         meta = {
             "format": FORMAT,
             "specs": features_to_config(specs),
@@ -60,9 +53,6 @@ def write(
             "notes": notes,
         }
         (part / META).write_text(json.dumps(meta, indent=1, default=_plain), encoding="utf-8")
-        _replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _plain(value: Any) -> Any:
@@ -95,20 +85,6 @@ def _write_pretrained(folder: Path, specs: tuple[Feature, ...]) -> dict[str, str
             written[spec.name] = f"pretrained_{len(written)}.npy"
             np.save(folder / written[spec.name], matrix, allow_pickle=False)
     return written
-
-
-def _replace(part: Path, folder: Path) -> None:
-    """`part` takes the place of `folder`, which keeps its old content until the new one is whole."""
-    old = part.with_suffix(".old")
-    if folder.exists():
-        os.rename(folder, old)
-    try:
-        os.rename(part, folder)
-    except OSError:
-        if old.exists():
-            os.rename(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @dataclasses.dataclass(frozen=True)

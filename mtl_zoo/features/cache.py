@@ -6,16 +6,14 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from mtl_zoo._files import refuse_other_content, whole_folder
 from mtl_zoo.features import _ids
-from mtl_zoo.features._storage import _replace
 from mtl_zoo.features.batching import Layout, as_parts, make_batches
 from mtl_zoo.features.transform import FeatureTransform
 
@@ -83,20 +81,11 @@ def write_cache(data: Any, folder: str | os.PathLike, *, transform: FeatureTrans
     [2, 2, 1]
     """
     folder = Path(folder).absolute()
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"`folder` must be a folder, not a file. Received: folder={str(folder)!r}")
-    if folder.exists() and any(folder.iterdir()) and not (folder / HEADER).exists():
-        raise ValueError(f"`folder` must be new, empty, or hold a cache. Received: folder={str(folder)!r}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
-    part.mkdir()
-    try:
+    refuse_other_content("folder", folder, HEADER, "a cache")
+    with whole_folder(folder) as part:
         header = _write_batches(_elements(data), part)
         header["transform"] = None if transform is None else transform_hash(transform)
         (part / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
-        _replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _elements(data: Any) -> Iterator[list[Any]]:

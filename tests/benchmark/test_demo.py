@@ -24,7 +24,7 @@ def test_demo_leaves_its_files_and_does_not_repeat_itself(tmp_path, small, monke
     monkeypatch.setattr("mtl_zoo.benchmark.command.load", lambda config, data_dir=None: small)
     tiny = {"bottom_units": 4, "tower_units": 4}
     models = {"single_task": tiny, "cross_stitch": tiny, "mmoe": {"num_experts": 2, "expert_units": 4}}
-    configs = demo_configs(1, dataset_options={"size": "small"}, epochs=1, batch_size=1000)
+    configs = demo_configs(1, dataset_options={"size": "small"}, epochs=1, batch_size=1000, leave_out=())
     configs = [config for config in configs if config.model in models]
     for config in configs:
         config.hyperparameters.update(models[config.model])

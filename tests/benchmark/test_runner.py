@@ -157,7 +157,7 @@ def test_schedule_and_loss_weights_reach_the_training(small, tmp_path):
 
     config = RunConfig(
         "synthetic_funnel", "shared_bottom", {"bottom_units": 4}, {"size": "small"}, epochs=1, batch_size=500,
-        learning_rate=0.01, schedule="cosine", loss_weights={"conversion": 0.2}, leave_out=("user_id", "item_id"),
+        learning_rate=0.01, schedule="cosine", loss_weights={"conversion": 0.2}, leave_out="user_field_1",
     )  # fmt: skip
     kept, store = [], ResultStore(tmp_path / "runs.csv")
     run_config(config, store, dataset=small, on_trained=lambda *given: kept.append(given))
@@ -167,11 +167,13 @@ def test_schedule_and_loss_weights_reach_the_training(small, tmp_path):
     row = store.read().iloc[0]
     assert row["optimizer"] == "adam(learning_rate=0.01, schedule=cosine)"
     assert row["balancing"] == "static(conversion=0.2)"
-    assert json.loads(row["dataset_options"])["leave_out"] == ["user_id", "item_id"]
-    assert {f.name for f in small.features} - {f.name for f in model.features} == {"user_id", "item_id"}
+    assert json.loads(row["dataset_options"])["leave_out"] == ["user_field_1"]
+    assert {f.name for f in small.features} - {f.name for f in model.features} == {"user_field_1"}
 
     wrong = dataclasses.replace(config, loss_weights={"konversion": 0.2})
-    with pytest.raises(ValueError, match="`loss_weights` must be one of the known values. Received: .*'konversion'"):
+    with pytest.raises(
+        ValueError, match=r"`loss_weights` must name losses. Received: \['konversion'\]. Expected: .*'conversion'"
+    ):
         run_config(wrong, store, dataset=small)
     wrong = dataclasses.replace(config, leave_out="user")
     with pytest.raises(ValueError, match="`leave_out` must be one of the known values. Received: .*'user'"):

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import json
 import logging
+import os
 import time
 
 import keras
@@ -605,18 +606,16 @@ def test_a_specs_plain_data_is_asked_for(tmp_path):
 
 
 def test_a_failed_rename_keeps_the_old_folder(tmp_path, monkeypatch):
-    from mtl_zoo.features import _storage
-
     transform = FeatureTransform(Categorical("x")).fit({"x": ["a"]})
     transform.save(tmp_path / "t")
-    rename = _storage.os.rename
+    rename = os.rename
 
     def fail(source, target):
         if str(source).endswith(".part"):
             raise OSError("disk full")
         rename(source, target)
 
-    monkeypatch.setattr(_storage.os, "rename", fail)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(OSError, match="disk full"):
         FeatureTransform(Categorical("x")).fit({"x": ["b"]}).save(tmp_path / "t")
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
