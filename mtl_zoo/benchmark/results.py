@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import gzip
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import pandas as pd
 
@@ -51,7 +52,8 @@ class ResultStore:
     """A CSV file of results: the rows of a run are written at once, under a lock, and never changed after.
 
     Args:
-        path: The file; it and its folder are made when the first rows are written.
+        path: The file; it and its folder are made when the first rows are written. A packed one (`.csv.gz`) can be
+            read only.
 
     Raises:
         ValueError: The file has other columns than this version writes.
@@ -74,6 +76,8 @@ class ResultStore:
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes all rows of one run, or, if that fails, none."""
         rows = list(rows)
+        if self.path.suffix == ".gz":
+            raise ValueError(f"`path` is packed and can be read only. Unpack it to add rows. Received: {self.path}")
         for row in rows:
             unknown = [name for name in row if name not in COLUMNS]
             if unknown:
@@ -103,7 +107,7 @@ class ResultStore:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _check_header(self, file: BinaryIO) -> None:
+    def _check_header(self, file: IO[bytes]) -> None:
         file.seek(0)
         header = file.readline().decode().strip()
         if header != ",".join(COLUMNS):
@@ -116,7 +120,7 @@ class ResultStore:
         """All rows; an empty table if there is no file yet."""
         if not self.path.exists() or self.path.stat().st_size == 0:
             return pd.DataFrame(columns=list(COLUMNS))
-        with open(self.path, "rb") as file:
+        with gzip.open(self.path) if self.path.suffix == ".gz" else open(self.path, "rb") as file:
             self._check_header(file)
         text = ("key", "variant", "commit", "error", "optimizer", "task", "space", "data_version")
         table = pd.read_csv(self.path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values={"value": ""})

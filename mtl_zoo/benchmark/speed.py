@@ -75,7 +75,7 @@ class _Timed:
             Categorical(f"id_{i}", size=case.vocabulary, dim=case.dim) for i in range(case.features)
         ]
         features += [Numeric(f"number_{i}", normalization=None) for i in range(case.numerics)]
-        tasks = [BinaryTask("click"), BinaryTask("like")]
+        tasks = [BinaryTask("click"), BinaryTask("conversion", sample_space="click")]
         arguments = resolve_hyperparameters(case.model, case.hyperparameters)
         self.model = model = create_model(case.model, features, tasks, **arguments)
         model.compile(case.optimizer, metrics=None)
@@ -133,7 +133,7 @@ def _batch(rng, case):
     inputs = {f"id_{i}": rng.integers(FIRST_ID, FIRST_ID + case.vocabulary, case.batch) for i in range(case.features)}
     inputs = {name: tf.constant(ids, "int32") for name, ids in inputs.items()}
     inputs |= {f"number_{i}": tf.constant(rng.normal(size=case.batch), "float32") for i in range(case.numerics)}
-    labels = {name: tf.constant(rng.random(case.batch) < 0.2, "float32") for name in ("click", "like")}
+    labels = {name: tf.constant(rng.random(case.batch) < 0.2, "float32") for name in ("click", "conversion")}
     return inputs, labels
 
 
@@ -254,5 +254,5 @@ def speed_main(arguments: Sequence[str] | None = None) -> int:
     for row in table.to_dict("records"):
         ratio = f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
         shown.add_row(*(str(row[column]) for column in columns), ratio)
-    Console().print(shown)
+    Console(width=120).print(shown)
     return 0

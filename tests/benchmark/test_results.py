@@ -1,7 +1,9 @@
+import gzip
 import multiprocessing
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mtl_zoo.benchmark.results import COLUMNS, ResultStore
@@ -87,3 +89,12 @@ def test_processes_do_not_mix_their_rows(store):
     assert len(keys) == 300
     assert (keys.reshape(60, 5) == keys[::5, None]).all()
     assert len(set(keys)) == 60
+
+
+def test_a_packed_file_is_read_and_not_added_to(store):
+    store.append([{"key": "1f", "model": "mmoe", "value": 0.75}])
+    packed = store.path.with_suffix(".csv.gz")
+    packed.write_bytes(gzip.compress(store.path.read_bytes()))
+    pd.testing.assert_frame_equal(ResultStore(packed).read(), store.read())
+    with pytest.raises(ValueError, match="`path` is packed and can be read only"):
+        ResultStore(packed).append([{"key": "2f"}])
