@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pandas as pd
 
@@ -107,7 +107,7 @@ class ResultStore:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _check_header(self, file: IO[bytes]) -> None:
+    def _check_header(self, file: BinaryIO) -> None:
         file.seek(0)
         header = file.readline().decode().strip()
         if header != ",".join(COLUMNS):
@@ -120,7 +120,8 @@ class ResultStore:
         """All rows; an empty table if there is no file yet."""
         if not self.path.exists() or self.path.stat().st_size == 0:
             return pd.DataFrame(columns=list(COLUMNS))
-        with gzip.open(self.path) if self.path.suffix == ".gz" else open(self.path, "rb") as file:
+        packed = self.path.suffix == ".gz"
+        with cast(BinaryIO, gzip.open(self.path)) if packed else open(self.path, "rb") as file:
             self._check_header(file)
         text = ("key", "variant", "commit", "error", "optimizer", "task", "space", "data_version")
         table = pd.read_csv(self.path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values={"value": ""})
