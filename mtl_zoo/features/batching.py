@@ -219,6 +219,8 @@ def _side_by_side(columns: Sequence[np.ndarray]) -> np.ndarray:
 
 def _gather(array: np.ndarray, at: slice | np.ndarray) -> np.ndarray:
     if isinstance(at, slice):
-        return array[at]
+        # A copy: TensorFlow takes the memory of a NumPy array as it is, and an operation may then write its result into
+        # that memory, so that the next epoch would read changed rows.
+        return np.array(array[at])
     # `take` is the faster, but it copies an array that has gaps between its rows before it takes from it.
     return array.take(at, axis=0, mode="clip") if array.flags.c_contiguous else array[at]

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from mtl_zoo import _backend
 from mtl_zoo import _validation as check
+from mtl_zoo.features.batching import make_batches
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.models._watchdog import NonFiniteLossWatchdog
 from mtl_zoo.tasks import label_names
@@ -60,10 +62,28 @@ def prepare_fit(model, x, y, arguments):
         raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
     if isinstance(y, Mapping):
         _check_labels(model, y)
+    if isinstance(x, Mapping) and _can_batch(arguments):
+        return _as_batches(x, y, arguments)
     if y is None and "shuffle" not in arguments:
         # A tf.data.Dataset brings its own order; Keras warns of shuffle=True, which is its default.
         arguments["shuffle"] = False
     return x, y, arguments
+
+
+def _can_batch(arguments) -> bool:
+    """Whether batches of ours can stand for Keras' own: it must split, or weigh by class, arrays that it sees whole."""
+    left_to_keras = (arguments.get("validation_split"), arguments.get("class_weight"))
+    return _backend.is_tensorflow() and not any(left_to_keras)
+
+
+def _as_batches(x, y, arguments):
+    """Arrays as batches gathered by a shuffled index vector, which are quicker than Keras' own."""
+    arguments = dict(arguments)
+    batch_size = arguments.pop("batch_size")
+    shuffle, weights = arguments.pop("shuffle", True), arguments.pop("sample_weight", None)
+    arguments.setdefault("validation_batch_size", batch_size)
+    batches = make_batches(x, y, weights, batch_size=batch_size, shuffle=bool(shuffle))
+    return batches, None, {**arguments, "shuffle": False}
 
 
 def prepare(model, x, y, arguments):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtl_zoo.features import batching, make_batches
 
@@ -131,3 +132,24 @@ def test_strings():
 def test_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_batches(**{"inputs": INPUTS, **arguments})
+
+
+def test_what_a_step_does_to_a_batch_does_not_reach_the_arrays():
+    """TensorFlow may write an operation's result into its input's memory; that must never be the caller's."""
+    inputs = {"ids": np.arange(64 * 5, dtype="int32").reshape(64, 5)}
+    labels = {"y": np.where(np.arange(64) % 3 == 0, np.nan, 1).astype("float32")}
+    ids, y = inputs["ids"].copy(), labels["y"].copy()
+    for _ in range(10):
+        data = make_batches(inputs, labels, batch_size=32)
+
+        @tf.function
+        def step(batches):
+            x, y = next(batches)
+            cleaned = tf.where(tf.math.is_nan(y["y"]), 0.0, y["y"] * 2)
+            return tf.reduce_sum(tf.where(x["ids"] >= 0, x["ids"] + 7, 1)), tf.reduce_sum(cleaned)
+
+        batches = iter(data)
+        for _ in range(2):
+            step(batches)
+        np.testing.assert_array_equal(inputs["ids"], ids)
+        np.testing.assert_array_equal(labels["y"], y)

@@ -1,5 +1,7 @@
 """What `compile` takes and refuses, and what tasks bring along."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -165,3 +167,26 @@ def test_a_taken_name_is_refused():
         @register_model("mmoe", paper="", reference="", kind="")
         class Other:
             pass
+
+
+@pytest.mark.tensorflow
+def test_arrays_and_batches_of_them_train_alike():
+    """`fit` of arrays makes its own batches: same rows, same order, same weights as Keras' own path."""
+    results = []
+    for through_keras in (False, True):
+        keras.utils.set_random_seed(5)
+        model = compile_eagerly(build("shared_bottom"))
+        weights = {"like": np.linspace(0, 1, 64, dtype="float32")}
+        fit = functools.partial(keras.Model.fit, model) if through_keras else model.fit
+        y = {k: v for k, v in labels().items() if k in ("click", "conversion", "like")}
+        full = {**{k: np.ones(64, "float32") for k in y}, **weights}
+        fit(inputs(), y, sample_weight=full, batch_size=24, epochs=2, shuffle=False, verbose=0)
+        results.append([ops.convert_to_numpy(v) for v in model.trainable_variables])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_validation_split_is_left_to_keras():
+    model = compile_eagerly(build("shared_bottom"))
+    history = model.fit(inputs(), labels(), validation_split=0.25, verbose=0).history
+    assert "val_loss" in history
