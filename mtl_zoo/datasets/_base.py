@@ -14,12 +14,12 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.datasets._files import Resource, find_file, search_roots
-from mtl_zoo.features.batching import make_batches
+from mtl_zoo.features.batching import Rows
 from mtl_zoo.tasks import Task
 
 
 @dataclasses.dataclass
-class Split:
+class Split(Rows):
     """The rows of one split, as arrays.
 
     Args:
@@ -43,23 +43,6 @@ class Split:
     weights: np.ndarray | dict[str, np.ndarray] | None = None
     groups: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     truth: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(next(iter(self.inputs.values())))
-
-    def batches(
-        self, batch_size: int = 1024, shuffle: bool = False, seed: int | None = None, drop_remainder: bool = False
-    ):
-        """A `tf.data.Dataset` of `(inputs, labels)` or `(inputs, labels, weights)`. See `make_batches`."""
-        return make_batches(
-            self.inputs,
-            self.labels,
-            self.weights,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            drop_remainder=drop_remainder,
-        )
 
     def take(self, n: int) -> Split:
         """The first `n` rows."""

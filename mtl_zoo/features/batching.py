@@ -86,6 +86,31 @@ def batch_runs(batches: range, rows: int, batch_size: int) -> Iterator[tuple[int
         yield full, stop
 
 
+class Rows:
+    """Base of whatever holds rows as `inputs`, `labels` and `weights`: arrays by name, or None."""
+
+    inputs: Mapping[str, np.ndarray]
+    labels: Mapping[str, np.ndarray] | None
+    weights: Mapping[str, np.ndarray] | np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def batches(
+        self, batch_size: int = 1024, shuffle: bool = False, seed: int | None = None, drop_remainder: bool = False
+    ):
+        """A `tf.data.Dataset` of the rows, shuffled over all of them if asked. See `make_batches`."""
+        return make_batches(
+            self.inputs,
+            self.labels,
+            self.weights,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+        )
+
+
 def as_parts(inputs: Any, labels: Any = None, weights: Any = None) -> list[Any]:
     """What a batch holds, as the nest that `Layout` keeps the structure of."""
     parts: list[Any] = [dict(inputs)]

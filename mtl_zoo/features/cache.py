@@ -14,7 +14,7 @@ import numpy as np
 
 from mtl_zoo._files import refuse_other_content, whole_folder
 from mtl_zoo.features import _ids
-from mtl_zoo.features.batching import Layout, as_parts, make_batches
+from mtl_zoo.features.batching import Layout, Rows, as_parts
 from mtl_zoo.features.transform import FeatureTransform
 
 FORMAT = 1
@@ -23,7 +23,7 @@ _PARTS = ("inputs", "labels", "weights")
 
 
 @dataclasses.dataclass(frozen=True)
-class CachedTable:
+class CachedTable(Rows):
     """Encoded rows that `open_cache` maps into memory: read from disk as they are used, and not held.
 
     Args:
@@ -36,23 +36,6 @@ class CachedTable:
     labels: dict[str, np.ndarray] | None = None
     weights: np.ndarray | dict[str, np.ndarray] | None = None
     transform_hash: str | None = None
-
-    def __len__(self) -> int:
-        return len(next(iter(self.inputs.values())))
-
-    def batches(
-        self, batch_size: int = 1024, shuffle: bool = False, seed: int | None = None, drop_remainder: bool = False
-    ):
-        """A `tf.data.Dataset`, shuffled over all rows. See `make_batches`."""
-        return make_batches(
-            self.inputs,
-            self.labels,
-            self.weights,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            drop_remainder=drop_remainder,
-        )
 
 
 def write_cache(data: Any, folder: str | os.PathLike, *, transform: FeatureTransform | None = None) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 
 from mtl_zoo import _backend
@@ -83,4 +85,4 @@ class DenseStack(keras.layers.Layer):
 
 def one_layer(mlp: MLP, i: int) -> MLP:
     """Layer `i` of `mlp` alone."""
-    return MLP((mlp.units[i],), mlp.activation, mlp.norm, mlp.dropout, mlp.residual)
+    return dataclasses.replace(mlp, units=(mlp.units[i],))
