@@ -12,6 +12,8 @@ from mtl_zoo import _validation as check
 
 # Rows that go from NumPy to TensorFlow at once: enough to make the cost of that small, and little memory.
 _RUN_ROWS = 16_384
+# Rows that are laid side by side at once: a block of all columns stays in the cache.
+_STACK_ROWS = 4096
 
 
 def make_batches(
@@ -184,17 +186,29 @@ class Layout:
 
         def cut(*packed):
             rows = batch_size if all_full else tf.minimum(batch_size, tf.shape(packed[0])[0])
+            batches = [tf.reshape(array, tf.concat([[-1, rows], tf.shape(array)[1:]], axis=0)) for array in packed]
+            return tf.data.Dataset.from_tensor_slices(tuple(batches))
 
-            def one(array):
-                batches = tf.reshape(array, tf.concat([[-1, rows], tf.shape(array)[1:]], axis=0))
-                return tf.ensure_shape(batches, (None, batch_size if all_full else None, *array.shape[1:]))
+        def columns(*packed):
+            size = batch_size if all_full else None
+            return self.unpack([tf.ensure_shape(array, (size, *array.shape[1:])) for array in packed])
 
-            return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(one, self.unpack(packed)))
-
-        data = tf.data.Dataset.from_generator(epoch, output_signature=signature).flat_map(cut)
+        plain = tf.autograph.experimental.do_not_convert
+        data = tf.data.Dataset.from_generator(epoch, output_signature=signature).flat_map(plain(cut))
+        data = data.map(plain(columns))
         if num_batches is not None:
             data = data.apply(tf.data.experimental.assert_cardinality(num_batches))
-        return data.prefetch(2)
+        return data.prefetch(2).with_options(_fixed_options())
+
+
+def _fixed_options():
+    """Nothing here is left to tune, and at the end of an epoch the tuner may hold training up for a second."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
 
 
 def group_by_type(specs: Sequence[tuple[np.dtype, tuple[int | None, ...]]]) -> list[list[int]]:
@@ -239,7 +253,12 @@ def _side_by_side(columns: Sequence[np.ndarray]) -> np.ndarray:
     if all(_follows(right, left) for left, right in itertools.pairwise(columns)):
         strides = (first.strides[0], first.itemsize)
         return np.lib.stride_tricks.as_strided(first, (len(first), len(columns)), strides, writeable=False)
-    return np.stack(columns, axis=1)
+    matrix = np.empty((len(first), len(columns)), first.dtype)
+    # A column at a time would visit the memory of every row once for each column.
+    for start in range(0, len(first), _STACK_ROWS):
+        at = slice(start, start + _STACK_ROWS)
+        matrix[at] = np.stack([column[at] for column in columns]).T
+    return matrix
 
 
 def _gather(array: np.ndarray, at: slice | np.ndarray) -> np.ndarray:
