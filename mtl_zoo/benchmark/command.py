@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,7 +23,7 @@ from mtl_zoo.benchmark.config import (
 )
 from mtl_zoo.benchmark.progress import Shown
 from mtl_zoo.benchmark.results import ResultStore
-from mtl_zoo.benchmark.runner import RunSummary, load, resolve_hyperparameters, run_config
+from mtl_zoo.benchmark.runner import RunSummary, load, resolve_hyperparameters, resolve_reference, run_config
 
 
 def run_parser() -> argparse.ArgumentParser:
@@ -43,6 +46,7 @@ def run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--group", help="also the AUC within groups of this column")
     parser.add_argument("--data-dir", type=Path, help="folder of the data sets; default: $MTL_ZOO_DATA")
     parser.add_argument("--save-scores", type=Path, metavar="DIR", help="keep the test scores, for paired tests")
+    parser.add_argument("--train-fraction", type=float, metavar="SHARE", help="use this share of the training rows")
     parser.add_argument("--leave-out", nargs="+", metavar="FEATURE", help="features that the model does not get")
     pairs = (
         ("--set", "hyperparameters of the model"),
@@ -62,7 +66,7 @@ def parse_run(arguments: Sequence[str] | None = None) -> tuple[list[RunConfig], 
     """The configurations that a command line asks for."""
     args = run_parser().parse_args(arguments)
     names = ("dataset", "model", "seeds", "epochs", "patience", "batch_size", "optimizer", "learning_rate", "schedule")
-    given = {name: getattr(args, name) for name in (*names, "group")}
+    given = {name: getattr(args, name) for name in (*names, "group", "train_fraction")}
     given["leave_out"] = args.leave_out
     given["hyperparameters"] = parse_assignments("--set", args.set)
     given["dataset_options"] = parse_assignments("--dataset-set", args.dataset_set)
@@ -71,20 +75,37 @@ def parse_run(arguments: Sequence[str] | None = None) -> tuple[list[RunConfig], 
 
 
 def run_main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m benchmarks.run`; returns the exit code: 1 if a run failed, 2 if the request is wrong."""
+    """`python -m benchmarks.run`; returns the exit code: 1 if a run failed, 2 if the request is wrong, 130 if cut."""
     console = Console(stderr=True)
     # TensorFlow's advice on retracing is for whoever writes a training loop.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         configs, args = parse_run(arguments)
         store = ResultStore(args.out)
-        with Shown(console, count_runs(configs)) as progress:
+        with Shown(console, count_runs(configs)) as progress, _terminated_as_interrupted():
             total = run_configs(configs, store, progress, data_dir=args.data_dir, save_scores=args.save_scores)
+    except KeyboardInterrupt:
+        console.print(f"[bold red]cut short:[/] the same command goes on: {escape(str(store.path))}", soft_wrap=True)
+        return 130
     except (ValueError, TypeError, FileNotFoundError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     console.print(f"{total.finished} finished, {total.skipped} skipped, {total.failed} failed: {store.path}")
     return 1 if total.failed else 0
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A plain `kill` ends a run as Ctrl-C does, so that its row says so."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def count_runs(configs: Sequence[RunConfig]) -> int:
@@ -96,6 +117,8 @@ def run_configs(configs: Sequence[RunConfig], store: ResultStore, progress: Show
     for config in configs:
         # What cannot work is said before anything is loaded or trained.
         resolve_hyperparameters(config.model, config.hyperparameters)
+        if config.parameter_matched:
+            resolve_reference(config)
     total, loaded, dataset = RunSummary(), None, None
     for config in configs:
         wanted = (config.dataset, config.dataset_options)

@@ -41,6 +41,12 @@ class RunConfig:
             (ESMM has none on the conversion itself) leaves that one out.
         leave_out: Names of features that the model does not get.
         group: A column of `split.groups`, for the AUC within groups.
+        train_fraction: Share of the training rows that is used, drawn at random by the data set's `seed` and so the
+            same for every model and run. Validation and test rows are all used.
+        parameter_matched: A reference model whose size this model is brought to by `mtl_zoo.parameter_matched`, as
+            {`model`: its name, `hyperparameters`: its keywords, `count`: what counts}; the last two may be left out.
+            `hyperparameters` then give proportions of widths. Where no width comes within 2 %, the nearest is taken;
+            the rows say what became of it.
 
     Raises:
         ValueError: A value is out of its range, or not known.
@@ -67,6 +73,8 @@ class RunConfig:
     loss_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
     group: str | None = None
+    train_fraction: float = 1.0
+    parameter_matched: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -75,7 +83,7 @@ class RunConfig:
     def __post_init__(self):
         for argument in ("dataset", "model"):
             check.check_name(argument, getattr(self, argument))
-        for argument in ("hyperparameters", "dataset_options", "loss_weights"):
+        for argument in ("hyperparameters", "dataset_options", "loss_weights", "parameter_matched"):
             value = getattr(self, argument)
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
                 raise ValueError(f"`{argument}` must map names to values. Received: {argument}={value!r}")
@@ -93,6 +101,11 @@ class RunConfig:
         for task, weight in self.loss_weights.items():
             check.check_number(f"loss_weights[{task!r}]", weight, minimum=0)
         check.check_choice("balancing", self.balancing, ("equal",))
+        check.check_number("train_fraction", self.train_fraction, above=0, maximum=1)
+        if self.parameter_matched:
+            for key in self.parameter_matched:
+                check.check_choice("parameter_matched", key, ("model", "hyperparameters", "count"))
+            check.check_name("parameter_matched['model']", self.parameter_matched.get("model"))
 
 
 def _seeds(seeds: Any) -> tuple[int, ...]:
@@ -158,19 +171,21 @@ def parse_assignments(argument: str, assignments: Iterable[str]) -> dict[str, An
     return found
 
 
-_FILE_KEYS = (*(field.name for field in dataclasses.fields(RunConfig)), "models")
+_FILE_KEYS = (*(field.name for field in dataclasses.fields(RunConfig)), "models", "runs")
 
 
 def load_configs(path: str | Path, **overrides: Any) -> list[RunConfig]:
     """The runs that a YAML file describes.
 
     Its keys are the arguments of `RunConfig`. Instead of `model` and `hyperparameters` it may hold `models`, which maps
-    names of models to their hyperparameters: one run for each.
+    names of models to their hyperparameters: one run for each. A suite holds `runs`, a list of such mappings, each of
+    which is laid over the other keys of the file (dicts are merged): models on several data sets, or on one data set
+    with several options.
 
     Args:
         path: The file.
         **overrides: Arguments of `RunConfig` that replace those of the file; None replaces nothing, and dicts are
-            merged.
+            merged. Of a suite, `model` takes the runs that list this model.
 
     Raises:
         FileNotFoundError: No such file.
@@ -197,11 +212,12 @@ def configs_from_dict(content: dict[str, Any], source: str = "", **overrides: An
                 f"`config` has an unknown key. Received: {name!r}{hint}{where}. "
                 f"Expected: any of {', '.join(_FILE_KEYS)}"
             )
+    runs = content.pop("runs", None)
+    if runs is not None:
+        return _configs_of_suite(content, runs, source, overrides)
     for name, value in overrides.items():
-        if isinstance(value, Mapping):
-            content[name] = {**(content.get(name) or {}), **value}
-        elif value is not None:
-            content[name] = value
+        if value is not None:
+            content[name] = _laid_over(content.get(name), value)
     if overrides.get("model"):
         models = content.pop("models", None) or {}
         content["hyperparameters"] = {**(models.get(content["model"]) or {}), **(content.get("hyperparameters") or {})}
@@ -215,3 +231,20 @@ def configs_from_dict(content: dict[str, Any], source: str = "", **overrides: An
     if content.get("dataset_options", 0) is None:
         content["dataset_options"] = {}
     return [RunConfig(model=name, hyperparameters={**(own or {}), **shared}, **content) for name, own in models.items()]
+
+
+def _laid_over(below: Any, value: Any) -> Any:
+    return {**(below or {}), **value} if isinstance(value, Mapping) else value
+
+
+def _configs_of_suite(content: dict[str, Any], runs: Any, source: str, overrides: dict[str, Any]) -> list[RunConfig]:
+    where = f" in {source}" if source else ""
+    if not isinstance(runs, list) or not runs or not all(isinstance(run, Mapping) for run in runs):
+        raise ValueError(f"`runs` must be a list of `key: value` mappings{where}. Received: runs={runs!r}")
+    suite = [{**content, **{name: _laid_over(content.get(name), value) for name, value in run.items()}} for run in runs]
+    model = overrides.get("model")
+    if model is not None:
+        listed = [{*(run.get("models") or ()), run.get("model")} for run in suite]
+        check.check_choice("model", model, sorted(name for name in set().union(*listed) if name))
+        suite = [run for run, names in zip(suite, listed, strict=True) if model in names]
+    return [config for run in suite for config in configs_from_dict(run, source, **overrides)]

@@ -26,6 +26,7 @@ COLUMNS = (
     "model",
     "hyperparameters",
     "parameters",
+    "parameter_match",
     "seed",
     "epochs",
     "patience",
@@ -46,6 +47,10 @@ COLUMNS = (
     "value",
     "error",
 )
+
+
+# Files of earlier versions lack these and can be read only.
+_LATER_COLUMNS = ("parameter_match",)
 
 
 class ResultStore:
@@ -107,10 +112,11 @@ class ResultStore:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _check_header(self, file: BinaryIO) -> None:
+    def _check_header(self, file: BinaryIO, older: bool = False) -> None:
         file.seek(0)
         header = file.readline().decode().strip()
-        if header != ",".join(COLUMNS):
+        allowed = [COLUMNS, tuple(name for name in COLUMNS if name not in _LATER_COLUMNS)][: 1 + older]
+        if tuple(header.split(",")) not in allowed:
             raise ValueError(
                 f"`path` must be a results file with the columns {', '.join(COLUMNS)}. "
                 f"Received: {self.path} with {header[:200]}"
@@ -122,12 +128,12 @@ class ResultStore:
             return pd.DataFrame(columns=list(COLUMNS))
         packed = self.path.suffix == ".gz"
         with cast(BinaryIO, gzip.open(self.path)) if packed else open(self.path, "rb") as file:
-            self._check_header(file)
-        text = ("key", "variant", "commit", "error", "optimizer", "task", "space", "data_version")
+            self._check_header(file, older=True)
+        text = ("key", "variant", "parameter_match", "commit", "error", "optimizer", "task", "space", "data_version")
         table = pd.read_csv(self.path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values={"value": ""})
         for column in ("value", "parameters", "train_seconds", "examples_per_second", "best_epoch", "observed"):
             table[column] = pd.to_numeric(table[column], errors="coerce")
-        return table
+        return table.reindex(columns=list(COLUMNS), fill_value="")
 
     def finished(self) -> set[str]:
         """Keys of the runs that ended without an error."""

@@ -23,10 +23,10 @@ from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.datasets import Dataset, Split, dataset_info, load_dataset
 from mtl_zoo.evaluation import evaluate_scores
 from mtl_zoo.features.spec import Feature
-from mtl_zoo.models import create_model, model_info
+from mtl_zoo.models import create_model, model_info, parameter_count, parameter_matched
 from mtl_zoo.optimizers import as_optimizer
-from mtl_zoo.options import MLP, Embedding, Gate
-from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, task_scores
+from mtl_zoo.options import MLP, DSelectK, Embedding, Gate
+from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, judged_outputs, task_scores
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ class _UnknownLoss(ValueError):
 
 
 OnTrained = Callable[[Any, Dataset, RunConfig, int], None]
+# What a comparison at one size tolerates; a model that comes no nearer runs as near as it comes, and its rows say so.
+TOLERANCE = 0.02
 
 
 @dataclasses.dataclass
@@ -59,9 +61,10 @@ def run_config(
 ) -> RunSummary:
     """Runs a configuration for each of its seeds and appends each run's rows to `store`.
 
-    A run whose key (data version, variant, split rule, model, hyperparameters, seed, epochs, patience, optimizer, batch
-    size, balancing) is in the store without an error is skipped. A run that fails leaves one row with its error and is
-    tried again next time. The epoch is chosen on the validation split, never on the test split.
+    A run whose key (data version, variant, split rule, model, hyperparameters and what their size is matched to, seed,
+    epochs, patience, optimizer, batch size, balancing) is in the store without an error is skipped. A run that fails,
+    or is cut short by an interrupt, leaves one row with its error and is tried again next time. The epoch is chosen on
+    the validation split, never on the test split.
 
     Args:
         config: What to run.
@@ -84,7 +87,8 @@ def run_config(
     if config.group is not None:
         check.check_choice("group", config.group, tuple(dataset.test.groups))
     _features(config, dataset)  # refuses unknown names
-    summary, finished = RunSummary(), store.finished()
+    dataset = _with_fraction(config, dataset)
+    summary, finished, sized = RunSummary(), store.finished(), None
     for seed in config.all_seeds:
         about = _about(config, dataset, arguments, seed)
         if about["key"] in finished:
@@ -92,10 +96,17 @@ def run_config(
             summary.skipped += 1
             continue
         try:
+            # Once for all seeds, and not at all where all are skipped: it takes seconds.
+            sized = sized or _sized(config, dataset, arguments)
+            own, match = sized
+            about |= {"hyperparameters": _as_json(own), "parameter_match": match and _as_json(match)}
             rows, scores, seconds = _train(
-                config, dataset, arguments, seed, about, save_scores=save_scores, progress=progress, after=on_trained
+                config, dataset, own, seed, about, save_scores=save_scores, progress=progress, after=on_trained
             )
         except _UnknownLoss:
+            raise
+        except (KeyboardInterrupt, SystemExit) as error:
+            store.append([{**about, "error": f"{type(error).__name__}: cut short"}])
             raise
         except Exception as error:
             # The benchmark goes on with the next run; the row and the log keep what happened.
@@ -120,7 +131,8 @@ def load(config: RunConfig, data_dir: str | Path | None = None) -> Dataset:
 def resolve_hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of a model: those given, as text can give them, over its defaults.
 
-    A dict given for `gate` becomes a `Gate`, for `embedding` an `Embedding`, for `*_units` an `MLP`.
+    A dict given for `gate` becomes a `Gate`, for `embedding` an `Embedding`, for `*_units` an `MLP`. The name of an
+    option over its fields makes it that option, as results spell them: `{"DSelectK": {"num_selected": 2}}`.
 
     Raises:
         ValueError: No such model or argument, or a value object is refused.
@@ -142,10 +154,16 @@ def resolve_hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, A
     return {**known, **{name: _as_option(name, value) for name, value in given.items()}}
 
 
+_OPTIONS = {option.__name__: option for option in (Gate, DSelectK, Embedding, MLP)}
+
+
 def _as_option(name: str, value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     option = {"gate": Gate, "embedding": Embedding}.get(name, MLP if name.endswith("_units") else None)
+    if len(value) == 1 and next(iter(value)) in _OPTIONS:
+        ((chosen, value),) = value.items()
+        option = _OPTIONS[chosen]
     if option is None:
         return {key: _as_option(key, item) for key, item in value.items()}
     try:
@@ -153,6 +171,12 @@ def _as_option(name: str, value: Any) -> Any:
     except TypeError as error:
         fields = ", ".join(field.name for field in dataclasses.fields(option))
         raise ValueError(f"`{name}` must be {option.__name__}({fields}). Received: {dict(value)!r}") from error
+
+
+def resolve_reference(config: RunConfig) -> dict[str, Any]:
+    """All arguments of the reference model, which a configuration with `parameter_matched` has."""
+    reference = config.parameter_matched
+    return resolve_hyperparameters(reference["model"], reference.get("hyperparameters") or {})
 
 
 def _as_json(value: Any) -> str:
@@ -184,9 +208,11 @@ def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], se
         "batch_size": config.batch_size,
         "balancing": _balancing_text(config),
     }
+    # What was not known to earlier rows has no part in their keys.
+    matched = {"parameter_matched": config.parameter_matched} if config.parameter_matched else {}
     commit, dirty = environment.commit()
     return {
-        "key": hashlib.sha256(_as_json(identity).encode()).hexdigest()[:16],
+        "key": hashlib.sha256(_as_json(identity | matched).encode()).hexdigest()[:16],
         **identity,
         "commit": commit,
         "dirty": "" if dirty is None else dirty,
@@ -231,6 +257,33 @@ def _features(config: RunConfig, dataset: Dataset) -> tuple[Feature, ...]:
     return tuple(feature for feature in dataset.features if feature.name not in config.leave_out)
 
 
+def _with_fraction(config: RunConfig, dataset: Dataset) -> Dataset:
+    """The data set with the share of its training rows that the configuration asks for."""
+    every = len(dataset.train)
+    rows = max(1, round(config.train_fraction * every))
+    if rows == every:
+        return dataset
+    options = {**dataset_info(config.dataset).options, **config.dataset_options}
+    rule = f"{dataset.split_rule}; of the {every:,} training rows {rows:,} drawn at random"
+    return dataclasses.replace(dataset, train=dataset.train.sample(rows, options.get("seed", 0)), split_rule=rule)
+
+
+def _sized(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The arguments at the size of the reference model, and what came of it; as they are if there is no reference."""
+    reference = config.parameter_matched
+    if not reference:
+        return dict(arguments), None
+    given = (_features(config, dataset), dataset.tasks)
+    count = reference.get("count", "dense")
+    target = parameter_count(create_model(reference["model"], *given, **resolve_reference(config)), count)
+    # The nearest size, however far.
+    model = parameter_matched(config.model, *given, like=target, count=count, tolerance=1e9, **arguments)
+    found = parameter_count(model, count)
+    match = {"like": reference["model"], "count": count, "target": target, "parameters": found}
+    match["within_tolerance"] = abs(found - target) <= TOLERANCE * target
+    return {name: getattr(model, name) for name in arguments}, match
+
+
 def _train(config, dataset, arguments, seed, about, *, save_scores, progress, after):
     """One run: (rows, headline test score by task, seconds of training)."""
     keras.utils.set_random_seed(seed)
@@ -260,15 +313,28 @@ def _train(config, dataset, arguments, seed, about, *, save_scores, progress, af
     for split_name in ("validation", "test"):
         split = dataset.splits[split_name]
         scores = model.predict(split.inputs, verbose=0)
-        table = evaluate_scores(model, split, scores, group=config.group)
+        table = evaluate_scores(model, split, scores, group=config.group, products=True)
         for row in table.drop(columns="note").to_dict("records"):
             best = validation.best_epochs.get(row["task"], epoch_of_model)
             rows.append({**common, "split": split_name, "best_epoch": best, **row})
+        if split_name == "validation":
+            rows += _last_epoch(model, validation.history, rows)
     if save_scores is not None:
         _save_scores(Path(save_scores), model, dataset.test, scores, about)
     if after is not None:
         after(model, dataset, config, seed)
     return rows, task_scores(model, table), timer.total_seconds
+
+
+def _last_epoch(model: Any, history: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that say how many epochs were trained, and the score of choice after the last: what went after the best."""
+    last = history[-1]
+    found = []
+    for task, output in judged_outputs(model).items():
+        row = next(row for row in rows if row["task"] == output)
+        found.append({**row, "metric": "epochs_trained", "value": last["epoch"]})
+        found.append({**row, "metric": "last_score", "value": last["tasks"][task]})
+    return found
 
 
 def _save_scores(folder: Path, model: Any, split: Split, scores: Mapping[str, np.ndarray], about: Mapping) -> None:

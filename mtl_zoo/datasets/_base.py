@@ -47,7 +47,17 @@ class Split(Rows):
     def take(self, n: int) -> Split:
         """The first `n` rows."""
         check.check_int("n", n)
-        return Split(**{field.name: _rows(getattr(self, field.name), slice(n)) for field in dataclasses.fields(self)})
+        return self._at(slice(n))
+
+    def sample(self, n: int, seed: int = 0) -> Split:
+        """`n` rows drawn without replacement, in the order they have here."""
+        check.check_int("n", n)
+        if n > len(self):
+            raise ValueError(f"`n` must be at most the number of rows, {len(self)}. Received: n={n}")
+        return self._at(np.sort(np.random.default_rng(seed).permutation(len(self))[:n]))
+
+    def _at(self, rows: Any) -> Split:
+        return Split(**{field.name: _rows(getattr(self, field.name), rows) for field in dataclasses.fields(self)})
 
 
 def _rows(value: Any, rows: Any) -> Any:

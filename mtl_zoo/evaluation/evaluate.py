@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,11 +14,13 @@ from mtl_zoo.datasets import Split
 from mtl_zoo.datasets.oracle import oracle_auc
 from mtl_zoo.evaluation import metrics
 from mtl_zoo.evaluation.gain import lift_share
+from mtl_zoo.heads import Output
+from mtl_zoo.heads._base import IMPRESSIONS, observed
+from mtl_zoo.heads._funnel import and_then, steps_to
 from mtl_zoo.models._data import encode_table, is_table
+from mtl_zoo.tasks import Task
 
 COLUMNS = ("task", "metric", "space", "observed", "value", "note")
-IMPRESSIONS = "impressions"
-
 _Metric = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
 
 _METRICS: dict[str, dict[str, _Metric]] = {
@@ -53,7 +55,9 @@ _UNDEFINED = {
 }
 
 
-def evaluate(model: Any, split: Split, *, group: str | None = None, batch_size: int = 4096) -> pd.DataFrame:
+def evaluate(
+    model: Any, split: Split, *, group: str | None = None, products: bool = False, batch_size: int = 4096
+) -> pd.DataFrame:
     """Exact metrics of a model on a split: one row for each output, metric and sample space.
 
     Columns: `task` (the output's name), `metric`, `space`, `observed` (rows that count), `value`, `note`.
@@ -79,6 +83,8 @@ def evaluate(model: Any, split: Split, *, group: str | None = None, batch_size: 
         split: A split of a data set, or a table (pandas, pyarrow) if the model was made with a transform.
         group: Name of a column in `split.groups`, or of the table; adds the AUC within groups (users), weighted by
             their rows.
+        products: Also score the steps of a funnel from end to end where the model has no output for that: meaning (b)
+            above, with `pCTCVR` the product of the model's own `pCTR` and `pCVR`.
         batch_size: Rows a step of `predict`.
 
     Raises:
@@ -102,7 +108,8 @@ def evaluate(model: Any, split: Split, *, group: str | None = None, batch_size: 
         split = _split_of_table(model, split)
     if group is not None:
         check.check_choice("group", group, tuple(split.groups))
-    return evaluate_scores(model, split, model.predict(split.inputs, batch_size=batch_size, verbose=0), group=group)
+    scores = model.predict(split.inputs, batch_size=batch_size, verbose=0)
+    return evaluate_scores(model, split, scores, group=group, products=products)
 
 
 def _split_of_table(model: Any, table: Any) -> Split:
@@ -117,18 +124,23 @@ def evaluate_scores(
     scores: Mapping[str, np.ndarray],
     *,
     group: str | None = None,
+    products: bool = False,
     only: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """`evaluate` with the scores in hand: what `model.predict(split.inputs)` gave.
 
     Args:
-        model, split, group: As in `evaluate`.
+        model, split, group, products: As in `evaluate`.
         scores: Scores by output name.
         only: Metrics to compute. Default: all.
     """
-    targets = model.targets(split.labels)
+    outputs, scores, targets = list(model.outputs_info), dict(scores), dict(model.targets(split.labels))
+    if products:
+        for output, score, target in _products(model.tasks, split.labels, scores):
+            outputs.append(output)
+            scores[output.name], targets[output.name] = score, target
     rows: list[tuple] = []
-    for output in model.outputs_info:
+    for output in outputs:
         label, mask = (keras.ops.convert_to_numpy(part).reshape(len(split)) for part in targets[output.name])
         score = np.asarray(scores[output.name])
         if not np.isfinite(score).all():
@@ -160,6 +172,19 @@ def evaluate_scores(
                 add("oracle_auc", best)
                 add("lift_share", lift_share(metrics.auc(label[counts], score, weight), best), "one class only")
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _products(tasks: Sequence[Task], labels: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]):
+    """(output, scores, targets) of the steps of funnels that have scores of their own and none from end to end."""
+    for task in tasks:
+        first, *later = steps = steps_to(tasks, task)
+        name = f"{first.name}_and_{task.name}"
+        if not later or name in {*scores, *(other.name for other in tasks)} or not {s.name for s in steps} <= {*scores}:
+            continue
+        target, score = observed(first, labels), np.asarray(scores[first.name], "float64")
+        for step in later:
+            target, score = and_then(target, observed(step, labels)), score * scores[step.name]
+        yield Output(name, task, first.sample_space or IMPRESSIONS), score, target
 
 
 def _values(kind: str, label: np.ndarray, score: np.ndarray, weight: np.ndarray | None, only: Collection[str] | None):

@@ -149,13 +149,22 @@ class ExactValidation(keras.callbacks.Callback):
 
 
 def task_scores(model: Any, table: Any) -> dict[str, float]:
-    """Each task's score of choice (see `ExactValidation`) from a table of `evaluate`; higher is better."""
+    """Each task's score of choice (see `ExactValidation`) from a table of `evaluate`; higher is better.
+
+    The score is that of the output that `judged_outputs` names.
+    """
     values = {(row.task, row.metric): row.value for row in table.itertuples()}
-    scores = {}
+    outputs, scores = judged_outputs(model), {}
     for task in model.tasks:
         metric, sign, offset = SELECTION[task.kind]
-        scores[task.name] = offset + sign * values[task.name, metric]
+        scores[task.name] = offset + sign * values[outputs[task.name], metric]
     return scores
+
+
+def judged_outputs(model: Any) -> dict[str, str]:
+    """The output that each task is judged by: its own or, where it has none (AITM's later steps), its prediction."""
+    outputs = {output.task.name: output.name for output in model.outputs_info}
+    return outputs | {o.name: o.name for o in model.outputs_info if o.name == o.task.name}
 
 
 class EpochTimer(keras.callbacks.Callback):

@@ -7,8 +7,11 @@ from mtl_zoo.benchmark.config import RunConfig, configs_from_dict, load_configs,
 from mtl_zoo.benchmark.demo import demo_configs
 from mtl_zoo.benchmark.runner import resolve_hyperparameters
 from mtl_zoo.datasets import dataset_info
+from mtl_zoo.models import list_models
 
-CONFIGS = sorted((Path(__file__).parents[2] / "benchmarks" / "configs").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "configs"
+CONFIGS = sorted(FOLDER.rglob("*.yaml"))
+CATALOGUE = FOLDER / "catalogue"
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,16 @@ def test_values_as_one_writes_them(text, value):
         (lambda: RunConfig("d", "m", balancing="best"), "`balancing` must be one of the known values"),
         (lambda: RunConfig("d", "m", hyperparameters=[1]), "`hyperparameters` must map names to values"),
         (lambda: RunConfig("d", ""), "`model` must be a non-empty string"),
+        (lambda: RunConfig("d", "m", train_fraction=0), "`train_fraction` must be a finite number and <= 1 and > 0"),
+        (lambda: RunConfig("d", "m", parameter_matched="m"), "`parameter_matched` must map names to values"),
+        (
+            lambda: RunConfig("d", "m", parameter_matched={"model": "m", "units": 3}),
+            "`parameter_matched` must be one of the known values. Received: parameter_matched='units'",
+        ),
+        (
+            lambda: RunConfig("d", "m", parameter_matched={"count": "all"}),
+            r"`parameter_matched\['model'\]` must be a non-empty string. Received: .*None",
+        ),
     ],
 )
 def test_refused(call, message):
@@ -78,9 +91,33 @@ def test_several_models_in_one_file():
     assert one.model == "mmoe" and one.hyperparameters == {"num_experts": 2, "tower_units": (8,)}
 
 
+def test_a_suite_lays_each_of_its_runs_over_what_they_share():
+    content = {
+        "dataset": "d", "epochs": 3, "dataset_options": {"size": "small"}, "seeds": 2,
+        "runs": [
+            {"models": {"mmoe": {"num_experts": 2}, "ple": None}},
+            {"models": {"mmoe": None}, "dataset_options": {"cart": True}, "epochs": 9},
+        ],
+    }  # fmt: skip
+    found = configs_from_dict(dict(content), epochs=None, dataset_options={"seed": 1})
+    assert [(c.model, c.epochs, c.dataset_options) for c in found] == [
+        ("mmoe", 3, {"size": "small", "seed": 1}),
+        ("ple", 3, {"size": "small", "seed": 1}),
+        ("mmoe", 9, {"size": "small", "seed": 1, "cart": True}),
+    ]
+    assert [c.hyperparameters for c in configs_from_dict(dict(content), model="mmoe")] == [{"num_experts": 2}, {}]
+    (one,) = configs_from_dict(dict(content), model="ple", seeds=1)
+    assert (one.model, one.seeds) == ("ple", (0,))
+    with pytest.raises(ValueError, match="`model` must be one of the known values.*Expected: one of 'mmoe', 'ple'"):
+        configs_from_dict(dict(content), model="single_task")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("dataset: d\nmodel: m\nruns: {a: 1}\n", "`runs` must be a list of `key: value` mappings.*Received: runs="),
+        ("dataset: d\nmodel: m\nruns: []\n", "`runs` must be a list of `key: value` mappings"),
+        ("dataset: d\nruns:\n  - {model: m, epoch: 3}\n", "`config` has an unknown key. Received: 'epoch'"),
         ("dataset: d\nmodel: m\nepoch: 3\n", "`config` has an unknown key. Received: 'epoch' .did you mean 'epochs'"),
         ("dataset: d\n", "`config` must give `model`, or `models`"),
         ("model: m\n", "`config` must give `dataset`"),
@@ -105,8 +142,8 @@ def test_command_line():
     assert config.dataset_options == {"variant": "nominal", "group": 1}
     assert (config.seeds, config.epochs, config.patience, config.batch_size) == ((0, 1, 2), 5, 2, 1024)
     assert str(args.out) == "F.csv"
-    (config,), _ = parse_run("--dataset d --model m --out f --seeds 4,7".split())
-    assert config.seeds == (4, 7)
+    (config,), _ = parse_run("--dataset d --model m --out f --seeds 4,7 --train-fraction 0.25".split())
+    assert config.seeds == (4, 7) and config.train_fraction == 0.25
 
 
 def test_demo_can_run():
@@ -119,7 +156,27 @@ def test_demo_can_run():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_configs_of_the_repository_can_run_and_lie_where_their_names_say(path):
-    (config,) = load_configs(path)
-    assert (config.dataset, config.model) == (path.parent.name, path.stem)
-    resolve_hyperparameters(config.model, config.hyperparameters)
-    assert set(config.dataset_options) <= set(dataset_info(config.dataset).options)
+    configs = load_configs(path)
+    for config in configs:
+        resolve_hyperparameters(config.model, config.hyperparameters)
+        assert set(config.dataset_options) <= set(dataset_info(config.dataset).options)
+    if path.parent.name == "catalogue":
+        assert {config.dataset for config in configs} == {path.stem.rpartition("_")[0]}
+        assert {config.parameter_matched["model"] for config in configs} == {"shared_bottom"}
+        assert all(config.seeds == (0, 1, 2) for config in configs)
+    else:
+        (config,) = configs
+        assert (config.dataset, config.model) == (path.parent.name, path.stem)
+
+
+def test_suites_hold_the_models_they_say():
+    def models(suite):
+        return [config.model for config in load_configs(CATALOGUE / f"{suite}.yaml")]
+
+    assert set(models("synthetic_funnel_small")) == set(list_models())
+    without = ("esmm", "esm2", "escm2_dr", "escm2_ips", "dcmt", "aitm", "star", "pepnet", "m3oe", "mose")
+    assert set(models("census_income_quarter")) == set(list_models()) - set(without)
+    for suite in ("synthetic_funnel_full", "census_income_full"):
+        assert len(set(models(suite))) == len(models(suite)) == 8
+    for suite in ("synthetic_funnel_small", "synthetic_funnel_full", "census_income_quarter", "census_income_full"):
+        assert {"single_task", "shared_bottom"} <= set(models(suite))

@@ -98,3 +98,16 @@ def test_a_packed_file_is_read_and_not_added_to(store):
     pd.testing.assert_frame_equal(ResultStore(packed).read(), store.read())
     with pytest.raises(ValueError, match="`path` is packed and can be read only"):
         ResultStore(packed).append([{"key": "2f"}])
+
+
+def test_a_file_of_an_earlier_version_is_read_and_not_added_to(store):
+    store.append([{"key": "1f", "model": "mmoe", "value": 0.75}])
+    names, line = store.path.read_text().splitlines()
+    place = COLUMNS.index("parameter_match")
+    cut = [",".join(c for i, c in enumerate(text.split(",")) if i != place) for text in (names, line)]
+    store.path.write_text("\n".join(cut) + "\n")
+    (row,) = store.read().to_dict("records")
+    assert list(store.read().columns) == list(COLUMNS)
+    assert (row["key"], row["model"], row["value"], row["parameter_match"]) == ("1f", "mmoe", 0.75, "")
+    with pytest.raises(ValueError, match="`path` must be a results file with the columns key, "):
+        store.append(rows("a"))

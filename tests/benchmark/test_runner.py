@@ -1,15 +1,18 @@
 import dataclasses
 import json
+import os
+import signal
 
 import keras
 import numpy as np
 import pytest
 
-from mtl_zoo import MLP
+from mtl_zoo import MLP, DSelectK, Gate
 from mtl_zoo.benchmark import environment, runner
 from mtl_zoo.benchmark.command import run_main
 from mtl_zoo.benchmark.runner import resolve_hyperparameters, run_config
 from mtl_zoo.evaluation import evaluate
+from mtl_zoo.models import create_model, parameter_count
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,9 @@ def finished(small, tmp_path_factory):
 def test_a_row_for_each_split_task_metric_and_space(finished):
     table, _, _ = finished
     assert set(table["split"]) == {"validation", "test"}
-    assert set(zip(table["task"], table["space"], strict=True)) == {("click", "impressions"), ("conversion", "click")}
+    assert set(zip(table["task"], table["space"], strict=True)) == {
+        ("click", "impressions"), ("conversion", "click"), ("click_and_conversion", "impressions"),
+    }  # fmt: skip
     assert {"auc", "logloss", "ne", "pcoc", "ece", "gauc", "oracle_auc", "lift_share"} <= set(table["metric"])
     assert not table.duplicated(["split", "task", "metric", "space"]).any()
     row = table.iloc[0]
@@ -54,7 +59,7 @@ def test_a_row_for_each_split_task_metric_and_space(finished):
 
 def test_rows_hold_what_the_model_scores(finished, small):
     table, model, folder = finished
-    expected = evaluate(model, small.test, group="user_id")
+    expected = evaluate(model, small.test, group="user_id", products=True)
     found = table[table["split"] == "test"]
     np.testing.assert_allclose(found["value"], expected["value"], rtol=1e-6)
     np.testing.assert_array_equal(found["observed"], expected["observed"])
@@ -63,6 +68,16 @@ def test_rows_hold_what_the_model_scores(finished, small):
     np.testing.assert_array_equal(saved["click"], model.predict(small.test.inputs, verbose=0)["click"])
     np.testing.assert_array_equal(saved["label:click"], small.test.labels["click"])
     np.testing.assert_array_equal(saved["observed:conversion"], small.test.labels["click"])
+
+
+def test_rows_say_what_went_after_the_best_epoch(finished):
+    table, _, _ = finished
+    for task in ("click", "conversion"):
+        rows = table[(table["task"] == task) & (table["split"] == "validation")].set_index("metric")
+        assert rows.loc["epochs_trained", "value"] == 3 >= rows.loc["epochs_trained", "best_epoch"]
+        last, best = rows.loc["last_score", "value"], rows.loc["auc", "value"]
+        assert last == best if rows.loc["auc", "best_epoch"] == 3 else last < best
+    assert not set(table.loc[table["split"] == "test", "metric"]) & {"epochs_trained", "last_score"}
 
 
 def test_finished_runs_are_skipped_and_what_changes_them_is_not(config, store, small):
@@ -74,7 +89,7 @@ def test_finished_runs_are_skipped_and_what_changes_them_is_not(config, store, s
     arguments = resolve_hyperparameters(config.model, config.hyperparameters)
     changes = (
         {"epochs": 3}, {"patience": 1}, {"batch_size": 250}, {"optimizer": "sgd"}, {"learning_rate": 0.01},
-        {"dataset_options": {"size": "small", "seed": 1}},
+        {"dataset_options": {"size": "small", "seed": 1}}, {"parameter_matched": {"model": "mmoe"}},
     )  # fmt: skip
     keys = {runner._about(dataclasses.replace(config, **c), small, arguments, 0)["key"] for c in changes}
     keys.add(runner._about(config, small, arguments, 1)["key"])
@@ -129,7 +144,103 @@ def test_what_no_later_try_can_mend_is_an_error(config, store, small, changes, m
     assert not store.path.exists()
 
 
+def test_a_share_of_the_training_rows_is_the_same_for_all_and_the_rest_stays(config, store, small):
+    kept = []
+    config = dataclasses.replace(config, train_fraction=0.25, seeds=(0, 1))
+    run_config(config, store, dataset=small, on_trained=lambda model, data, *rest: kept.append(data))
+    first, second = kept
+    assert len(first.train) == 500 and first.validation is small.validation and first.test is small.test
+    np.testing.assert_array_equal(first.train.inputs["user_field_3"], second.train.inputs["user_field_3"])
+    rule = f"{small.split_rule}; of the 2,000 training rows 500 drawn at random"
+    assert set(store.read()["split_rule"]) == {rule}
+    assert run_config(config, store, dataset=small).skipped == 2
+    whole = dataclasses.replace(config, train_fraction=1.0, seeds=1)
+    assert run_config(whole, store, dataset=small).finished == 1
+
+
+def test_a_model_is_brought_to_the_size_of_a_reference(config, store, small):
+    reference = {"model": "shared_bottom", "hyperparameters": {"bottom_units": (40, 20), "tower_units": 4}}
+    config = dataclasses.replace(
+        config, model="mmoe", hyperparameters={"num_experts": 2, "tower_units": 4}, parameter_matched=reference, seeds=2
+    )
+    kept = []
+    assert run_config(config, store, dataset=small, on_trained=lambda model, *rest: kept.append(model)).finished == 2
+    like = create_model("shared_bottom", small.features, small.tasks, bottom_units=(40, 20), tower_units=4)
+    (text,) = set(store.read()["parameter_match"])
+    match = json.loads(text)
+    assert (match["like"], match["count"], match["target"]) == ("shared_bottom", "dense", parameter_count(like))
+    assert match["within_tolerance"] and abs(match["parameters"] / match["target"] - 1) <= 0.02
+    (text,) = set(store.read()["hyperparameters"])
+    wide, narrow = json.loads(text)["expert_units"]
+    assert wide == pytest.approx(2 * narrow, abs=1) and wide < 40
+    for model in kept:
+        assert parameter_count(model) == match["parameters"] and model.expert_units == (wide, narrow)
+    assert run_config(config, store, dataset=small).skipped == 2
+
+
+def test_a_model_that_comes_no_nearer_runs_and_says_so(config, store, small):
+    config = dataclasses.replace(
+        config, model="mmoe", parameter_matched={"model": "shared_bottom", "hyperparameters": {"bottom_units": 1}},
+        hyperparameters={"num_experts": 8, "expert_units": 8, "tower_units": 64},
+    )  # fmt: skip
+    assert run_config(config, store, dataset=small).finished == 1
+    row = store.read().iloc[0]
+    match = json.loads(row["parameter_match"])
+    assert not match["within_tolerance"] and match["parameters"] > 1.02 * match["target"]
+    assert json.loads(row["hyperparameters"])["expert_units"] == 1, "the nearest, however far"
+
+
+def test_a_cut_run_says_so_and_is_tried_again(config, store, small, monkeypatch):
+    def cut(*arguments, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "create_model", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run_config(config, store, dataset=small)
+    assert store.read()["error"].tolist() == ["KeyboardInterrupt: cut short"]
+    assert run_config(config, store, dataset=small).finished == 1
+
+
+def test_a_terminated_command_leaves_a_row_and_goes_on_when_asked_again(small, tmp_path, monkeypatch, capsys):
+    def terminated(*arguments, **more):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("mtl_zoo.benchmark.command.load", lambda config, data_dir=None: small)
+    before = signal.getsignal(signal.SIGTERM)
+    path = tmp_path / "r.csv"
+    words = ["--dataset", "synthetic_funnel", "--model", "shared_bottom", "--set", "bottom_units=4", "--epochs", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "create_model", terminated)
+        assert run_main([*words, "--out", str(path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert runner.ResultStore(path).read()["error"].tolist() == ["KeyboardInterrupt: cut short"]
+    assert run_main([*words, "--out", str(path)]) == 0
+    assert "1 finished, 0 skipped" in capsys.readouterr().err
+
+
+def test_models_of_every_kind_of_head_are_judged(config, store, small):
+    """AITM has no output for a later step's own space; its task is judged by the end-to-end one."""
+    options = {"backbone_options": {"bottom_units": (4,)}}
+    assert (
+        run_config(dataclasses.replace(config, model="aitm", hyperparameters=options), store, dataset=small).failed == 0
+    )
+    table = store.read()
+    assert set(table["task"]) == {"click", "click_and_conversion"}
+    last = table[table["metric"] == "last_score"].set_index("task")["value"]
+    assert last["click_and_conversion"] == pytest.approx(
+        table[(table["task"] == "click_and_conversion") & (table["metric"] == "auc")]["value"].iloc[0], abs=1e-6
+    )
+
+
 def test_dicts_become_value_objects():
+    assert resolve_hyperparameters("mmoe", {"gate": {"DSelectK": {"num_selected": 3}}})["gate"] == DSelectK(3)
+    assert resolve_hyperparameters("mmoe", {"gate": {"Gate": {"dropout": 0.1}}})["gate"] == Gate(dropout=0.1)
+    nested = {"backbone": "mmoe", "backbone_options": {"gate": {"DSelectK": {"gamma": 0.5}}}}
+    assert resolve_hyperparameters("esmm", nested)["backbone_options"]["gate"] == DSelectK(gamma=0.5)
+    with pytest.raises(ValueError, match=r"`gate` must be DSelectK\(num_selected, gamma, entropy, per_example\)"):
+        resolve_hyperparameters("mmoe", {"gate": {"DSelectK": {"temperature": 2.0}}})
     found = resolve_hyperparameters("esmm", {"backbone_options": {"expert_units": {"units": (8,)}, "num_experts": 2}})
     assert found["backbone_options"] == {"expert_units": MLP((8,)), "num_experts": 2}
     assert found["backbone"] == "single_task"

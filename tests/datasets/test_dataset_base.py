@@ -29,6 +29,20 @@ def make_split(rows=5):
     )
 
 
+def test_split_sample_draws_rows_without_repeats_and_keeps_their_order():
+    split = Split({"x": np.arange(50)}, {"y": np.arange(50.0)}, groups={"g": np.arange(50)})
+    drawn = split.sample(20, seed=3)
+    assert len(drawn) == 20 and (np.diff(drawn.inputs["x"]) > 0).all() and drawn.inputs["x"].max() > 20
+    for part in (drawn.labels["y"], drawn.groups["g"], split.sample(20, seed=3).inputs["x"]):
+        np.testing.assert_array_equal(part, drawn.inputs["x"])
+    assert (split.sample(20, seed=4).inputs["x"] != drawn.inputs["x"]).any()
+    np.testing.assert_array_equal(split.sample(50).inputs["x"], np.arange(50))
+    with pytest.raises(ValueError, match="`n` must be at most the number of rows, 50. Received: n=51"):
+        split.sample(51)
+    with pytest.raises(ValueError, match="`n` must be a whole number >= 1"):
+        split.sample(0)
+
+
 def test_split_take_cuts_every_part():
     split = make_split().take(3)
     assert len(split) == 3

@@ -150,11 +150,19 @@ def test_rho_zero_makes_conversion_independent_of_click_tastes():
     assert abs(np.corrcoef(np.log(q / (1 - q)), np.log(r / (1 - r)))[0, 1]) < 0.2
 
 
+def test_three_sizes():
+    data = load_dataset("synthetic_funnel", size=[1000, 300, 2000])
+    assert [len(split) for split in data.splits.values()] == [1000, 300, 2000]
+    assert data.variant == "1000/300/2000" and data.split_rule.endswith("1,000 / 300 / 2,000")
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         ({"size": "huge"}, r"Received: size='huge'. Expected: one of 'full', 'small'"),
         ({"size": 10}, "`size` must be a whole number >= 1000. Received: size=10"),
+        ({"size": (1000, 1000)}, r"`size` must hold three numbers of rows.*Received: size=\(1000, 1000\)"),
+        ({"size": (1000, 1000, 10)}, r"`size\[2\]` must be a whole number >= 200"),
         ({"rho": 1.5}, "`rho` must be a finite number and >= -1 and <= 1. Received: rho=1.5"),
         ({"domains": 1}, r"`domains` must be 0 \(none\) or at least 2. Received: domains=1"),
         ({"history": -1}, "`history` must be a whole number >= 0"),

@@ -1,7 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
+from mtl_zoo import BinaryTask
 from mtl_zoo.datasets import Split
 from mtl_zoo.evaluation import evaluate, scoreboard
 
@@ -31,6 +33,38 @@ def test_funnel_equals_scikit_learn_on_the_rows_of_each_space(stand_in, funnel):
     assert row.value == sk.roc_auc_score(click * conversion, flat["click_and_conversion"])
     expected = sk.log_loss(conversion[clicked], flat["conversion"][clicked].astype("float64"))
     assert value(table, "conversion", "logloss").value == pytest.approx(expected, abs=1e-9)
+
+
+def test_products_give_every_model_an_end_to_end_score(stand_in, funnel):
+    split, scores, tasks = funnel
+    own = {name: scores[name] for name in ("click", "conversion")}
+    found = evaluate(stand_in(tasks, own), split, products=True)
+    pd.testing.assert_frame_equal(
+        found.reset_index(drop=True), evaluate(stand_in(tasks, scores, funnel=True), split), rtol=1e-6
+    )
+    assert "click_and_conversion" not in set(evaluate(stand_in(tasks, own), split)["task"])
+    funnelled = evaluate(stand_in(tasks, scores, funnel=True), split, products=True)
+    assert not funnelled.duplicated(["task", "metric"]).any()
+
+
+def test_products_of_a_chain_count_every_step(stand_in):
+    rng = np.random.default_rng(0)
+    click, cart, sale = (rng.integers(0, 2, 300).astype("float32") for _ in range(3))
+    cart, sale = click * cart, click * cart * sale
+    cart[(click == 1) & (rng.random(300) < 0.1)] = np.nan
+    split = Split({"x": np.arange(300)}, {"click": click, "cart": cart, "sale": sale})
+    tasks = BinaryTask("click"), BinaryTask("cart", sample_space="click"), BinaryTask("sale", sample_space="cart")
+    scores = {task.name: rng.random((300, 1)).astype("float32") for task in tasks}
+    table = evaluate(stand_in(tasks, scores), split, products=True)
+    known = np.isfinite(cart)
+    product = np.prod([scores[name].ravel() for name in ("click", "cart", "sale")], axis=0)
+    row = value(table, "click_and_sale", "auc")
+    assert (row.space, row.observed) == ("impressions", known.sum())
+    assert row.value == pytest.approx(sk.roc_auc_score(sale[known], product[known]))
+    assert value(table, "click_and_cart", "auc").observed == known.sum()
+    del scores["cart"]
+    tasks = tasks[0], tasks[2]
+    assert set(evaluate(stand_in(tasks, scores), split, products=True)["task"]) == {"click", "sale"}
 
 
 def test_share_of_the_oracles_lift(stand_in, funnel):

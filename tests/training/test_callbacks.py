@@ -5,7 +5,7 @@ import pytest
 from mtl_zoo import create_model
 from mtl_zoo.datasets import Split, load_dataset
 from mtl_zoo.evaluation import evaluate
-from mtl_zoo.training.callbacks import EpochTimer, ExactValidation
+from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, judged_outputs
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,15 @@ def test_patience_stops_and_the_last_weights_can_be_kept(data):
     epochs = len(validation.history)
     assert epochs < 20 and epochs == validation.best_epochs["click"] + 1
     assert np.mean(list(scores_of(model, data.validation).values())) == pytest.approx(validation.history[-1]["score"])
+
+
+def test_a_task_without_an_output_of_its_own_is_judged_by_what_predicts_it(data):
+    validation = ExactValidation(data.validation)
+    model = fitted(data, "aitm", 1, validation, backbone_options={"bottom_units": (8,)})
+    assert judged_outputs(model) == {"click": "click", "conversion": "click_and_conversion"}
+    assert validation.history[0]["tasks"]["conversion"] == scores_of(model, data.validation)["click_and_conversion"]
+    esmm = create_model("esmm", data.features, data.tasks, backbone_options={"bottom_units": (8,)})
+    assert judged_outputs(esmm) == {"click": "click", "conversion": "conversion"}
 
 
 def test_logs_and_time(data):
