@@ -18,20 +18,26 @@ from mtl_zoo import _validation as check
 from mtl_zoo.benchmark.cost import Cost, graph_cost
 from mtl_zoo.benchmark.runner import resolve_hyperparameters
 from mtl_zoo.features.batching import make_batches
-from mtl_zoo.features.spec import FIRST_ID, Categorical, Feature, Numeric
+from mtl_zoo.features.spec import FIRST_ID, Categorical, Feature, Numeric, Sequence
 from mtl_zoo.layers import FeatureEmbedding
-from mtl_zoo.models import create_model
+from mtl_zoo.models import create_model, model_info
 from mtl_zoo.tasks import BinaryTask
 
 _BATCHES = 16
 # Rows in memory, from which the next batch is drawn for the cost of input.
 _INPUT_ROWS = 200_000
 _TASKS = (BinaryTask("click"), BinaryTask("conversion", sample_space="click"))
+# What a model that needs them gets beside the features and tasks of all.
+_CART = BinaryTask("cart", sample_space="click")
+_DOMAINS = 4
+_HISTORY = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeedCase:
     """One thing to time.
+
+    A model gets what it needs beside the features and tasks of all: a domain (of 4), a history (20 ids), a cart task.
 
     Args:
         model: A name of `list_models()`.
@@ -72,12 +78,29 @@ class SpeedCase:
                 f"`batch` must be a multiple of `replicas`. Received: batch={self.batch}, replicas={self.replicas}"
             )
 
+    @property
+    def tasks(self) -> tuple[BinaryTask, ...]:
+        return (*_TASKS, _CART) if self._needs("middle_action") else _TASKS
+
+    def _needs(self, what: str) -> bool:
+        return what in model_info(self.model).requires
+
+    def specs(self) -> list[Feature]:
+        """The features of the model."""
+        ids = range(self.features)
+        specs: list[Feature] = [Categorical(f"id_{i}", size=self.vocabulary, dim=self.dim) for i in ids]
+        specs += [Numeric(f"number_{i}", normalization=None) for i in range(self.numerics)]
+        if self._needs("domain"):
+            specs.append(Categorical("domain", size=_DOMAINS, dim=self.dim))
+        if self._needs("sequence"):
+            specs.append(Sequence("history", size=self.vocabulary, length=_HISTORY, dim=self.dim))
+        return specs
+
 
 def build_model(case: SpeedCase) -> Any:
     """The case's model, compiled, without metrics."""
-    features: list[Feature] = [Categorical(f"id_{i}", size=case.vocabulary, dim=case.dim) for i in range(case.features)]
-    features += [Numeric(f"number_{i}", normalization=None) for i in range(case.numerics)]
-    model = create_model(case.model, features, _TASKS, **resolve_hyperparameters(case.model, case.hyperparameters))
+    options = resolve_hyperparameters(case.model, case.hyperparameters)
+    model = create_model(case.model, case.specs(), case.tasks, **options)
     model.compile(case.optimizer, metrics=None, steps_per_execution=case.steps_per_execution)
     model.optimizer.build(model.trainable_variables)
     return model
@@ -86,11 +109,15 @@ def build_model(case: SpeedCase) -> Any:
 def draw_rows(case: SpeedCase, rows: int, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Inputs and labels: uniform ids, normal numbers, a fifth of the labels 1."""
     rng = np.random.default_rng(seed)
-    ids = rng.integers(FIRST_ID, FIRST_ID + case.vocabulary, (case.features, rows), dtype="int32")
-    numbers = rng.standard_normal((case.numerics, rows), dtype="float32")
-    inputs = {f"id_{i}": column for i, column in enumerate(ids)}
-    inputs |= {f"number_{i}": column for i, column in enumerate(numbers)}
-    return inputs, {task.name: (rng.random(rows) < 0.2).astype("float32") for task in _TASKS}
+
+    def column(feature):
+        if isinstance(feature, Numeric):
+            return rng.standard_normal(rows, dtype="float32")
+        shape = (rows, feature.length) if isinstance(feature, Sequence) else rows
+        return rng.integers(FIRST_ID, FIRST_ID + feature.size, shape, dtype="int32")
+
+    inputs = {feature.name: column(feature) for feature in case.specs()}
+    return inputs, {task.name: (rng.random(rows) < 0.2).astype("float32") for task in case.tasks}
 
 
 class TimedCase:
@@ -209,5 +236,5 @@ def _parts(model: Any) -> dict[str, Callable]:
 @functools.lru_cache(maxsize=1)
 def _input(batch: int, features: int, numerics: int, vocabulary: int) -> Any:
     """Shuffled batches of rows in memory, without end; cases of the same size share them."""
-    rows = draw_rows(SpeedCase("", vocabulary, features=features, numerics=numerics), _INPUT_ROWS)
+    rows = draw_rows(SpeedCase("shared_bottom", vocabulary, features=features, numerics=numerics), _INPUT_ROWS)
     return iter(make_batches(*rows, batch_size=batch, shuffle=True, seed=0).repeat())

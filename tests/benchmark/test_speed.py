@@ -137,3 +137,10 @@ def test_what_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("mtl_zoo._backend.is_tensorflow", lambda: False)
     with pytest.raises(ValueError, match="`measure` needs the TensorFlow backend"):
         measure([SpeedCase("mmoe", 10)])
+
+
+@pytest.mark.parametrize("model", ["star", "mose", "esm2"])
+def test_a_model_gets_what_it_needs(model):
+    timed = TimedCase(SpeedCase(model, 10, batch=8, features=2, numerics=1))
+    assert timed.parts["step"](1) > 0
+    assert timed.cost().flops > 0
