@@ -215,7 +215,9 @@ def local_part(variable):
         try:
             handle = variable.handle
         except ValueError:  # outside of any replica
-            return variable
+            if tf.distribute.has_strategy():
+                return variable
+            return variable.distribute_strategy.experimental_local_results(variable)[0]
         parts = tf.distribute.get_strategy().experimental_local_results(variable)
         return next((part for part in parts if part.handle is handle), variable)
     return variable

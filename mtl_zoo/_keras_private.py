@@ -74,6 +74,59 @@ def track_loss(model, loss, x):
     model._loss_tracker.update_state(loss, sample_weight=batch)
 
 
+def is_made_for(optimizer, strategy) -> bool:
+    """Whether an optimizer's own variables, such as its step counter, are those of a tf.distribute strategy."""
+    return getattr(optimizer, "_distribution_strategy", strategy) is strategy
+
+
+def steps_taken(optimizer) -> int:
+    """Calls of `apply`, those that only added gradients up among them."""
+    return int(optimizer._iterations.numpy())
+
+
+@contextlib.contextmanager
+def accumulation(optimizer, update):
+    """Within it an optimizer that accumulates gradients applies them if `update`, and else only adds them up.
+
+    Keras decides that inside of the graph, in a branch that replicas cannot reduce gradients in. TensorFlow only.
+    """
+    steps = optimizer.gradient_accumulation_steps
+    if not steps:
+        yield
+        return
+
+    def add_or_apply(gradients, variables):
+        waiting = [optimizer._accumulated_gradients[optimizer._get_variable_index(v)] for v in variables]
+        # Each replica adds up its own: they are reduced when they are applied.
+        sums = [keras.ops.convert_to_tensor(g) + w for g, w in zip(gradients, waiting, strict=True)]
+        for w, total in zip(waiting, sums, strict=True):
+            w.assign(keras.ops.zeros_like(total) if update else total)
+        if update:
+            mean = optimizer._clip_gradients([total / steps for total in sums])
+            optimizer._apply_weight_decay(variables)
+            optimizer._backend_update_step(mean, variables, optimizer.learning_rate)
+
+    optimizer._backend_apply_gradients = add_or_apply
+    try:
+        yield
+    finally:
+        del optimizer._backend_apply_gradients
+
+
+class DistributedHooks:
+    """Base of models that prepare themselves for training under tf.distribute, and whose logs need no second look.
+
+    A subclass gives `prepare_distributed()`, which is true if it did.
+    """
+
+    def _maybe_symbolic_build(self, **data):
+        if not self.prepare_distributed():
+            super()._maybe_symbolic_build(**data)
+
+    def _get_metrics_result_or_logs(self, logs):
+        return logs if logs and self.prepare_distributed() else super()._get_metrics_result_or_logs(logs)
+
+
 def forget_layer(model, layer):
     """Undoes the tracking of a layer that was an attribute of a model."""
     if layer in model._layers:

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "mtl_zoo"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
-_BASE = ("_validation", "_files", "_serialization", "_backend", "_keras_private", "options")
+_BASE = ("_validation", "_files", "_serialization", "_backend", "_distribute", "_keras_private", "options")
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
 _MODELS = ("backbones", "heads", "models")
 _TOOLS = ("training", "datasets", "evaluation", "export")
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "_files": (),
     "_serialization": ("_validation",),
     "_backend": ("_validation",),
+    "_distribute": ("_backend", "_keras_private"),
     "_keras_private": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation",),
@@ -57,8 +58,8 @@ MAY_IMPORT = {
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
 _STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts"))
-TENSORFLOW = ("_backend", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_backend", "balancing", "features")
+TENSORFLOW = ("_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = ("_backend", "_distribute", "balancing", "features")
 NO_TENSORFLOW = ("features.spec", "features.inputs")
 PURE_DATA = ("_validation", "tasks", "features.spec")
 PRIVATE = "_keras_private"

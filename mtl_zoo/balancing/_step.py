@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from mtl_zoo import _backend, _keras_private
+from mtl_zoo import _backend, _distribute
 from mtl_zoo.balancing._cut import crossing
 from mtl_zoo.balancing._sources import Sources, add
 from mtl_zoo.balancing._weighing import Forward, weighing_of
@@ -24,18 +24,15 @@ def balanced_train_step(model: Any, data: Any) -> dict[str, Any]:
     The `loss` of the logs is the sum of the losses times their weights, and of what belongs to no task, whatever the
     method makes of them.
     """
-    import tensorflow as tf
-
     x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
     forward = _forward(model, x, y, weights)
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    _keras_private.track_loss(model, (sum(forward.losses) + forward.rest) * replicas, x)
+    _distribute.track_loss(model, sum(forward.losses) + forward.rest, x)
     found = weighing_of(model, forward).gradients()
     if not isinstance(forward.rest, int):
         rest = forward.sources.gradients(forward.tape, forward.scaled_rest)
         found = [add(*both) for both in zip(found, rest, strict=True)]
     variables = model.trainable_variables
-    model.optimizer.apply_gradients(list(zip(forward.sources.of_variables(found), variables, strict=True)))
+    model.optimizer.apply(forward.sources.of_variables(found), variables)
     return model.compute_metrics(x, y, forward.logits, sample_weight=weights)
 
 

@@ -208,6 +208,8 @@ def _fixed_options():
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
+    # Of several workers each takes its rows of every batch. By default a worker would take every n-th run.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return options
 
 

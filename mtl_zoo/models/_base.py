@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mtl_zoo import _backend, _keras_private
+from mtl_zoo import _backend, _distribute, _keras_private
 from mtl_zoo.balancing import LossBalancing, as_balancing
 from mtl_zoo.balancing._cut import current_crossing
 from mtl_zoo.balancing._facts import prepare_for
@@ -26,7 +26,7 @@ from mtl_zoo.tasks import label_names, task_from_config
 CONFIG_FORMAT = 1
 
 
-class MultiTaskModel(keras.Model):
+class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
     """Base of the zoo's models.
 
     The graph gives a dict of logits by output name; `predict` gives scores (a logit through its task's link), and so
@@ -163,17 +163,21 @@ class MultiTaskModel(keras.Model):
             ValueError: A name that is no loss or output of this model, or one that was forgotten; a loss that takes
                 no logits; an unknown balancing, or on another backend than TensorFlow one that has a step of its own.
         """
-        self._training_setup = _compile.TrainingSetup(self, loss, loss_weights, metrics)
-        self._set_balancing(balancing)
         if jit_compile is None:
             jit_compile = False if _backend.is_tensorflow() else "auto"
-        super().compile(
-            optimizer=as_optimizer(optimizer, scale_loss=auto_scale_loss and self.dtype_policy.name == "mixed_float16"),
-            steps_per_execution=steps_per_execution,
-            run_eagerly=run_eagerly,
-            jit_compile=jit_compile,
-            auto_scale_loss=auto_scale_loss,
-        )
+        with _backend.scope_of(self):
+            scale_loss = auto_scale_loss and self.dtype_policy.name == "mixed_float16"
+            optimizer = as_optimizer(optimizer, scale_loss=scale_loss)
+            _distribute.check_compile(self, optimizer, jit_compile)
+            self._training_setup = _compile.TrainingSetup(self, loss, loss_weights, metrics)
+            self._set_balancing(balancing)
+            super().compile(
+                optimizer=optimizer,
+                steps_per_execution=steps_per_execution,
+                run_eagerly=run_eagerly,
+                jit_compile=jit_compile,
+                auto_scale_loss=auto_scale_loss,
+            )
         self._keras_arguments = {
             "steps_per_execution": steps_per_execution,
             "run_eagerly": run_eagerly,
@@ -187,12 +191,11 @@ class MultiTaskModel(keras.Model):
         return self._balancing
 
     def _set_balancing(self, balancing):
-        with _backend.scope_of(self):
-            method = as_balancing(balancing)
-            if method is not None:
-                _compile.check_balancing(method)
-                kinds = tuple(output.kind for output in self.head.losses(self.tasks).values())
-                prepare_for(method, self, kinds, label_names(self.tasks))
+        method = as_balancing(balancing)
+        if method is not None:
+            _compile.check_balancing(method)
+            kinds = tuple(output.kind for output in self.head.losses(self.tasks).values())
+            prepare_for(method, self, kinds, label_names(self.tasks))
         if self._balancing is not None:
             _keras_private.forget_layer(self, self._balancing)
         self._balancing = method
@@ -251,8 +254,39 @@ class MultiTaskModel(keras.Model):
         if self.balancing is not None and self.balancing.own_step:
             return balanced_train_step(self, *arguments)
         if isinstance(self.balancing, LossBalancing) and self.balancing.reevaluates:
-            return reevaluating_train_step(self, super().train_step, *arguments)
+            return reevaluating_train_step(self, self._plain_train_step, *arguments)
+        return self._plain_train_step(*arguments)
+
+    def _plain_train_step(self, *arguments):
+        if _distribute.is_distributed(self):
+            return _distribute.train_step(self, *arguments)
         return super().train_step(*arguments)
+
+    def test_step(self, *arguments):
+        if _distribute.is_distributed(self):
+            return _distribute.test_step(self, *arguments)
+        return super().test_step(*arguments)
+
+    def make_train_function(self, force=False):
+        if not _distribute.is_distributed(self):
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function = _distribute.step_function(self, self.train_step, training=True)
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        if not _distribute.is_distributed(self):
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = _distribute.step_function(self, self.test_step, training=False)
+        return self.test_function
+
+    def prepare_distributed(self):
+        """Keras' trainer asks for what it needs before the first batch; true under a tf.distribute strategy."""
+        if _distribute.is_distributed(self):
+            _distribute.build(self)
+            return True
+        return False
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         del x
@@ -303,13 +337,16 @@ class MultiTaskModel(keras.Model):
 
         On TensorFlow, arrays and tables go batch by batch through a function that is traced once for any number of
         rows, and a table is encoded piece by piece. Several replicas, eager mode and what else Keras takes (a
-        `tf.data.Dataset`, a generator) are left to Keras' `predict`.
+        `tf.data.Dataset`, a generator) are left to Keras' `predict`. Of several workers, which must all give the same
+        `x`, each scores its part and has the scores of all.
 
         Args:
             x: A dict of arrays, a table if the model was made with a transform, or a `tf.data.Dataset`.
             arguments: Those of Keras' `predict`; `batch_size` defaults to 4096 for arrays and tables. Callbacks see
                 each batch's logits.
         """
+        if _distribute.is_multi_worker(self):
+            return _predict.predict_by_worker(self, x, **arguments)
         if _predict.takes(self, x):
             return _predict.predict_rows(self, x, **arguments)
         x, arguments = _data.prepare_predict(self, x, arguments)

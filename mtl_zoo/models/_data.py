@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mtl_zoo import _backend
+from mtl_zoo import _backend, _distribute
 from mtl_zoo import _validation as check
 from mtl_zoo.features.batching import make_batches
 from mtl_zoo.features.transform import FeatureTransform
@@ -63,7 +63,7 @@ def prepare_fit(model, x, y, arguments):
     if isinstance(y, Mapping):
         _check_labels(model, y)
     if isinstance(x, Mapping) and _can_batch(arguments):
-        return _as_batches(x, y, arguments)
+        return _as_batches(model, x, y, arguments)
     if y is None and "shuffle" not in arguments:
         # A tf.data.Dataset brings its own order; Keras warns of shuffle=True, which is its default.
         arguments["shuffle"] = False
@@ -76,13 +76,15 @@ def _can_batch(arguments) -> bool:
     return _backend.is_tensorflow() and not any(left_to_keras)
 
 
-def _as_batches(x, y, arguments):
+def _as_batches(model, x, y, arguments):
     """Arrays as batches gathered by a shuffled index vector, which are quicker than Keras' own."""
     arguments = dict(arguments)
     batch_size = arguments.pop("batch_size")
     shuffle, weights = arguments.pop("shuffle", True), arguments.pop("sample_weight", None)
     arguments.setdefault("validation_batch_size", batch_size)
-    batches = make_batches(x, y, weights, batch_size=batch_size, shuffle=bool(shuffle))
+    # Workers take their rows of each batch: it must be the same on all.
+    seed = _distribute.same_on_all_workers(model, np.random.randint(2**31))
+    batches = make_batches(x, y, weights, batch_size=batch_size, shuffle=bool(shuffle), seed=seed)
     return batches, None, {**arguments, "shuffle": False}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from mtl_zoo import _backend
+from mtl_zoo import _backend, _distribute
 from mtl_zoo import _validation as check
 from mtl_zoo.models import _data
 
@@ -70,6 +71,50 @@ def predict_rows(
     return {name: values[:done] for name, values in found.items()}
 
 
+def predict_by_worker(
+    model: Any, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None, callbacks=None
+) -> dict[str, np.ndarray]:
+    """`predict` on several workers, which all give the same `x`: each scores its part, and has the whole at the end."""
+    if isinstance(x, Mapping) or _data.is_table(x):
+        batch_size = _data.PREDICT_BATCH_SIZE if batch_size is None else check.check_int("batch_size", batch_size)
+        most = None if steps is None else check.check_int("steps", steps) * batch_size
+        part = _slice_rows(model, x, most)
+        found = predict_rows(model, part, batch_size, verbose, callbacks=callbacks)
+        order = None
+    else:
+        found, order = _predict_dealt(model, x, steps)
+    sizes = [output.units for output in model.outputs_info]
+    rows = np.concatenate([found[output.name] for output in model.outputs_info], axis=1)
+    rows = _distribute.gather_rows(model, rows)
+    if order is not None:
+        rows = rows[np.argsort(_distribute.gather_rows(model, order), kind="stable")]
+    columns = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+    return {output.name: column for output, column in zip(model.outputs_info, columns, strict=True)}
+
+
+def _slice_rows(model, x, most):
+    """The rows of this worker."""
+    if _data.is_table(x):
+        mine = _distribute.own_slice(model, len(x) if most is None else min(most, len(x)))
+        return x.iloc[mine] if isinstance(x, pd.DataFrame) else x.slice(mine.start, mine.stop - mine.start)
+    arrays = [array[:most] for array in input_arrays(model, x)]
+    mine = _distribute.own_slice(model, len(arrays[0]))
+    return {f.name: array[mine] for f, array in zip(model.features, arrays, strict=True)}
+
+
+def _predict_dealt(model, data, steps):
+    """Scores of this worker's batches, and the number of its batch for each row."""
+    found: dict[str, list] = {o.name: [np.empty((0, o.units), "float32")] for o in model.outputs_info}
+    order = [np.empty(0, "int64")]
+    for number, batch in _distribute.every_nth(model, enumerate(itertools.islice(data, steps))):
+        inputs = keras.tree.map_structure(np.asarray, keras.utils.unpack_x_y_sample_weight(batch)[0])
+        _, scores = row_function(model)(_typed(model, input_arrays(model, inputs)))
+        for name, values in scores.items():
+            found[name].append(keras.ops.convert_to_numpy(values))
+        order.append(np.full(len(values), number))
+    return {name: np.concatenate(parts) for name, parts in found.items()}, np.concatenate(order)
+
+
 def _pieces(model: Any, x: Any, batch_size: int, most: int | None) -> tuple[int, Iterable[list[np.ndarray]]]:
     """How many rows (`most` at most), and their arrays: of a dict as they lie, of a table encoded piece by piece."""
     if not _data.is_table(x):
@@ -83,11 +128,15 @@ def _pieces(model: Any, x: Any, batch_size: int, most: int | None) -> tuple[int,
 
 def _batches(model: Any, pieces: Iterable[list[np.ndarray]], batch_size: int) -> Iterator[list[np.ndarray]]:
     """A piece is a whole number of batches, so only the last batch may be short."""
-    types = [(f"x[{feature.name!r}]", model.input[feature.name].dtype) for feature in model.features]
     for arrays in pieces:
         for start in range(0, len(arrays[0]), batch_size):
-            at = slice(start, start + batch_size)
-            yield [as_dtype(column, array[at], dtype) for (column, dtype), array in zip(types, arrays, strict=True)]
+            yield _typed(model, [array[start : start + batch_size] for array in arrays])
+
+
+def _typed(model: Any, arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """The arrays of the features, in the types that the model reads."""
+    types = [(f"x[{feature.name!r}]", model.input[feature.name].dtype) for feature in model.features]
+    return [as_dtype(column, array, dtype) for (column, dtype), array in zip(types, arrays, strict=True)]
 
 
 def input_arrays(model: Any, x: Mapping[str, Any]) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
-"""Training: callbacks that measure exactly."""
+"""Training: callbacks that measure exactly, checkpoints, clusters."""
 
 from mtl_zoo.training.callbacks import ExactValidation
 from mtl_zoo.training.gate_callback import GateLogger
+from mtl_zoo.training.launch import Launched, launch
 
-__all__ = ["ExactValidation", "GateLogger"]
+__all__ = ["ExactValidation", "GateLogger", "Launched", "launch"]

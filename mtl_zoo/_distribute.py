@@ -1,0 +1,228 @@
+"""Training under tf.distribute: the one place that knows what Keras 3 leaves to us.
+
+Keras' own functions fail on several workers, and on mirrored devices with more than one step an execution or with
+accumulated gradients. Here a function takes the batches of an execution, runs the model's step on each (unrolled: a loop
+of TensorFlow would mix up the workers' collectives), and gives the logs of all replicas together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from mtl_zoo import _backend, _keras_private
+
+
+def is_distributed(model) -> bool:
+    """Whether a model was made in the scope of a strategy that trains on several devices or workers."""
+    if not _backend.is_tensorflow():
+        return False
+    import tensorflow as tf
+
+    kinds = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return isinstance(model.distribute_strategy, kinds)
+
+
+def is_multi_worker(model) -> bool:
+    """Whether other processes train the same model, each with replicas of its own."""
+    if not is_distributed(model):
+        return False
+    import tensorflow as tf
+
+    strategy = model.distribute_strategy
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and num_workers(model) > 1
+
+
+def num_workers(model) -> int:
+    """How many processes train the model."""
+    if not is_distributed(model):
+        return 1
+    strategy = model.distribute_strategy
+    return strategy.num_replicas_in_sync // len(_local_replicas(strategy))
+
+
+def worker_index(model) -> int:
+    """Which of the processes this is, from 0; process 0 is the chief, which alone writes files."""
+    if not is_distributed(model):
+        return 0
+    replicas = _local_replicas(model.distribute_strategy)
+    return replicas[0] // len(replicas)
+
+
+def _local_replicas(strategy) -> list[int]:
+    import tensorflow as tf
+
+    ids = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(context.replica_id_in_sync_group)
+    )
+    return [int(replica) for replica in strategy.experimental_local_results(ids)]
+
+
+# Before training.
+
+
+def check_compile(model, optimizer, jit_compile) -> None:
+    """Refuses what cannot work with several replicas, with the reason."""
+    if not is_distributed(model):
+        return
+    if jit_compile:
+        raise ValueError(
+            "`jit_compile` must be False under a tf.distribute strategy: XLA cannot compile the reductions over replicas "
+            f"that TensorFlow makes inside of a step. Received: jit_compile={jit_compile!r}"
+        )
+    if optimizer is None:
+        return
+    if not _keras_private.is_made_for(optimizer, model.distribute_strategy):
+        raise ValueError(
+            "`optimizer` must be made in the scope of the model's strategy, or be given by name: its step counter would "
+            f"count every replica otherwise. Received: optimizer={optimizer!r}, made outside of `with strategy.scope():`"
+        )
+    if optimizer.use_ema and optimizer.gradient_accumulation_steps:
+        raise ValueError(
+            "`use_ema` must be False with accumulated gradients and several replicas: the average would also count the "
+            f"steps that only add up. Received: use_ema=True, "
+            f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps!r}"
+        )
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None and inner.gradient_accumulation_steps:
+        raise ValueError(
+            "`gradient_accumulation_steps` must be None with a scaled loss and several replicas: whether a step's "
+            "gradients are finite would be asked of a part of them. Received: "
+            f"gradient_accumulation_steps={inner.gradient_accumulation_steps!r}"
+        )
+
+
+def build(model) -> None:
+    """Makes what Keras would make by a symbolic call of the model, which fails on the batches of several workers."""
+    if model.optimizer is not None and not model.optimizer.built:
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
+
+
+def same_on_all_workers(model, number: int) -> int:
+    """The chief's number."""
+    if not is_multi_worker(model):
+        return number
+    given = np.array([number if worker_index(model) == 0 else 0], "int64")
+    return int(gather_rows(model, given).sum())
+
+
+# The functions that Keras calls once an execution.
+
+
+def step_function(model, step: Callable, training: bool) -> Callable:
+    """What Keras' trainer calls with an iterator of batches, until it raises StopIteration.
+
+    Args:
+        model: The model, compiled.
+        step: `train_step` or `test_step`, from a replica's part of a batch.
+        training: Whether `step` updates the weights.
+
+    Returns:
+        A function that runs `steps_per_execution` steps, fewer at the end, and gives the logs so far.
+    """
+    strategy = model.distribute_strategy
+
+    def execute(batches, updates):
+        for batch, update in zip(batches, updates, strict=True):
+            with _keras_private.accumulation(model.optimizer, update) if training else contextlib.nullcontext():
+                strategy.run(step, args=(batch,))
+        local = strategy.run(lambda: _global_logs(model))
+        return {name: strategy.experimental_local_results(value)[0] for name, value in local.items()}
+
+    if not model.run_eagerly:
+        import tensorflow as tf
+
+        # Not reduced retracing: it loses the rank of what a replica holds.
+        execute = tf.function(execute, autograph=False)
+
+    def function(iterator):
+        batches = tuple(itertools.islice(iterator, model.steps_per_execution))
+        if not batches:
+            raise StopIteration
+        return execute(batches, _updates(model.optimizer, len(batches)) if training else (True,) * len(batches))
+
+    return function
+
+
+def _updates(optimizer, steps: int) -> tuple[bool, ...]:
+    """Which of the next steps apply gradients, and not only add them up."""
+    every = getattr(optimizer, "gradient_accumulation_steps", None)
+    if not every:
+        return (True,) * steps
+    done = _keras_private.steps_taken(optimizer)
+    return tuple((done + i + 1) % every == 0 for i in range(steps))
+
+
+def _global_logs(model) -> dict[str, Any]:
+    """The metrics so far of all replicas together, from within one: their sums and counts are added up at once."""
+    import tensorflow as tf
+
+    variables = [variable for metric in model.metrics for variable in metric.variables]
+    # A copy, since what is read of a variable names no device, which the reduction asks for.
+    own = [tf.identity(variable) for variable in variables]
+    everywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
+    with keras.StatelessScope(state_mapping=list(zip(variables, everywhere, strict=True))):
+        return model.get_metrics_result()
+
+
+# Steps of a replica. The sum of the replicas' losses is that of the global batch.
+
+
+def train_step(model, data) -> dict[str, Any]:
+    """Keras' training step, with the loss of the global batch in the logs, and gradients that may be added up."""
+    import tensorflow as tf
+
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+    with tf.GradientTape() as tape:
+        logits = model(x, training=True)
+        loss = model.compute_loss(x, y, logits, weights, training=True)
+        scaled = model.optimizer.scale_loss(loss)
+    track_loss(model, loss, x)
+    variables = model.trainable_variables
+    model.optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
+    return model.compute_metrics(x, y, logits, sample_weight=weights)
+
+
+def test_step(model, data) -> dict[str, Any]:
+    """Keras' evaluation step, with the loss of the global batch in the logs."""
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+    logits = model(x, training=False)
+    track_loss(model, model.compute_loss(x, y, logits, weights, training=False), x)
+    return model.compute_metrics(x, y, logits, sample_weight=weights)
+
+
+def track_loss(model, loss, x) -> None:
+    """Enters the loss of a batch, given this replica's share of it, into the `loss` of the logs."""
+    _keras_private.track_loss(model, _backend.sum_over_replicas(loss), x)
+
+
+# Rows of several workers.
+
+
+def own_slice(model, rows: int) -> slice:
+    """The rows of this worker, when `rows` are cut into nearly equal runs, one a worker."""
+    workers, index = num_workers(model), worker_index(model)
+    return slice(rows * index // workers, rows * (index + 1) // workers)
+
+
+def every_nth(model, items: Iterator) -> Iterator:
+    """Those of this worker, when items are dealt in turn."""
+    return itertools.islice(items, worker_index(model), None, num_workers(model))
+
+
+def gather_rows(model, rows: np.ndarray) -> np.ndarray:
+    """The rows that the workers hold, one worker's below the other's. Every worker must call it."""
+    import tensorflow as tf
+
+    strategy = model.distribute_strategy
+    first = _local_replicas(strategy)[0]
+    parts = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(rows if context.replica_id_in_sync_group == first else rows[:0])
+    )
+    return strategy.gather(parts, axis=0).numpy()
