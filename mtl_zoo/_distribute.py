@@ -132,8 +132,9 @@ def step_function(model, step: Callable, training: bool) -> Callable:
         for batch, update in zip(batches, updates, strict=True):
             with _keras_private.accumulation(model.optimizer, update) if training else contextlib.nullcontext():
                 strategy.run(step, args=(batch,))
-        local = strategy.run(lambda: _global_logs(model))
-        return {name: strategy.experimental_local_results(value)[0] for name, value in local.items()}
+        return keras.tree.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0], strategy.run(lambda: _global_logs(model))
+        )
 
     if not model.run_eagerly:
         import tensorflow as tf
@@ -145,7 +146,10 @@ def step_function(model, step: Callable, training: bool) -> Callable:
         batches = tuple(itertools.islice(iterator, model.steps_per_execution))
         if not batches:
             raise StopIteration
-        return execute(batches, _updates(model.optimizer, len(batches)) if training else (True,) * len(batches))
+        updates = _updates(model.optimizer, len(batches)) if training else (True,) * len(batches)
+        logs, totals = execute(batches, updates)
+        function.metric_totals = totals
+        return logs
 
     return function
 
@@ -159,8 +163,18 @@ def _updates(optimizer, steps: int) -> tuple[bool, ...]:
     return tuple((done + i + 1) % every == 0 for i in range(steps))
 
 
-def _global_logs(model) -> dict[str, Any]:
-    """The metrics so far of all replicas together, from within one: their sums and counts are added up at once."""
+def metric_totals(model) -> list[np.ndarray]:
+    """The values of the metrics' variables of all replicas together, after a training step."""
+    if is_distributed(model):
+        return [value.numpy() for value in model.train_function.metric_totals]
+    return [keras.ops.convert_to_numpy(v) for metric in model.metrics for v in metric.variables]
+
+
+def _global_logs(model) -> tuple[dict[str, Any], list]:
+    """The metrics so far of all replicas together, and the values of their variables, from within one replica.
+
+    All sums and counts are added up at once: a reduction for each would take most of a small step's time.
+    """
     import tensorflow as tf
 
     variables = [variable for metric in model.metrics for variable in metric.variables]
@@ -168,7 +182,7 @@ def _global_logs(model) -> dict[str, Any]:
     own = [tf.identity(variable) for variable in variables]
     everywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
     with keras.StatelessScope(state_mapping=list(zip(variables, everywhere, strict=True))):
-        return model.get_metrics_result()
+        return model.get_metrics_result(), everywhere
 
 
 # Steps of a replica. The sum of the replicas' losses is that of the global batch.

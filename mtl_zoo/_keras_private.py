@@ -84,6 +84,12 @@ def steps_taken(optimizer) -> int:
     return int(optimizer._iterations.numpy())
 
 
+def has_waiting_gradients(optimizer) -> bool:
+    """Whether gradients were added up that no step has applied yet."""
+    steps = getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps
+    return bool(steps) and steps_taken(getattr(optimizer, "inner_optimizer", optimizer)) % steps != 0
+
+
 @contextlib.contextmanager
 def accumulation(optimizer, update):
     """Within it an optimizer that accumulates gradients applies them if `update`, and else only adds them up.

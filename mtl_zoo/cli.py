@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +33,14 @@ def _parser(with_data: bool) -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the models of the catalogue, or show what is known of one")
     models.add_argument("name", metavar="NAME", nargs="?", help="a name that `mtl-zoo models` shows")
     models.set_defaults(run=_models)
+    start = commands.add_parser("launch", help="run a training command as a cluster of processes on this machine")
+    start.add_argument("--workers", type=int, default=2, help="processes that train")
+    start.add_argument("--ps", type=int, default=0, metavar="SERVERS", help="parameter servers; a chief is added")
+    start.add_argument("--restarts", type=int, default=0, help="how often to start again after a failure")
+    start.add_argument("--logs", type=Path, default=Path("logs"), help="folder of the logs, one a process")
+    start.add_argument("--timeout", type=float, default=None, help="seconds for one attempt")
+    start.add_argument("training", metavar="-- COMMAND", nargs=argparse.REMAINDER, help="program and its arguments")
+    start.set_defaults(run=_launch)
     if with_data:
         from mtl_zoo import cli_data
 
@@ -77,6 +87,36 @@ def _demo(args: argparse.Namespace) -> int:
     from mtl_zoo.benchmark.demo import run_demo
 
     return run_demo(args.out, args.seeds)
+
+
+def _launch(args: argparse.Namespace) -> int:
+    from mtl_zoo.training.launch import launch
+
+    def end(number, frame):
+        raise KeyboardInterrupt
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    # What a scheduler sends: the processes must end with this one.
+    before = signal.signal(signal.SIGTERM, end) if threading.current_thread() is threading.main_thread() else None
+    try:
+        done = launch(
+            args.training[1:] if args.training[:1] == ["--"] else args.training,
+            args.workers,
+            args.ps,
+            restarts=args.restarts,
+            logs=args.logs,
+            timeout=args.timeout,
+            echo=lambda line: Console(soft_wrap=True).print(line, highlight=False, markup=False),
+        )
+    except KeyboardInterrupt:
+        console.print("[bold red]interrupted:[/] all processes have ended")
+        return 130
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+    for failure in done.failures:
+        console.print(f"[bold red]failed:[/] {escape(failure)}; logs in {escape(str(args.logs))}")
+    return done.code
 
 
 @contextlib.contextmanager

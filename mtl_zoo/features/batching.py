@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -50,9 +51,24 @@ def make_batches(
     >>> [len(inputs["x"]) for inputs, labels in data]
     [2, 2, 1]
     """
+    check.check_int("batch_size", batch_size)
+    seed = np.random.randint(2**31) if seed is None else seed
+    epochs = itertools.count()
+    return batches_of_epochs(
+        inputs,
+        labels,
+        weights,
+        batch_size,
+        seed=seed if shuffle else None,
+        epoch=lambda: next(epochs),
+        drop_remainder=drop_remainder,
+    )
+
+
+def batches_of_epochs(inputs, labels, weights, batch_size, *, seed, epoch, drop_remainder=False):
+    """`make_batches` whose orders are those of the epochs that `epoch()` gives, from 0; `seed` None does not shuffle."""
     import tensorflow as tf
 
-    check.check_int("batch_size", batch_size)
     parts = as_parts(inputs, labels, weights)
     arrays = [a if isinstance(a, np.memmap) else np.asarray(a) for a in tf.nest.flatten(parts)]
     rows = len(arrays[0]) if arrays else 0
@@ -65,16 +81,36 @@ def make_batches(
     layout = Layout(parts, [(array.dtype, array.shape[1:]) for array in arrays], _groups_in_memory(arrays))
     packed = layout.pack(arrays)
     num_batches = rows // batch_size if drop_remainder else -(-rows // batch_size)
-    generator = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
+    orders = None if seed is None else _Orders(rows, seed)
 
-    def epoch():
-        order = generator.permutation(rows) if shuffle else None
+    def one_epoch():
+        order = None if orders is None else orders(epoch())
         for start, stop in batch_runs(range(num_batches), rows, batch_size):
             at = slice(start, stop) if order is None else order[start:stop]
             yield tuple(_gather(array, at) for array in packed)
 
     all_full = drop_remainder or rows % batch_size == 0
-    return layout.dataset(epoch, batch_size, all_full=all_full, num_batches=num_batches)
+    return layout.dataset(one_epoch, batch_size, all_full=all_full, num_batches=num_batches)
+
+
+class _Orders:
+    """Row orders by epoch: permutations that are drawn from a seed, one after the other."""
+
+    def __init__(self, rows: int, seed: int):
+        self._rows, self._seed, self._lock = rows, seed, threading.Lock()
+        self._rewind()
+
+    def _rewind(self):
+        self._generator, self._epoch, self._order = np.random.default_rng(self._seed), -1, None
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        with self._lock:
+            if epoch < self._epoch:
+                self._rewind()
+            while self._epoch < epoch:
+                self._order = self._generator.permutation(self._rows)
+                self._epoch += 1
+            return self._order
 
 
 def batch_runs(batches: range, rows: int, batch_size: int) -> Iterator[tuple[int, int]]:

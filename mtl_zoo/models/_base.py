@@ -17,7 +17,7 @@ from mtl_zoo.balancing._step import balanced_train_step, reevaluating_train_step
 from mtl_zoo.features.serialization import features_from_config, features_to_config
 from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import row_weight
-from mtl_zoo.models import _compile, _data, _predict
+from mtl_zoo.models import _compile, _data, _predict, _resume
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.optimizers import as_optimizer
 from mtl_zoo.tasks import label_names, task_from_config
@@ -322,9 +322,11 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             FloatingPointError: A loss is not finite any more.
         """
         self._require_compiled()
-        x, y, arguments = _data.prepare_fit(self, x, y, arguments)
-        arguments["callbacks"] = _data.with_watchdog(self, arguments.get("callbacks"))
-        return super().fit(x, y, **arguments)
+        run = _resume.Run(self, x, arguments)
+        x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
+        arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)
+        with run.started(self, x):
+            return super().fit(x, y, **arguments)
 
     def evaluate(self, x=None, y=None, **arguments):
         """Keras' `evaluate`; `x` may also be a table. For exact metrics by task see `mtl_zoo.evaluate`."""

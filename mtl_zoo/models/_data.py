@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mtl_zoo import _backend, _distribute
+from mtl_zoo import _backend
 from mtl_zoo import _validation as check
-from mtl_zoo.features.batching import make_batches
+from mtl_zoo.features.batching import batches_of_epochs
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.models._watchdog import NonFiniteLossWatchdog
 from mtl_zoo.tasks import label_names
@@ -27,6 +27,11 @@ _TRANSFORM_FOLDER = "transform"
 
 def is_table(x) -> bool:
     return isinstance(x, pd.DataFrame | pa.Table)
+
+
+def holds_rows(x) -> bool:
+    """Whether these are arrays by name or a table, and not batches already."""
+    return isinstance(x, Mapping) or is_table(x)
 
 
 def check_input_names(model, inputs) -> None:
@@ -53,7 +58,7 @@ def labels_by_name(model, y) -> Mapping:
     return y
 
 
-def prepare_fit(model, x, y, arguments):
+def prepare_fit(model, x, y, arguments, run):
     x, y, arguments = prepare(model, x, y, arguments)
     validation = arguments.get("validation_data")
     if is_table(validation):
@@ -63,7 +68,7 @@ def prepare_fit(model, x, y, arguments):
     if isinstance(y, Mapping):
         _check_labels(model, y)
     if isinstance(x, Mapping) and _can_batch(arguments):
-        return _as_batches(model, x, y, arguments)
+        return _as_batches(run, x, y, arguments)
     if y is None and "shuffle" not in arguments:
         # A tf.data.Dataset brings its own order; Keras warns of shuffle=True, which is its default.
         arguments["shuffle"] = False
@@ -76,15 +81,13 @@ def _can_batch(arguments) -> bool:
     return _backend.is_tensorflow() and not any(left_to_keras)
 
 
-def _as_batches(model, x, y, arguments):
+def _as_batches(run, x, y, arguments):
     """Arrays as batches gathered by a shuffled index vector, which are quicker than Keras' own."""
     arguments = dict(arguments)
     batch_size = arguments.pop("batch_size")
     shuffle, weights = arguments.pop("shuffle", True), arguments.pop("sample_weight", None)
     arguments.setdefault("validation_batch_size", batch_size)
-    # Workers take their rows of each batch: it must be the same on all.
-    seed = _distribute.same_on_all_workers(model, np.random.randint(2**31))
-    batches = make_batches(x, y, weights, batch_size=batch_size, shuffle=bool(shuffle), seed=seed)
+    batches = batches_of_epochs(x, y, weights, batch_size, seed=run.seed if shuffle else None, epoch=lambda: run.epoch)
     return batches, None, {**arguments, "shuffle": False}
 
 
@@ -174,14 +177,15 @@ def _check_labels(model, y) -> None:
         logger.warning("%s", issue)
 
 
-def with_watchdog(model, callbacks):
-    watchdog = NonFiniteLossWatchdog(model.loss_names)
+def with_own_callbacks(model, callbacks, run):
+    own = [run.callback, NonFiniteLossWatchdog(model.loss_names)]
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(watchdog)
+        for callback in own:
+            callbacks.append(callback)
         return callbacks
     if callbacks is None:
-        return [watchdog]
-    return [*(callbacks if isinstance(callbacks, list | tuple) else [callbacks]), watchdog]
+        return own
+    return [*(callbacks if isinstance(callbacks, list | tuple) else [callbacks]), *own]
 
 
 def save_transform(transform: FeatureTransform, folder) -> None:

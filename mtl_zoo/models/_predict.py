@@ -20,7 +20,7 @@ _ENCODED_ROWS = 131_072
 
 def takes(model: Any, x: Any) -> bool:
     """Whether `predict_rows` can stand for Keras' own: arrays or a table, on one device, and not run eagerly."""
-    if not (_backend.is_tensorflow() and (isinstance(x, Mapping) or _data.is_table(x))):
+    if not (_backend.is_tensorflow() and _data.holds_rows(x)):
         return False
     return not model.run_eagerly and model.distribute_strategy.num_replicas_in_sync == 1
 
@@ -75,7 +75,7 @@ def predict_by_worker(
     model: Any, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None, callbacks=None
 ) -> dict[str, np.ndarray]:
     """`predict` on several workers, which all give the same `x`: each scores its part, and has the whole at the end."""
-    if isinstance(x, Mapping) or _data.is_table(x):
+    if _data.holds_rows(x):
         batch_size = _data.PREDICT_BATCH_SIZE if batch_size is None else check.check_int("batch_size", batch_size)
         most = None if steps is None else check.check_int("steps", steps) * batch_size
         part = _slice_rows(model, x, most)

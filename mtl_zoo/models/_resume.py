@@ -1,0 +1,128 @@
+"""Training that goes on where a checkpoint was written: what `fit` does for `mtl_zoo.training.Checkpoints`."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+
+from mtl_zoo import _backend, _distribute
+from mtl_zoo.models import _data
+
+
+class Run:
+    """One call of `fit`: where it starts, and which epoch's batches are to come.
+
+    Attributes:
+        seed: What the order of the rows is drawn from: one number on all workers, and for all of an interrupted run.
+        epoch: The number of the epoch, from 0, that is about to begin, or has begun.
+    """
+
+    def __init__(self, model, x, arguments):
+        self._checkpoints = _find(arguments.get("callbacks"))
+        first = arguments.get("initial_epoch", 0)
+        self.seed, self.epoch, self._position = 0, 0, None
+        if _data.holds_rows(x):
+            self.seed = _distribute.same_on_all_workers(model, np.random.randint(2**31))
+        if self._checkpoints is not None:
+            _refuse(x, arguments)
+            _distribute.build(model)
+            self._position = self._checkpoints.resume(model, self.seed)
+            self.seed = self._position.seed
+            arguments["initial_epoch"] = max(first, self._position.epoch)
+        self.callback = _EpochNumber(self, first)
+
+    @contextlib.contextmanager
+    def started(self, model, data):
+        """Within it `fit` leaves out the steps that are done."""
+        if self._checkpoints is None:
+            yield
+            return
+        self._checkpoints.begin(self._position)
+        if not self._position.step:
+            yield
+            return
+        model.make_train_function()
+        whole = model.train_function
+        batches = int(data.cardinality())
+        model.train_function = _LeavesOut(whole, self._position.step, batches, model.steps_per_execution)
+        try:
+            with warnings.catch_warnings():
+                # Keras expects an epoch's number of batches of the one that is resumed, too.
+                warnings.filterwarnings("ignore", "Your input ran out of data")
+                yield
+        finally:
+            model.train_function = whole
+
+
+class _LeavesOut:
+    """A train function that takes some batches from the first iterator, before it trains on the others.
+
+    Args:
+        function: The train function.
+        done: Batches to leave out.
+        batches: Batches of an epoch.
+        per_call: Those that `function` takes at once.
+    """
+
+    def __init__(self, function, done, batches, per_call):
+        self._function, self._done = function, done
+        self._calls = -(-(batches - done) // per_call)
+
+    def __call__(self, iterator):
+        if self._calls == 0:
+            self._calls = -1
+            # Not by running out of data in a step, which moves the seeds of dropout on.
+            raise StopIteration
+        if self._done:
+            iterator = iter(iterator)
+            for _ in range(self._done):
+                next(iterator)
+            self._done = 0
+        self._calls -= 1
+        return self._function(iterator)
+
+    def __getattr__(self, name):
+        return getattr(self._function, name)
+
+
+class _EpochNumber(keras.callbacks.Callback):
+    """Tells a run which epoch begins."""
+
+    def __init__(self, run, first):
+        super().__init__()
+        self._run, self._first = run, first
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Keras may open an iterator that it never uses: the order of the rows must not count those.
+        self._run.epoch = epoch - self._first
+
+
+def _find(callbacks) -> Any:
+    given = getattr(callbacks, "callbacks", callbacks)
+    given = [] if given is None else given if isinstance(given, list | tuple) else [given]
+    return next((callback for callback in given if hasattr(callback, "resume")), None)
+
+
+def _refuse(x, arguments):
+    if not _backend.is_tensorflow():
+        raise ValueError(
+            "`callbacks` may hold Checkpoints on TensorFlow only: elsewhere Keras orders the rows itself. "
+            f"Received: Checkpoints on the {keras.backend.backend()!r} backend"
+        )
+    if not _data.holds_rows(x) and int(x.cardinality() if hasattr(x, "cardinality") else -1) < 0:
+        raise ValueError(
+            "`x` must be arrays, a table or a tf.data.Dataset with a known number of batches with Checkpoints (see "
+            f"`tf.data.experimental.assert_cardinality`). Received: x={x!r}"
+        )
+    reasons = {
+        "steps_per_epoch": "an epoch must be the whole of the data, so that the position in it is known",
+        "validation_split": "Keras shuffles what it splits itself. Give `validation_data`",
+        "class_weight": "Keras shuffles what it weighs itself. Give `sample_weight`",
+    }
+    for name, reason in reasons.items():
+        if arguments.get(name):
+            raise ValueError(f"`{name}` must be None with Checkpoints: {reason}. Received: {name}={arguments[name]!r}")

@@ -1,0 +1,350 @@
+"""Checkpoints of a training run, from which it goes on to the weights that it would have had."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import random
+import re
+import shutil
+import time
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from mtl_zoo import _distribute, _keras_private
+from mtl_zoo import _validation as check
+
+_log = logging.getLogger(__name__)
+
+# Raised when the layout changes in a way that older code would misread.
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{12})\.ckpt")
+_PART = ".part"
+# What a checkpoint takes beside the numbers: names and headers of the arrays.
+_OVERHEAD_BYTES = 1 << 20
+
+
+class Position(NamedTuple):
+    """Where in a run a checkpoint was written.
+
+    Args:
+        epoch: Epochs that are done.
+        step: Batches of the next epoch that are done.
+        total: Steps since the start of the run.
+        seed: What the order of the rows is drawn from.
+    """
+
+    epoch: int
+    step: int
+    total: int
+    seed: int
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Writes checkpoints while a model of the zoo trains; the same `fit` in a new process goes on from the last one.
+
+    A checkpoint holds the weights, the optimizer's and the balancing method's state, the metrics of the epoch, the random
+    state, and the position in the input. Training that goes on sees the batches that it would have seen, and ends with
+    the weights of training that was not interrupted: exactly for arrays, whose order is drawn for each epoch from one
+    seed; for a `tf.data.Dataset` if its order does not depend on the epochs before. Start the epochs of a
+    `TableStream` at `epoch`. When a run has ended its last checkpoint stays, and `fit` on it trains no more.
+
+    Under tf.distribute the chief alone writes, and all workers must see the folder. A checkpoint appears under its name
+    only when it is whole. One that was cut short or changed afterwards is recognised by its checksums, and the one before
+    it is used. When writing fails in the middle of a run, the run goes on, with a warning, and the last one stays.
+
+    The state of other callbacks (patience, the best epoch) is not kept.
+
+    Args:
+        folder: Where the checkpoints lie; one folder for each run.
+        every_steps: Steps from one checkpoint to the next. With `steps_per_execution` or accumulated gradients it is
+            written after the execution, or update, that the step falls into.
+        every_minutes: Minutes from one checkpoint to the next. With neither, one is written after every epoch.
+        keep: How many to keep.
+
+    Attributes:
+        epoch: The epoch, from 0, that the next `fit` begins in.
+        resumed_from: The `Position` that `fit` went on from, or None.
+
+    Raises:
+        ValueError: `every_steps` or `keep` < 1; `every_minutes` <= 0; when training starts, a model, optimizer or
+            data that the checkpoint was not written for, or `steps_per_epoch`, `validation_split` or `class_weight`.
+        OSError: When training starts: the folder cannot be written, or its disk has no room for a checkpoint.
+
+    Example:
+
+    >>> import mtl_zoo
+    >>> from mtl_zoo.training import Checkpoints
+    >>> data = mtl_zoo.load_dataset("synthetic_funnel", size="small")
+    >>> def train(epochs):
+    ...     model = mtl_zoo.create_model("shared_bottom", data.features, data.tasks, bottom_units=(8,))
+    ...     model.compile("adam")
+    ...     checkpoints = Checkpoints("run", every_steps=5)
+    ...     model.fit(data.train.inputs, data.train.labels, epochs=epochs, verbose=0, callbacks=[checkpoints])
+    ...     return checkpoints.resumed_from
+    >>> train(epochs=1)
+    >>> train(epochs=2).epoch
+    1
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int = 2,
+    ):
+        super().__init__()
+        self.folder = Path(folder)
+        self.every_steps = None if every_steps is None else check.check_int("every_steps", every_steps)
+        self.every_minutes = None if every_minutes is None else check.check_number("every_minutes", every_minutes, above=0)
+        self.keep = check.check_int("keep", keep)
+        self.resumed_from: Position | None = None
+        self._metrics: list[np.ndarray] = []
+
+    @property
+    def epoch(self) -> int:
+        found = _newest(self.folder)
+        return 0 if found is None else _read_header(found)["position"]["epoch"]
+
+    # What `fit` of a model asks for before training.
+
+    def resume(self, model: Any, seed: int) -> Position:
+        """Puts the model into the state of the last checkpoint that is whole; where to go on, or the very start."""
+        chief = _distribute.worker_index(model) == 0
+        if chief:
+            self._check_folder(model)
+        newest = _newest(self.folder) if chief else None
+        total = _distribute.same_on_all_workers(model, -1 if newest is None else _total(newest))
+        if total < 0:
+            self.resumed_from = None
+            return Position(0, 0, 0, _distribute.same_on_all_workers(model, seed))
+        path = self.folder / _name(total)
+        if not path.exists():
+            raise OSError(
+                "`folder` must be one that all workers see. "
+                f"Received: folder={str(self.folder)!r}, which has no {path.name} on worker {_distribute.worker_index(model)}"
+            )
+        self.resumed_from = position = self._restore(model, path)
+        _log.warning("training goes on from %s: epoch %d, step %d", path, position.epoch + 1, position.step)
+        return position
+
+    def _check_folder(self, model):
+        needed = sum(_num_bytes(v) for v in _state(model)) + _OVERHEAD_BYTES
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for part in self.folder.glob(f"*{_PART}"):
+                part.unlink()
+            probe = self.folder / f"probe{_PART}"
+            probe.write_bytes(b"0")
+            probe.unlink()
+        except OSError as error:
+            raise OSError(
+                f"`folder` must be a folder that can be written. Received: folder={str(self.folder)!r}: {error}"
+            ) from error
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise OSError(
+                f"`folder` must be on a disk with room for a checkpoint of {needed:,} bytes. "
+                f"Received: folder={str(self.folder)!r} with {free:,} bytes free"
+            )
+
+    def _restore(self, model, path) -> Position:
+        variables = _state(model)
+        with zipfile.ZipFile(path) as archive:
+            header = json.loads(archive.read("header.json"))
+            _check_header(header, path, variables)
+            for number, variable in enumerate(variables):
+                variable.assign(_read_array(archive, f"{number}.npy"))
+            self._metrics = [_read_array(archive, f"metric-{i}.npy") for i in range(header["metrics"])]
+            np.random.set_state(("MT19937", _read_array(archive, "numpy.npy"), *header["numpy"]))
+        random.setstate((header["python"][0], tuple(header["python"][1]), header["python"][2]))
+        return Position(**header["position"])
+
+    # What Keras calls.
+
+    def begin(self, position: Position) -> None:
+        """Tells where the run that follows begins."""
+        self._start, self._epoch = position, position.epoch
+        self._done = position.total  # steps of the epochs, and of this one's part, that are done
+        self._at_epoch_start = position.total - position.step
+        self._saved, self._time = position.total, time.monotonic()
+        self._is_due = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        self._at_epoch_start = self._done
+        self._offset = 0
+        if epoch == self._start.epoch and self._start.step:
+            self._offset = self._start.step
+            self._at_epoch_start -= self._offset
+            # Keras has just reset them.
+            for variable, value in zip(_metric_variables(self.model), self._metrics, strict=False):
+                variable.assign(value)
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self._offset + batch + 1
+        self._done = self._at_epoch_start + min(step, self.params["steps"])
+        # At the end of an epoch the callback's other method is a better place.
+        if step < self.params["steps"]:
+            self._save_if(self._is_time(), Position(self._epoch, step, self._done, self._start.seed), logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        is_last = self.model.stop_training or epoch + 1 == self.params["epochs"]
+        every_epoch = self.every_steps is None and self.every_minutes is None
+        self._save_if(is_last or every_epoch or self._is_time(), Position(epoch + 1, 0, self._done, self._start.seed), logs)
+
+    def _is_time(self) -> bool:
+        if self.every_steps is not None and self._done // self.every_steps > self._saved // self.every_steps:
+            return True
+        return self.every_minutes is not None and time.monotonic() - self._time >= 60 * self.every_minutes
+
+    def _save_if(self, is_due, position, logs):
+        # Gradients that wait for others are not in a checkpoint.
+        self._is_due |= is_due
+        if self._is_due and not _keras_private.has_waiting_gradients(self.model.optimizer):
+            self._is_due = False
+            self._save(position, logs)
+
+    def _save(self, position, logs):
+        self._saved, self._time = position.total, time.monotonic()
+        if _distribute.worker_index(self.model) != 0:
+            return
+        if not math.isfinite(float((logs or {}).get("loss", 0.0))):
+            return
+        path = self.folder / _name(position.total)
+        try:
+            _write(path, self.model, position)
+        except OSError as error:
+            _log.warning("no checkpoint at step %d: %s; the last one stays", position.total, error)
+            return
+        for old in _checkpoints(self.folder)[: -self.keep]:
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+
+def _name(total: int) -> str:
+    return f"step-{total:012d}.ckpt"
+
+
+def _total(path: Path) -> int:
+    return int(_NAME.fullmatch(path.name).group(1))  # type: ignore[union-attr]
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """From the oldest to the newest."""
+    return sorted(path for path in folder.glob("step-*.ckpt") if _NAME.fullmatch(path.name))
+
+
+def _newest(folder: Path) -> Path | None:
+    """The newest one whose checksums are right."""
+    for path in reversed(_checkpoints(folder)):
+        fault = _fault(path)
+        if fault is None:
+            return path
+        _log.warning("%s is not whole (%s); the one before it is used", path, fault)
+    return None
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+            return None if bad is None else f"wrong checksum of {bad}"
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        return str(error)
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("header.json"))
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(name) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _metric_variables(model) -> list[Any]:
+    return [variable for metric in model.metrics for variable in metric.variables]
+
+
+def _state(model) -> list[Any]:
+    """Variables of a run, metrics aside: weights, seeds, balancing, optimizer."""
+    left_out = {id(v) for v in _metric_variables(model)}
+    found = {id(v): v for v in (*model.variables, *model.optimizer.variables)}
+    return [variable for key, variable in found.items() if key not in left_out]
+
+
+def _num_bytes(variable) -> int:
+    return math.prod(variable.shape) * np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
+
+
+def _shapes(variables) -> list[list[int]]:
+    return [list(variable.shape) for variable in variables]
+
+
+def _check_header(header, path, variables):
+    if header["format"] > FORMAT:
+        raise ValueError(
+            f"{path} has format {header['format']}, written by a newer mtl_zoo; this version reads up to {FORMAT}."
+        )
+    if header["shapes"] != _shapes(variables):
+        raise ValueError(
+            "`folder` must hold checkpoints of this model and optimizer, or none. "
+            f"Received: {path}, with {len(header['shapes'])} variables of other shapes than the {len(variables)} of this run"
+        )
+
+
+def _write(path: Path, model, position: Position) -> None:
+    """Writes a checkpoint beside its place, and puts it there when the disk has it."""
+    variables, metrics = _state(model), _distribute.metric_totals(model)
+    _, keys, *rest = np.random.get_state()
+    header = {
+        "format": FORMAT,
+        "position": position._asdict(),
+        "shapes": _shapes(variables),
+        "metrics": len(metrics),
+        "numpy": rest,
+        "python": random.getstate(),
+    }
+    part = path.with_name(path.name + _PART)
+    try:
+        with open(part, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                archive.writestr("header.json", json.dumps(header))
+                for number, variable in enumerate(variables):
+                    _write_array(archive, f"{number}.npy", keras.ops.convert_to_numpy(variable))
+                for number, value in enumerate(metrics):
+                    _write_array(archive, f"metric-{number}.npy", value)
+                _write_array(archive, "numpy.npy", keys)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _write_array(archive, name, array):
+    with archive.open(name, "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A file's name lasts when its folder has reached the disk; not every file system can be asked."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

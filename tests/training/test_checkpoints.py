@@ -1,0 +1,272 @@
+"""Training that was interrupted goes on to the weights of training that was not."""
+
+import errno
+import shutil
+from collections import namedtuple
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import mtl_zoo
+from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric
+from mtl_zoo.options import MLP
+from mtl_zoo.training import Checkpoints, checkpoints
+
+pytestmark = pytest.mark.tensorflow
+ROWS, BATCH, EPOCHS = 88, 16, 3  # 6 batches an epoch, the last one short
+TASKS = [BinaryTask("click"), BinaryTask("like")]
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ends training after some steps, as a power cut would."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = after
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= self.model.steps_per_execution
+        if self.left <= 0:
+            raise Interrupted
+
+
+def rows(seed=0):
+    rng = np.random.default_rng(seed)
+    x = {"user_id": rng.integers(0, 32, ROWS).astype("int32"), "age": rng.normal(size=ROWS).astype("float32")}
+    return x, {task.name: rng.integers(0, 2, ROWS).astype("float32") for task in TASKS}
+
+
+def make_model(balancing=None, optimizer="auto", steps=1, units=6):
+    features = [Categorical("user_id", size=30, dim=4), Numeric("age")]
+    bottom = MLP((units,), dropout=0.3)
+    model = mtl_zoo.create_model("shared_bottom", features, TASKS, bottom_units=bottom, tower_units=(4,))
+    model.compile(optimizer() if callable(optimizer) else optimizer, balancing=balancing, steps_per_execution=steps)
+    return model
+
+
+def train(folder, stop_after=None, seed=0, callbacks=(), data=None, every=None, **options):
+    """(model, history or None if interrupted, callback)"""
+    keras.utils.set_random_seed(seed)
+    model = make_model(**options)
+    saves = Checkpoints(folder, **({"every_steps": 4} if every is None else every))
+    x, y = rows() if data is None else (data(saves), None)
+    stop = [] if stop_after is None else [Interrupt(stop_after)]
+    arguments = {} if data is not None else {"batch_size": BATCH}
+    try:
+        found = model.fit(
+            x, y, epochs=EPOCHS, verbose=0, validation_data=rows(1), callbacks=[saves, *callbacks, *stop], **arguments
+        )
+    except Interrupted:
+        return model, None, saves
+    return model, found.history, saves
+
+
+def assert_same(model, other):
+    for a, b in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
+    for a, b in zip(model.optimizer.variables, other.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
+
+
+def accumulating():
+    return keras.optimizers.Adam(0.01, gradient_accumulation_steps=3)
+
+
+CASES = {
+    # Interrupted after so many steps; the checkpoint is of step 8, in the second epoch.
+    "plain": (10, {}),
+    "random weights of losses": (10, {"balancing": "rlw"}),
+    "state of a gradient method": (10, {"balancing": "imtl_g", "optimizer": "adam"}),
+    "three steps an execution": (10, {"steps": 3}),
+    "accumulated gradients": (10, {"optimizer": accumulating}),
+    "several interruptions": (5, {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_interrupted_training_ends_with_the_same_numbers(tmp_path, name):
+    stop_after, options = CASES[name]
+    whole, history, _ = train(tmp_path / "whole", **options)
+    resumed = None
+    for seed in range(1, 9):  # another seed each time: what counts is in the checkpoint
+        model, rest, saves = train(tmp_path / "cut", stop_after=stop_after, seed=seed - 1, **options)
+        resumed = saves.resumed_from
+        if rest is not None:
+            break
+    assert resumed is not None and resumed.total < 18
+    assert_same(whole, model)
+    for metric, values in history.items():
+        np.testing.assert_array_equal(values[resumed.epoch :], rest[metric], err_msg=metric)
+
+
+def test_where_a_run_goes_on(tmp_path):
+    _, _, saves = train(tmp_path, stop_after=10)
+    assert saves.resumed_from is None
+    assert [path.name for path in checkpoints._checkpoints(tmp_path)] == [
+        "step-000000000004.ckpt",
+        "step-000000000008.ckpt",
+    ]
+    assert Checkpoints(tmp_path).epoch == 1
+    _, _, saves = train(tmp_path)
+    assert saves.resumed_from[:3] == (1, 2, 8)
+    # A run that has ended trains no more.
+    model, history, saves = train(tmp_path)
+    assert saves.resumed_from[:3] == (EPOCHS, 0, 18) and not history
+    again, _, _ = train(tmp_path)
+    assert_same(model, again)
+
+
+def test_the_order_of_a_dataset_and_of_a_stream_goes_on(tmp_path):
+    x, y = rows()
+    table = pd.DataFrame({**x, **y, "user_id": x["user_id"].astype(str)})
+    table.to_parquet(tmp_path / "rows.parquet", row_group_size=20)
+    transform = FeatureTransform([Categorical("user_id"), Numeric("age")], TASKS).fit(table)
+    stream = mtl_zoo.features.streaming.TableStream(tmp_path / "rows.parquet", transform)
+
+    def fixed(saves):
+        return mtl_zoo.features.make_batches(x, y, batch_size=BATCH)
+
+    def streamed(saves):
+        return stream.batches(BATCH, shuffle=True, seed=5, epoch=saves.epoch)
+
+    for data in (fixed, streamed):
+        whole, _, _ = train(tmp_path / f"{data.__name__} whole", data=data)
+        train(tmp_path / data.__name__, stop_after=10, data=data)
+        model, _, saves = train(tmp_path / data.__name__, data=data)
+        assert saves.resumed_from.step == 2
+        assert_same(whole, model)
+
+
+def spoil_end(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def spoil_middle(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def spoil_all(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("spoil", [spoil_end, spoil_middle, spoil_all])
+def test_the_one_before_is_used_when_one_is_not_whole(tmp_path, spoil, caplog):
+    train(tmp_path, stop_after=10)
+    first, second = checkpoints._checkpoints(tmp_path)
+    spoil(second)
+    shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    whole, _, _ = train(tmp_path.with_name("whole"))
+    model, _, saves = train(tmp_path)
+    assert saves.resumed_from.total == 4
+    assert "step-000000000008.ckpt is not whole" in caplog.text
+    assert_same(whole, model)
+    spoil(tmp_path.with_name("copy") / first.name)
+    assert Checkpoints(tmp_path.with_name("copy")).epoch == 0
+
+
+def test_a_write_that_fails_keeps_the_last_one(tmp_path, monkeypatch, caplog):
+    real, writes = checkpoints._write_array, []
+
+    def full(archive, name, array):
+        writes.append(name)
+        if len(writes) > 60:  # in the middle of the second
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(archive, name, array)
+
+    monkeypatch.setattr(checkpoints, "_write_array", full)
+    count = len(checkpoints._state(train(tmp_path / "count", stop_after=1)[0]))
+    assert 30 < count < 60 or pytest.fail(f"{count} variables: choose another limit")
+    writes.clear()
+    model, history, _ = train(tmp_path / "run")
+    assert len(history["loss"]) == EPOCHS, "training goes on"
+    assert "no checkpoint at step 8: [Errno 28] No space left on device; the last one stays" in caplog.text
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-000000000004.ckpt"]
+    monkeypatch.undo()
+    resumed, _, saves = train(tmp_path / "run")
+    assert saves.resumed_from.total == 4
+    assert_same(model, resumed)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="`folder` must be a folder that can be written. Received: folder='.*file'"):
+        train(tmp_path / "file")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**6, 10**6 - 1000, 1000))
+    with pytest.raises(OSError, match="`folder` must be on a disk with room for a checkpoint of .* 1,000 bytes free"):
+        train(tmp_path / "run")
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    train(tmp_path, stop_after=5)
+    (tmp_path / "step-000000000008.ckpt.part").write_bytes(b"half")
+    _, _, saves = train(tmp_path)
+    assert saves.resumed_from.total == 4
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    train(tmp_path, every={"every_steps": 2, "keep": 3})
+    assert [checkpoints._total(path) for path in checkpoints._checkpoints(tmp_path)] == [14, 16, 18]
+
+
+def test_minutes_and_epochs(tmp_path, monkeypatch):
+    train(tmp_path / "epochs", every={"keep": 9})
+    assert [checkpoints._total(path) for path in checkpoints._checkpoints(tmp_path / "epochs")] == [6, 12, 18]
+    clock = iter(range(0, 10**6, 60))  # a minute passes whenever it is looked at
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: next(clock))
+    train(tmp_path / "minutes", every={"every_minutes": 3, "keep": 9})
+    totals = [checkpoints._total(path) for path in checkpoints._checkpoints(tmp_path / "minutes")]
+    assert totals == [3, 6, 9, 12, 15, 18]
+
+
+def test_a_loss_that_is_not_finite_is_not_kept(tmp_path):
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 3:
+                self.model.get_layer("embedding").tables[0].assign_add(np.nan * np.ones((32, 4), "float32"))
+
+    with pytest.raises(FloatingPointError, match="is not finite at epoch 1, step 4"):
+        train(tmp_path, callbacks=[Spoil()], every={"every_steps": 1})
+    assert [checkpoints._total(path) for path in checkpoints._checkpoints(tmp_path)] == [2, 3]
+
+
+def test_wrong_arguments(tmp_path):
+    for arguments, message in (
+        ({"every_steps": 0}, "`every_steps` must be a whole number >= 1"),
+        ({"every_minutes": 0}, "`every_minutes` must be"),
+        ({"keep": 0}, "`keep` must be a whole number >= 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Checkpoints(tmp_path, **arguments)
+
+
+def test_what_cannot_go_on_is_refused(tmp_path):
+    import tensorflow as tf
+
+    x, y = rows()
+    model, unknown = make_model(), tf.data.Dataset.from_generator(lambda: iter(()), output_signature=tf.TensorSpec(()))
+    with pytest.raises(ValueError, match="`x` must be arrays, a table or a tf.data.Dataset with a known number"):
+        model.fit(unknown, callbacks=[Checkpoints(tmp_path)])
+    for argument, value in (("steps_per_epoch", 3), ("validation_split", 0.5), ("class_weight", {0: 1.0, 1: 2.0})):
+        with pytest.raises(ValueError, match=f"`{argument}` must be None with Checkpoints"):
+            model.fit(x, y, callbacks=[Checkpoints(tmp_path)], **{argument: value})
+    train(tmp_path, stop_after=5)
+    with pytest.raises(ValueError, match="`folder` must hold checkpoints of this model and optimizer, or none"):
+        train(tmp_path, units=7)
+
+
+def test_a_newer_format_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
+        train(tmp_path, stop_after=5)
+    with pytest.raises(ValueError, match="has format 2, written by a newer mtl_zoo; this version reads up to 1"):
+        train(tmp_path)

@@ -1,0 +1,169 @@
+"""The local cluster, with programs that take no time in place of training."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from mtl_zoo import cli
+from mtl_zoo.training import launch
+
+START = """
+import json, os, signal, subprocess, sys, time
+config = json.loads(os.environ["TF_CONFIG"])
+task = config["task"]["type"] + "-" + str(config["task"]["index"])
+"""
+
+
+def program(code):
+    return [sys.executable, "-c", START + textwrap.dedent(code)]
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A process that has ended stays until its parent has asked for it.
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def assert_ended(folder):
+    pids = [int(path.read_text()) for path in folder.glob("*.pid")]
+    assert pids
+    assert not [pid for pid in pids if is_alive(pid)]
+
+
+WRITE_PID = """
+def write_pid(name, pid):
+    part = os.path.join(sys.argv[1], name + ".part")
+    open(part, "w").write(str(pid))
+    os.replace(part, part[:-5] + ".pid")
+write_pid(task, os.getpid())
+"""
+
+
+def test_every_process_knows_its_place(tmp_path):
+    lines = []
+    done = launch(program("print(json.dumps(config))"), workers=2, servers=1, logs=tmp_path, echo=lines.append)
+    # The chief's end is that of the cluster: the others would wait for it.
+    assert done.code == 0 and done.attempts == 1 and not done.failures
+    assert set(done.codes) == {"chief-0", "worker-0", "worker-1", "ps-0"}
+    (line,) = lines
+    assert '"task": {"type": "chief", "index": 0}' in line
+    hosts = json.loads(line)["cluster"]
+    assert {role: len(at) for role, at in hosts.items()} == {"chief": 1, "worker": 2, "ps": 1}
+    assert len({host for at in hosts.values() for host in at}) == 4
+    assert "attempt 1" in (tmp_path / "worker-1.log").read_text()
+
+
+def test_the_death_of_one_ends_all_and_what_they_started(tmp_path, monkeypatch):
+    code = (
+        WRITE_PID
+        + """
+if task == "worker-1":
+    while len([n for n in os.listdir(sys.argv[1]) if n.endswith(".pid")]) < 5:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # deaf: it must be killed
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+write_pid("child-" + task, child.pid)
+time.sleep(600)
+"""
+    )
+    monkeypatch.setattr(sys.modules[launch.__module__], "_GRACE_SECONDS", 0.5)
+    done = launch([*program(code), str(tmp_path)], workers=3, logs=tmp_path, timeout=60)
+    # Two deaf workers, their children, and the one that died.
+    assert done.code == 128 + signal.SIGKILL
+    assert done.codes["worker-1"] == -signal.SIGKILL
+    assert done.failures == ("worker-1: killed by SIGKILL",)
+    assert_ended(tmp_path)
+
+
+def test_a_failure_is_restarted_and_told(tmp_path):
+    code = """
+    mark = os.path.join(sys.argv[1], "failed")
+    if task == "worker-1" and not os.path.exists(mark):
+        open(mark, "w").close()
+        sys.exit(3)
+    if not os.path.exists(mark):
+        time.sleep(600)
+    """
+    command = [*program(code), str(tmp_path)]
+    done = launch(command, workers=2, restarts=2, logs=tmp_path, timeout=60)
+    assert (done.code, done.attempts, done.failures) == (0, 2, ("worker-1: exit code 3",))
+    (tmp_path / "failed").unlink()
+    done = launch(command, workers=2, logs=tmp_path, timeout=60)
+    assert (done.code, done.attempts, done.failures) == (3, 1, ("worker-1: exit code 3",))
+
+
+def test_a_cluster_that_does_not_end_is_ended(tmp_path):
+    done = launch([*program(WRITE_PID + "time.sleep(600)"), str(tmp_path)], workers=1, logs=tmp_path, timeout=0.5)
+    assert done.code == 124 and done.failures == ("worker-0: timeout",)
+
+
+def test_ctrl_c_ends_all(tmp_path):
+    code = f"""
+import sys
+from mtl_zoo import cli
+sys.exit(cli.main(["launch", "--workers", "2", "--logs", {str(tmp_path)!r}, "--", *sys.argv[1:]]))
+"""
+    worker = [*program(WRITE_PID + "time.sleep(600)"), str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-c", code, *worker])
+    try:
+        while len(list(tmp_path.glob("*.pid"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+    assert_ended(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"command": []}, "`command` must be a program and its arguments"),
+        ({"command": "python train.py"}, "`command` must be a program and its arguments"),
+        ({"workers": 0}, "`workers` must be a whole number >= 1"),
+        ({"servers": -1}, "`servers` must be a whole number >= 0"),
+        ({"restarts": -1}, "`restarts` must be a whole number >= 0"),
+        ({"timeout": 0}, "`timeout` must be"),
+    ],
+)
+def test_wrong_arguments(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        launch(**{"command": ["true"], "logs": tmp_path, **arguments})
+
+
+def test_a_program_that_is_not_there(tmp_path):
+    with pytest.raises(OSError, match="no-such-program"):
+        launch(["no-such-program"], logs=tmp_path)
+
+
+def test_the_command_line(tmp_path, capsys):
+    command = program("print('trained', *sys.argv[1:]); sys.exit(4 if sys.argv[-1] == 'bad' else 0)")
+    options = ["launch", "--workers", "1", "--logs", str(tmp_path), "--"]
+    assert cli.main([*options, *command, "--epochs", "3"]) == 0
+    assert "trained --epochs 3" in capsys.readouterr().out
+    assert cli.main([*options, *command, "bad"]) == 4
+    assert "worker-0: exit code 4" in capsys.readouterr().err
+    assert cli.main(options) == 2
+    assert "`command` must be a program" in capsys.readouterr().err
+
+
+def test_threads_of_a_library_user(tmp_path):
+    # Signals belong to the main thread: elsewhere launch does without.
+    found = []
+    thread = threading.Thread(target=lambda: found.append(launch(program(""), workers=1, logs=tmp_path, timeout=60).code))
+    thread.start()
+    thread.join(60)
+    assert found == [0]
