@@ -1,8 +1,8 @@
 """Training under tf.distribute: the one place that knows what Keras 3 leaves to us.
 
 Keras' own functions fail on several workers, and on mirrored devices with more than one step an execution or with
-accumulated gradients. Here a function takes the batches of an execution, runs the model's step on each (unrolled: a loop
-of TensorFlow would mix up the workers' collectives), and gives the logs of all replicas together.
+accumulated gradients. Here a function takes the batches of an execution, runs the model's step on each (unrolled: a
+loop of TensorFlow would mix up the workers' collectives), and gives the logs of all replicas together.
 """
 
 from __future__ import annotations
@@ -72,15 +72,16 @@ def check_compile(model, optimizer, jit_compile) -> None:
         return
     if jit_compile:
         raise ValueError(
-            "`jit_compile` must be False under a tf.distribute strategy: XLA cannot compile the reductions over replicas "
-            f"that TensorFlow makes inside of a step. Received: jit_compile={jit_compile!r}"
+            "`jit_compile` must be False under a tf.distribute strategy: XLA cannot compile the reductions over "
+            f"replicas that TensorFlow makes inside of a step. Received: jit_compile={jit_compile!r}"
         )
     if optimizer is None:
         return
     if not _keras_private.is_made_for(optimizer, model.distribute_strategy):
         raise ValueError(
-            "`optimizer` must be made in the scope of the model's strategy, or be given by name: its step counter would "
-            f"count every replica otherwise. Received: optimizer={optimizer!r}, made outside of `with strategy.scope():`"
+            "`optimizer` must be made in the scope of the model's strategy, or be given by name: its step counter "
+            "would count every replica otherwise. "
+            f"Received: optimizer={optimizer!r}, made outside of `with strategy.scope():`"
         )
     if optimizer.use_ema and optimizer.gradient_accumulation_steps:
         raise ValueError(

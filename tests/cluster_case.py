@@ -94,7 +94,7 @@ def run(strategy, case, kill_at=None, flag=None):
 
 
 def differences(one, other, tolerance=1e-5):
-    """Names of the arrays that are not equal, and by how much of their largest value (rounding alone moves some biases)."""
+    """Names of the arrays that are not equal, and by how much of their largest value; a tiny one is rounding."""
     assert set(one) == set(other), sorted(set(one) ^ set(other))
     apart = {}
     for name, a in one.items():

@@ -66,7 +66,7 @@ def make_batches(
 
 
 def batches_of_epochs(inputs, labels, weights, batch_size, *, seed, epoch, drop_remainder=False):
-    """`make_batches` whose orders are those of the epochs that `epoch()` gives, from 0; `seed` None does not shuffle."""
+    """`make_batches` with the orders of the epochs that `epoch()` gives, from 0; `seed` None does not shuffle."""
     import tensorflow as tf
 
     parts = as_parts(inputs, labels, weights)

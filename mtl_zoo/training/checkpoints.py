@@ -57,8 +57,9 @@ class Checkpoints(keras.callbacks.Callback):
     `TableStream` at `epoch`. When a run has ended its last checkpoint stays, and `fit` on it trains no more.
 
     Under tf.distribute the chief alone writes, and all workers must see the folder. A checkpoint appears under its name
-    only when it is whole. One that was cut short or changed afterwards is recognised by its checksums, and the one before
-    it is used. When writing fails in the middle of a run, the run goes on, with a warning, and the last one stays.
+    only when it is whole. One that was cut short or changed afterwards is recognised by its checksums, and the one
+    before it is used. When writing fails in the middle of a run, the run goes on, with a warning, and the last one
+    stays.
 
     The state of other callbacks (patience, the best epoch) is not kept.
 
@@ -104,7 +105,9 @@ class Checkpoints(keras.callbacks.Callback):
         super().__init__()
         self.folder = Path(folder)
         self.every_steps = None if every_steps is None else check.check_int("every_steps", every_steps)
-        self.every_minutes = None if every_minutes is None else check.check_number("every_minutes", every_minutes, above=0)
+        self.every_minutes = (
+            None if every_minutes is None else check.check_number("every_minutes", every_minutes, above=0)
+        )
         self.keep = check.check_int("keep", keep)
         self.resumed_from: Position | None = None
         self._metrics: list[np.ndarray] = []
@@ -129,8 +132,8 @@ class Checkpoints(keras.callbacks.Callback):
         path = self.folder / _name(total)
         if not path.exists():
             raise OSError(
-                "`folder` must be one that all workers see. "
-                f"Received: folder={str(self.folder)!r}, which has no {path.name} on worker {_distribute.worker_index(model)}"
+                f"`folder` must be one that all workers see. Received: folder={str(self.folder)!r}, which has no "
+                f"{path.name} on worker {_distribute.worker_index(model)}"
             )
         self.resumed_from = position = self._restore(model, path)
         _log.warning("training goes on from %s: epoch %d, step %d", path, position.epoch + 1, position.step)
@@ -199,7 +202,9 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         is_last = self.model.stop_training or epoch + 1 == self.params["epochs"]
         every_epoch = self.every_steps is None and self.every_minutes is None
-        self._save_if(is_last or every_epoch or self._is_time(), Position(epoch + 1, 0, self._done, self._start.seed), logs)
+        self._save_if(
+            is_last or every_epoch or self._is_time(), Position(epoch + 1, 0, self._done, self._start.seed), logs
+        )
 
     def _is_time(self) -> bool:
         if self.every_steps is not None and self._done // self.every_steps > self._saved // self.every_steps:
@@ -298,8 +303,8 @@ def _check_header(header, path, variables):
         )
     if header["shapes"] != _shapes(variables):
         raise ValueError(
-            "`folder` must hold checkpoints of this model and optimizer, or none. "
-            f"Received: {path}, with {len(header['shapes'])} variables of other shapes than the {len(variables)} of this run"
+            f"`folder` must hold checkpoints of this model and optimizer, or none. Received: {path}, with "
+            f"{len(header['shapes'])} variables of other shapes than the {len(variables)} of this run"
         )
 
 

@@ -160,7 +160,8 @@ class _Cluster:
                 stderr=subprocess.STDOUT,
                 # A group of its own, so that what it starts ends with it.
                 start_new_session=True,
-                **({"text": True, "encoding": "utf-8", "errors": "replace"} if echoed else {}),
+                encoding="utf-8",
+                errors="replace",
             )
         self._processes[name] = process
         if echoed:

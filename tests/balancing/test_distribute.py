@@ -33,8 +33,9 @@ SCRIPT = textwrap.dedent(
             # Gradients of a synchronised normalisation cross the replicas.
             bottom = MLP((6,), norm="batch")
             model = create_model("shared_bottom", features, tasks, bottom_units=bottom, tower_units=(4,))
+            optimizer = keras.optimizers.SGD(0.5)
         # Not in the scope, and with a method that was made out of it.
-        model.compile(keras.optimizers.SGD(0.5), balancing=create_balancing(name, **options), metrics=None)
+        model.compile(optimizer, balancing=create_balancing(name, **options), metrics=None)
         x, y = {n: column for n, column in inputs(48).items() if n in model.input}, labels(48)
         y = {task.name: y[task.name] for task in tasks}
         y["like"][:24] = np.nan  # in a step, observed rows fall unevenly on the replicas, or on none

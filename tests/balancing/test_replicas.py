@@ -27,8 +27,9 @@ SCRIPT = textwrap.dedent(
         with strategy.scope():
             features = [Categorical("user_id", size=30, dim=4), Numeric("age")]
             model = SharedBottom(features, [BinaryTask("click"), BinaryTask("like")], bottom_units=6, tower_units=4)
+            optimizer = keras.optimizers.SGD(0.5)
         # Outside of the scope: the state must be mirrored all the same.
-        model.compile(keras.optimizers.SGD(0.5), balancing=method, metrics=None)
+        model.compile(optimizer, balancing=method, metrics=None)
         model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
         return [w.numpy() for w in model.weights]
 

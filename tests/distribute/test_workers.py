@@ -69,7 +69,7 @@ def test_a_killed_worker_costs_nothing(tmp_path, killed):
     one = one_process({"epochs": 3})
     case = {"epochs": 3, "checkpoints": str(tmp_path / "run"), "kill": {str(killed): 8}}
     done, found = run_cluster(tmp_path, case, restarts=1)
-    assert done.attempts == 2 and "SIGKILL" in done.failures[0] or "exit code" in done.failures[0]
+    assert done.attempts == 2 and len(done.failures) == 1
     assert (tmp_path / f"killed-{killed}").exists()
     for worker in found:
         weights = {name: values for name, values in worker.items() if name.startswith(("weight", "predicted"))}

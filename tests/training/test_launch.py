@@ -163,7 +163,9 @@ def test_the_command_line(tmp_path, capsys):
 def test_threads_of_a_library_user(tmp_path):
     # Signals belong to the main thread: elsewhere launch does without.
     found = []
-    thread = threading.Thread(target=lambda: found.append(launch(program(""), workers=1, logs=tmp_path, timeout=60).code))
+    thread = threading.Thread(
+        target=lambda: found.append(launch(program(""), workers=1, logs=tmp_path, timeout=60).code)
+    )
     thread.start()
     thread.join(60)
     assert found == [0]

@@ -1,0 +1,252 @@
+"""Whether several devices and workers train to the weights of one process: every model, balancing method and optimizer.
+
+One process trains a case first and keeps its weights in files; then two mirrored devices, two workers and four train
+it from the same seed on the same global batches. Half of the rows have no label of one task, so that its observed rows
+fall on the replicas unevenly, and on some not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from mtl_zoo.balancing import list_balancing
+from mtl_zoo.benchmark import environment
+from mtl_zoo.features.spec import Categorical, Feature, Numeric
+from mtl_zoo.features.spec import Sequence as SequenceFeature
+from mtl_zoo.models import create_model, list_models, model_info
+from mtl_zoo.optimizers import OPTIMIZER_NAMES
+from mtl_zoo.tasks import BinaryTask, label_names
+from mtl_zoo.training.launch import launch
+
+SETTINGS = ("mirrored 2", "workers 2", "workers 4")
+COLUMNS = (
+    *("setting", "model", "balancing", "optimizer", "steps", "batch", "worst", "weight", "seconds"),
+    *("commit", "dirty", "versions", "hardware", "error"),
+)
+_STEPS, _BATCH = 50, 16
+# Cases that one cluster trains after another: its start takes as long as a case.
+_CASES_AT_ONCE = 8
+# A weight that is smaller is rounding, such as the bias before a normalisation: it has no gradient.
+_SMALLEST = 1e-3
+# Merged into a model's own arguments where it has them, so that a case takes seconds.
+_SMALL: dict[str, Any] = {
+    "num_experts": 3,
+    "num_task_experts": 2,
+    "num_shared_experts": 1,
+    "expert_units": (8, 6),
+    "bottom_units": (8, 6),
+    "column_units": (8, 8),
+    "stage_units": (5,),
+    "tower_units": (5,),
+}
+
+
+class Case(NamedTuple):
+    model: str
+    balancing: str = ""
+    optimizer: str = "lazy_sgd"
+
+    @property
+    def key(self) -> str:
+        return "-".join(part or "none" for part in self)
+
+
+def all_cases() -> list[Case]:
+    """Every model; every balancing method; every optimizer of ours that is not a name for another."""
+    cases = [Case(model) for model in list_models()]
+    cases += [Case("mmoe", balancing) for balancing in list_balancing()]
+    return cases + [Case("shared_bottom", "", optimizer) for optimizer in OPTIMIZER_NAMES if optimizer != "auto"]
+
+
+def make_model(case: Case) -> Any:
+    cls, info = model_info(case.model).cls, model_info(case.model)
+    names = inspect.signature(cls).parameters
+    given = {argument: value for argument, value in _SMALL.items() if argument in names}
+    if "backbone" in names:
+        inner = inspect.signature(model_info(names["backbone"].default).cls).parameters
+        given["backbone_options"] = {a: v for a, v in _SMALL.items() if a in inner and a != "tower_units"}
+    middle = [BinaryTask("cart", sample_space="click")] if "middle_action" in info.requires else []
+    tasks = [BinaryTask("click"), *middle, BinaryTask("conversion", sample_space="click"), BinaryTask("like")]
+    features: list[Feature] = [
+        Categorical("user_id", size=30, dim=4),
+        Categorical("tags", size=8, dim=3, multi_hot=True, length=3),
+        SequenceFeature("history", size=30, dim=4, length=5),
+        Numeric("age"),
+        Categorical("domain", size=3, dim=2),
+    ]
+    return create_model(case.model, features, tasks, **given)
+
+
+def draw_rows(model: Any, rows: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    x = {
+        "user_id": rng.integers(0, 32, rows).astype("int32"),
+        "tags": rng.integers(0, 10, (rows, 3)).astype("int32"),
+        "history": rng.integers(0, 32, (rows, 5)).astype("int32"),
+        "age": rng.normal(size=rows).astype("float32"),
+        "domain": rng.integers(2, 5, rows).astype("int32"),
+    }
+    click = (rng.random(rows) < 0.5).astype("float32")
+    y = {"click": click} | {name: click * (rng.random(rows) < 0.5) for name in ("cart", "conversion")}
+    y["like"] = np.where(rng.random(rows) < 0.5, np.nan, rng.random(rows) < 0.4).astype("float32")
+    return x, {name: y[name].astype("float32") for name in label_names(model.tasks)}
+
+
+def train(case: Case, strategy: Any) -> dict[str, np.ndarray]:
+    """The weights after the steps, by number and path."""
+    keras.utils.set_random_seed(3)
+    with strategy.scope():
+        model = make_model(case)
+        model.compile(case.optimizer, balancing=case.balancing or None, metrics=None)
+    x, y = draw_rows(model, _STEPS * _BATCH)
+    model.fit(x, y, batch_size=_BATCH, shuffle=False, verbose=0)
+    return {f"{i} {weight.path}": weight.numpy() for i, weight in enumerate(model.weights)}
+
+
+def difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> tuple[float, str]:
+    """The largest max|dW| / max|W| of a weight, and which."""
+    gaps = [
+        (float(np.abs(a - b).max() / max(np.abs(a).max(), _SMALLEST)), name)
+        for (name, a), b in zip(one.items(), other.values(), strict=True)
+    ]
+    return max(gap if np.isfinite(gap[0]) else (np.inf, gap[1]) for gap in gaps)
+
+
+def _strategy(setting: str) -> Any:
+    import tensorflow as tf
+
+    kind, count = setting.split() if " " in setting else (setting, "1")
+    if kind == "workers":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if kind == "mirrored":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        devices = [tf.config.LogicalDeviceConfiguration()] * int(count)
+        tf.config.set_logical_device_configuration(cpu, devices)
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(int(count))])
+    return tf.distribute.get_strategy()
+
+
+def _inside(setting: str, cases: Sequence[Case], weights: Path, out: Path) -> None:
+    """What a process of a setting does; its chief writes."""
+    strategy = _strategy(setting)
+    is_chief = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"] == 0
+    commit, dirty = environment.commit()
+    for case in cases:
+        started = time.perf_counter()
+        found = train(case, strategy)
+        if setting == "one":
+            part = weights / f"{case.key}.part.npz"
+            np.savez(part, **found)  # type: ignore[arg-type]
+            os.replace(part, weights / f"{case.key}.npz")
+        elif is_chief:
+            with np.load(weights / f"{case.key}.npz") as one:
+                worst, weight = difference(dict(one), found)
+            about = {"setting": setting, **case._asdict(), "steps": _STEPS, "batch": _BATCH}
+            about |= {"worst": f"{worst:.3g}", "weight": weight, "seconds": round(time.perf_counter() - started, 1)}
+            about |= {"commit": commit, "dirty": dirty, "hardware": environment.hardware()}
+            _append(out, {**about, "versions": json.dumps(environment.versions_of_result())})
+        keras.backend.clear_session()
+
+
+def _append(out: Path, row: dict[str, Any]) -> None:
+    is_new = not out.exists()
+    with open(out, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _finished(out: Path) -> set[tuple]:
+    if not out.exists():
+        return set()
+    table = pd.read_csv(out, keep_default_na=False)
+    return {(row["setting"], Case(row["model"], row["balancing"], row["optimizer"])) for _, row in table.iterrows()}
+
+
+def run_agreement(settings: Sequence[str], cases: Sequence[Case], out: Path, timeout: float = 1800.0) -> pd.DataFrame:
+    """Trains what the file does not hold yet, and gives all of its rows.
+
+    A case that fails has a row with its `error`; delete the row to try again.
+
+    Args:
+        settings: Among `SETTINGS`.
+        cases: What to train.
+        out: The CSV file. The weights of one process lie beside it, in a folder.
+        timeout: Seconds for a handful of cases.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    weights = out.with_suffix(".weights")
+    weights.mkdir(exist_ok=True)
+
+    def start(setting: str, some: Sequence[Case]) -> str | None:
+        inside = ["--inside", setting, "--out", str(out), "--cases", *("/".join(case) for case in some)]
+        workers = int(setting.split()[1]) if setting.startswith("workers") else 1
+        command = [sys.executable, "-m", "mtl_zoo.benchmark.agreement", *inside]
+        done = launch(command, workers=workers, logs=weights / "logs", timeout=timeout)
+        return "; ".join(done.failures) or None
+
+    for begin in range(0, len(cases), _CASES_AT_ONCE):
+        some = cases[begin : begin + _CASES_AT_ONCE]
+        missing = [case for case in some if not (weights / f"{case.key}.npz").exists()]
+        if missing:
+            start("one", missing)
+        for setting in settings:
+            todo = [case for case in some if (setting, case) not in _finished(out)]
+            while todo:
+                error = start(setting, todo)
+                left = [case for case in todo if (setting, case) not in _finished(out)]
+                if error is None or not left:
+                    break
+                # The first that has no row is the one that failed: the others have their turn without it.
+                about = {"setting": setting, **left[0]._asdict(), "steps": _STEPS, "batch": _BATCH}
+                _append(out, {**about, "error": error})
+                todo = left[1:]
+    return pd.read_csv(out, keep_default_na=False)
+
+
+def agreement_main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m benchmarks.agreement`; 1 if a weight is apart."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.agreement", description=__doc__.splitlines()[0])
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
+    parser.add_argument("--models", nargs="+", help="only the cases of these models")
+    parser.add_argument("--balancing", nargs="+", help="only the cases of these methods")
+    parser.add_argument("--tolerance", type=float, default=1e-5, help="largest max|dW| / max|W| that is equal")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.csv", help="rows are added; what is there stays"
+    )
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
+    parser.add_argument("--cases", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.inside:
+        cases = [Case(*text.split("/")) for text in args.cases]
+        _inside(args.inside, cases, args.out.with_suffix(".weights"), args.out)
+        return 0
+    cases = [case for case in all_cases() if not args.models or case.model in args.models]
+    cases = [case for case in cases if not args.balancing or case.balancing in args.balancing]
+    table = run_agreement(args.settings, cases, args.out)
+    table["worst"] = pd.to_numeric(table["worst"], errors="coerce").fillna(np.inf)
+    apart = table[table["worst"] > args.tolerance]
+    console = Console(width=160)
+    console.print(f"{len(table)} rows, {len(apart)} apart by more than {args.tolerance}", highlight=False)
+    for row in apart.itertuples():
+        console.print(row.setting, row.model, row.balancing, row.optimizer, row.worst, row.weight, row.error)
+    return int(len(apart) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(agreement_main())
