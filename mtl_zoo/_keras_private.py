@@ -10,6 +10,11 @@ import keras
 # What is read from, or replaced in, Keras' optimizers.
 OPTIMIZER_HOOKS = ("_backend_apply_gradients", "_clip_gradients", "_get_variable_index", "_trainable_variables")
 TENSORFLOW_OPTIMIZER_HOOKS = ("_all_reduce_sum_gradients", "_distribution_strategy")
+ACCUMULATION_HOOKS = (
+    *("_iterations", "_accumulated_gradients", "_get_variable_index", "_backend_apply_gradients"),
+    *("_clip_gradients", "_apply_weight_decay", "_backend_update_step"),
+)
+TENSORFLOW_TRAINER_HOOKS = ("_maybe_symbolic_build", "_get_metrics_result_or_logs")
 SLOTS = {
     "Adam": ("_momentums", "_velocities", "_velocity_hats"),
     "Adagrad": ("_accumulators",),

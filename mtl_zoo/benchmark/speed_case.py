@@ -70,7 +70,7 @@ class SpeedCase:
         check.check_int("numerics", self.numerics, minimum=0)
         if self.replicas > 1 and self.steps_per_execution > 1:
             raise ValueError(
-                "`steps_per_execution` must be 1 with several replicas, which Keras cannot train otherwise. "
+                "`steps_per_execution` must be 1 with several replicas: more are timed on one device only. "
                 f"Received: steps_per_execution={self.steps_per_execution}, replicas={self.replicas}"
             )
         if self.batch % self.replicas:

@@ -50,10 +50,10 @@ class Position(NamedTuple):
 class Checkpoints(keras.callbacks.Callback):
     """Writes checkpoints while a model of the zoo trains; the same `fit` in a new process goes on from the last one.
 
-    A checkpoint holds the weights, the optimizer's and the balancing method's state, the metrics of the epoch, the random
-    state, and the position in the input. Training that goes on sees the batches that it would have seen, and ends with
-    the weights of training that was not interrupted: exactly for arrays, whose order is drawn for each epoch from one
-    seed; for a `tf.data.Dataset` if its order does not depend on the epochs before. Start the epochs of a
+    A checkpoint holds the weights, the optimizer's and the balancing method's state, the metrics of the epoch, the
+    random state, and the position in the input. Training that goes on sees the batches that it would have seen, and
+    ends with the weights of training that was not interrupted: exactly for arrays, whose order is drawn for each epoch
+    from one seed; for a `tf.data.Dataset` if its order does not depend on the epochs before. Start the epochs of a
     `TableStream` at `epoch`. When a run has ended its last checkpoint stays, and `fit` on it trains no more.
 
     Under tf.distribute the chief alone writes, and all workers must see the folder. A checkpoint appears under its name
@@ -110,7 +110,7 @@ class Checkpoints(keras.callbacks.Callback):
         )
         self.keep = check.check_int("keep", keep)
         self.resumed_from: Position | None = None
-        self._metrics: list[np.ndarray] = []
+        self._saved_metrics: list[np.ndarray] = []
 
     @property
     def epoch(self) -> int:
@@ -166,7 +166,7 @@ class Checkpoints(keras.callbacks.Callback):
             _check_header(header, path, variables)
             for number, variable in enumerate(variables):
                 variable.assign(_read_array(archive, f"{number}.npy"))
-            self._metrics = [_read_array(archive, f"metric-{i}.npy") for i in range(header["metrics"])]
+            self._saved_metrics = [_read_array(archive, f"metric-{i}.npy") for i in range(header["metrics"])]
             np.random.set_state(("MT19937", _read_array(archive, "numpy.npy"), *header["numpy"]))
         random.setstate((header["python"][0], tuple(header["python"][1]), header["python"][2]))
         return Position(**header["position"])
@@ -189,7 +189,7 @@ class Checkpoints(keras.callbacks.Callback):
             self._offset = self._start.step
             self._at_epoch_start -= self._offset
             # Keras has just reset them.
-            for variable, value in zip(_metric_variables(self.model), self._metrics, strict=False):
+            for variable, value in zip(_metric_variables(self.model), self._saved_metrics, strict=False):
                 variable.assign(value)
 
     def on_train_batch_end(self, batch, logs=None):

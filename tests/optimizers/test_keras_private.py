@@ -20,6 +20,36 @@ def test_optimizer_hooks():
         assert hasattr(optimizer, name), ADVICE.format(keras.__version__, "Optimizer", name)
 
 
+@pytest.mark.tensorflow
+def test_hooks_of_training_on_several_devices():
+    optimizer = keras.optimizers.Adam(gradient_accumulation_steps=2)
+    optimizer.build([keras.Variable([1.0])])
+    for name in _keras_private.ACCUMULATION_HOOKS:
+        assert hasattr(optimizer, name), ADVICE.format(keras.__version__, "Optimizer", name)
+    for name in _keras_private.TENSORFLOW_TRAINER_HOOKS:
+        assert hasattr(keras.Model, name), ADVICE.format(keras.__version__, "Model", name)
+
+
+@pytest.mark.tensorflow
+def test_gradients_are_added_up_as_keras_does_it():
+    def train(apply):
+        variable = keras.Variable([1.0, 2.0])
+        optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.1, clipnorm=0.5, gradient_accumulation_steps=2)
+        optimizer.build([variable])
+        for step in range(5):
+            apply(optimizer, keras.ops.convert_to_tensor([1.0, float(step)]), variable, step % 2 == 1)
+        return variable.numpy(), _keras_private.steps_taken(optimizer), _keras_private.has_waiting_gradients(optimizer)
+
+    def ours(optimizer, gradient, variable, update):
+        with _keras_private.accumulation(optimizer, update):
+            optimizer.apply([gradient], [variable])
+
+    expected, steps, waiting = train(lambda optimizer, gradient, variable, _: optimizer.apply([gradient], [variable]))
+    found = train(ours)
+    assert found[0] == pytest.approx(expected, rel=1e-6)
+    assert found[1:] == (steps, waiting) == (5, True)
+
+
 @pytest.mark.parametrize("name", _keras_private.SLOTS)
 def test_slots(name):
     options = {"Adam": {"amsgrad": True}, "SGD": {"momentum": 0.5}}.get(name, {})

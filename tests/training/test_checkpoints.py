@@ -89,7 +89,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = ("state of a gradient method", "several interruptions", "random weights of losses")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in CASES])
 def test_interrupted_training_ends_with_the_same_numbers(tmp_path, name):
     stop_after, options = CASES[name]
     whole, history, _ = train(tmp_path / "whole", **options)
