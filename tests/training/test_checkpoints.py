@@ -275,3 +275,17 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
         train(tmp_path, stop_after=5)
     with pytest.raises(ValueError, match="has format 2, written by a newer mtl_zoo; this version reads up to 1"):
         train(tmp_path)
+
+
+def test_other_backends_are_refused(tmp_path, monkeypatch):
+    model, (x, y) = make_model(), rows()
+    monkeypatch.setattr("mtl_zoo._backend.is_tensorflow", lambda: False)
+    with pytest.raises(ValueError, match="`callbacks` may hold Checkpoints on TensorFlow only"):
+        model.fit(x, y, callbacks=[Checkpoints(tmp_path)])
+
+
+def test_a_worker_that_does_not_see_the_folder(tmp_path, monkeypatch):
+    # The chief has found the checkpoint of step 8, and this worker has another folder of the same name.
+    monkeypatch.setattr("mtl_zoo._distribute.same_on_all_workers", lambda model, number: 8)
+    with pytest.raises(OSError, match="`folder` must be one that all workers see. .* has no step-000000000008.ckpt"):
+        train(tmp_path)
