@@ -50,6 +50,7 @@ def train(devices, case):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_two_host_devices_equal_one():
     case = {"optimizer": "sgd", "balancing": "rlw"}
     one, two = train(1, case), train(2, case)
