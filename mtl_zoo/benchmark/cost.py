@@ -150,6 +150,9 @@ class _Shapes:
             self._found[tensor.ref()] = tuple(shape.as_list()) if known else self._bound(operation, index)
 
     def __call__(self, tensor: Any) -> Shape:
+        if tensor.ref() not in self._found:
+            # The gradient of a loop makes inputs for it that are listed after it.
+            self.add(tensor.op)
         return self._found[tensor.ref()]
 
     def size(self, tensor: Any) -> int:

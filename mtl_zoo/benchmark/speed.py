@@ -105,6 +105,7 @@ def _figures(one: TimedCase, found: Mapping[str, Sequence[float]], cost: Cost, c
         "examples_per_second": round(one.case.batch / step, 1),
         "step_gflops": round(cost.flops / 1e9, 4),
         "step_mbytes": round(cost.bytes / 1e6, 2),
+        "uncounted": " ".join(cost.uncounted),
         "matmul_share": round(cost.matmul_flops / step / 1e9 / ceiling, 4),
     }
 

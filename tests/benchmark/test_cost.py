@@ -5,6 +5,7 @@ import pytest
 
 from mtl_zoo import BinaryTask, Categorical, Numeric, create_model
 from mtl_zoo.benchmark.cost import graph_cost, step_cost
+from mtl_zoo.benchmark.speed_case import SpeedCase, TimedCase
 
 pytestmark = pytest.mark.tensorflow
 tf = pytest.importorskip("tensorflow")
@@ -148,3 +149,9 @@ def test_what_is_refused(monkeypatch):
     monkeypatch.setattr("mtl_zoo._backend.is_tensorflow", lambda: False)
     with pytest.raises(ValueError, match="`step_cost` needs the TensorFlow backend"):
         step_cost(model(), batch())
+
+
+def test_a_loop_is_named_as_uncounted():
+    case = SpeedCase("mose", 10, batch=8, features=2, numerics=1)
+    cost = TimedCase(case).cost()
+    assert cost.flops > 0 and any("While" in kind for kind in cost.uncounted)
