@@ -1,7 +1,8 @@
 """Writes what is generated from the catalogue: `python docs/generate.py` after a change to it.
 
-The README's table of models, a page for every model with a picture of its graph, and the list of the pages. The pages
-are kept in the repository, where they can be read without building anything; a test compares them with the code.
+The README's table of models, a page for every model with a picture of its graph, the list of the pages, and the results
+that are kept: their tables, and on each model's page how it did beside shared_bottom. The pages are kept in the
+repository, where they can be read without building anything; a test compares them with the code and the results.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any
 import keras
 
 import mtl_zoo
+from mtl_zoo.benchmark.correlation import correlation_losses, correlation_markdown
+from mtl_zoo.benchmark.report import Section, comparison, markdown, summarise
+from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.export.picture import model_svg
 from mtl_zoo.layers import FeatureEmbedding
 from mtl_zoo.models import ModelInfo, parameter_count
@@ -24,6 +28,8 @@ from mtl_zoo.models._registry import catalogue_markdown
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "docs" / "models"
 README = ROOT / "README.md"
+SUITES = ROOT / "benchmarks" / "configs" / "catalogue"
+RESULTS = ROOT / "benchmarks" / "results"
 
 # What a model needs of the embedded data set.
 DATA_OPTIONS = {"middle_action": {"cart": True}, "domain": {"domains": 3}, "sequence": {"history": 10}}
@@ -39,7 +45,7 @@ def readme_with_catalogue(text: str) -> str:
 
 def generated(names: list[str] | None = None) -> dict[Path, str]:
     """Every generated file of docs/models with its text; with `names` the pages of these models alone."""
-    files = {MODELS / "index.md": index_page()} if names is None else {}
+    files = {MODELS / "index.md": index_page(), MODELS.parent / "results.md": results_page()} if names is None else {}
     for name in mtl_zoo.list_models() if names is None else names:
         info = mtl_zoo.model_info(name)
         model = example_model(info)
@@ -134,6 +140,7 @@ def model_page(info: ModelInfo, model: Any) -> str:
         f"With the defaults, on the data below: {parameter_count(model):,}, for {len(model.tasks)} tasks and "
         f"{len(model.features)} features, whose vectors are {width} wide together.",
         "",
+        *results_of(info.name),
         "## Train it",
         "",
         "```python",
@@ -152,6 +159,71 @@ def model_page(info: ModelInfo, model: Any) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def kept(path: Path) -> Any:
+    """The rows of a file of results, packed or not; None if there is none yet."""
+    packed = path.with_name(path.name + ".gz")
+    found = [ResultStore(file).read() for file in (path, packed) if file.exists()]
+    return next((table for table in found if (table["error"] == "").any()), None)
+
+
+@functools.cache
+def suites(results: Path = RESULTS) -> dict[str, list[Section]]:
+    """The sections of each suite of the catalogue, by its name; none where it has no rows yet."""
+    tables = {path.stem: kept(results / "catalogue" / f"{path.stem}.csv") for path in sorted(SUITES.glob("*.yaml"))}
+    return {name: [] if table is None else summarise(table) for name, table in tables.items()}
+
+
+def results_of(name: str, results: Path = RESULTS) -> list[str]:
+    """How a model did beside shared_bottom, as lines of its page; none without results."""
+    found = [sentence for own in suites(results).values() for section in own for sentence in comparison(section, name)]
+    if not found:
+        return []
+    intro = "At one size, on test rows; [all results](../results.md) say how. "
+    note = '"Every seed" means that none reached the worst one of `shared_bottom`.'
+    return ["## How it did", "", intro + note, "", *(f"* {prose(sentence)}" for sentence in found), ""]
+
+
+def results_page(results: Path = RESULTS) -> str:
+    """The tables of the catalogue's suites and of the study of correlations, with what rows there are."""
+    lines = [
+        "# Results",
+        "",
+        "Generated from the rows in `benchmarks/results/`. Each table is one suite, which "
+        "`python -m benchmarks.run --config benchmarks/configs/catalogue/SUITE.yaml --out FILE.csv` repeats; the file "
+        "says which models run, with which sizes and why. All models of a table have as many parameters above the "
+        "embedding as its `shared_bottom` (see [](concepts/comparing.md)), the same features, optimizer, learning rate "
+        "and rule of stopping, and the same test rows. Speeds are of a shared machine, beside other work: a factor of "
+        "two between models means something, a tenth does not.",
+        "",
+        '"Worse than shared_bottom?" names the tasks on which the mean over seeds is lower, and by how much; "every '
+        'seed", that none reached the worst one of `shared_bottom`: with 3 seeds each that happens by luck once in 20 '
+        "times, and the table asks many times.",
+        "",
+    ]
+    for name, own in suites(results).items():
+        lines += [f"## {name}", "", *(["No rows yet.", ""] if not own else [])]
+        lines += ["#" + markdown([section]) for section in own]
+    lines += ["## Loss against the correlation of tasks", "", *study(results)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def study(results: Path = RESULTS) -> list[str]:
+    table = kept(results / "correlation" / "study.csv")
+    lines = [
+        "The MMoE paper's experiment on `synthetic_regression`: shared-bottom's loss falls as the tasks' correlation "
+        "rises, and MMoE's varies less. Here both models, at the paper's sizes, are trained on the same data sets; the "
+        "intervals come from a paired bootstrap of the seeds (`python -m benchmarks.correlation_study --help`).",
+        "",
+    ]
+    if table is None:
+        return [*lines, "No rows yet."]
+    losses = correlation_losses(table)
+    picture = results / "correlation" / "study.png"
+    if picture.exists():
+        lines += [f"![Loss by correlation](../{picture.relative_to(ROOT)})", ""]
+    return lines + [correlation_markdown(own) for _, own in losses.groupby("setting", sort=False)]
 
 
 def sections(doc: str) -> dict[str, str]:

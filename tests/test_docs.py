@@ -1,5 +1,6 @@
 """What is generated from the catalogue is fresh, and the code on the pages runs."""
 
+import gzip
 import importlib.util
 import inspect
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import mtl_zoo
+from mtl_zoo.benchmark.results import ResultStore
 
 DOCS = Path(__file__).parents[1] / "docs"
 FRESH = "run `python docs/generate.py`"
@@ -26,6 +28,49 @@ def test_the_list_of_models_is_fresh(generate):
     pages = {path.stem for path in (DOCS / "models").glob("*.md")} - {"index"}
     figures = {path.stem for path in (DOCS / "models" / "figures").iterdir()}
     assert pages == figures == set(mtl_zoo.list_models()), FRESH
+
+
+def test_the_page_of_results_is_fresh(generate):
+    assert (DOCS / "results.md").read_text(encoding="utf-8") == generate.results_page(), FRESH
+
+
+def result_rows(model, values):
+    """Rows of a model on the small suite's data, as the benchmark writes them: {task: AUCs by seed}."""
+    return [
+        {
+            "key": f"{model}{seed}", "dataset": "synthetic_funnel", "variant": "v", "split": split, "model": model,
+            "hyperparameters": "{}", "dataset_options": "{}", "parameters": 9, "seed": seed, "best_epoch": 1,
+            "train_seconds": 1.0, "examples_per_second": 10.0, "task": task, "metric": "auc", "space": "impressions",
+            "observed": 100, "value": value,
+        }
+        for task, of_seeds in values.items()
+        for seed, value in enumerate(of_seeds)
+        for split in ("validation", "test")
+    ]  # fmt: skip
+
+
+def test_results_are_shown_as_far_as_there_are_rows(generate, tmp_path):
+    empty = generate.results_page(tmp_path)
+    assert empty.count("No rows yet.") == len(list(generate.SUITES.glob("*.yaml"))) + 1
+    assert generate.results_of("mmoe", tmp_path) == []
+
+    plain = tmp_path / "catalogue" / "synthetic_funnel_small.csv"
+    for model, value in (("shared_bottom", 0.7), ("mmoe", 0.6), ("ple", 0.8)):
+        ResultStore(plain).append(result_rows(model, {"click": [value, value, value]}))
+    generate.suites.cache_clear()
+    page = generate.results_page(tmp_path)
+    assert page.count("No rows yet.") == empty.count("No rows yet.") - 1
+    assert "### synthetic_funnel (v)" in page and "| click -0.1000 (every seed) |" in page
+    sentence = "Worse than `shared_bottom`: click AUC 0.6000 ± 0.0000 against 0.7000 ± 0.0000 (every seed)."
+    assert any(line.endswith(sentence) for line in generate.results_of("mmoe", tmp_path))
+    assert not any("Worse than" in line for line in generate.results_of("ple", tmp_path)[4:])
+    assert generate.results_of("stem", tmp_path) == []
+
+    packed = plain.with_name(plain.name + ".gz")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    generate.suites.cache_clear()
+    assert generate.results_page(tmp_path) == page
 
 
 @pytest.mark.tensorflow

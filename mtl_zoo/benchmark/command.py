@@ -82,7 +82,7 @@ def run_main(arguments: Sequence[str] | None = None) -> int:
     try:
         configs, args = parse_run(arguments)
         store = ResultStore(args.out)
-        with Shown(console, count_runs(configs)) as progress, _terminated_as_interrupted():
+        with Shown(console, count_runs(configs)) as progress, interruptible():
             total = run_configs(configs, store, progress, data_dir=args.data_dir, save_scores=args.save_scores)
     except KeyboardInterrupt:
         console.print(f"[bold red]cut short:[/] the same command goes on: {escape(str(store.path))}", soft_wrap=True)
@@ -95,7 +95,7 @@ def run_main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """A plain `kill` ends a run as Ctrl-C does, so that its row says so."""
 
     def interrupt(number: int, frame: Any) -> None:

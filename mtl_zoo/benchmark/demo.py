@@ -18,7 +18,8 @@ from mtl_zoo.benchmark.plots import draw_gates, draw_report, draw_stitches
 from mtl_zoo.benchmark.progress import Shown
 from mtl_zoo.benchmark.report import markdown, print_report, summarise
 from mtl_zoo.benchmark.results import ResultStore
-from mtl_zoo.layers import CrossStitchUnit, ExpertGate
+from mtl_zoo.evaluation import gate_report
+from mtl_zoo.layers import BaseGate, CrossStitchUnit
 
 _ROWS_FOR_GATES = 20_000
 
@@ -92,7 +93,7 @@ class _Inside:
         if config.model not in ("mmoe", "cross_stitch"):
             return
         title = f"{config.model}, seed {seed}"
-        gates = mean_gates(model, dataset.test.take(min(_ROWS_FOR_GATES, len(dataset.test))).inputs)
+        gates = mean_gates(model, dataset.test.take(min(_ROWS_FOR_GATES, len(dataset.test))))
         self.found.setdefault("tasks", [task.name for task in dataset.tasks])
         if gates:
             self.found.setdefault("gates", {})[title] = {task: list(map(float, g)) for task, g in gates.items()}
@@ -108,14 +109,12 @@ class _Inside:
             draw_stitches(self.found["stitches"], self.found["tasks"], out / "stitches.png")
 
 
-def mean_gates(model: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Mean weight of every expert over the rows of `inputs`, by the gate's task; empty for models without gates."""
-    gates = {layer.name.removesuffix("_gate"): layer.output for layer in model.layers if isinstance(layer, ExpertGate)}
-    if not gates:
+def mean_gates(model: Any, split: Any) -> dict[str, np.ndarray]:
+    """Mean weight of every expert over the rows of `split`, by the gate's task; empty for models without gates."""
+    if not any(isinstance(layer, BaseGate) for layer in model.layers):
         return {}
-    inputs = {feature.name: inputs[feature.name] for feature in model.features}
-    weights = keras.Model(model.input, gates).predict(inputs, batch_size=4096, verbose=0)
-    return {name: weights[name].mean(axis=0) for name in gates}
+    by_gate = gate_report(model, split).table.groupby("gate", sort=False)
+    return {str(gate).removesuffix("_gate"): own["weight"].to_numpy() for gate, own in by_gate}
 
 
 def stitch_matrices(model: Any) -> dict[str, np.ndarray]:

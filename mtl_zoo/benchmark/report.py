@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,9 @@ from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.evaluation import gain
 
 BASELINE = "single_task"
+_FEWEST_SEEDS = 3
+# What a model that shares anything should beat.
+REFERENCE = "shared_bottom"
 # The metric that a task is judged by: the first of these that it has.
 HEADLINES = ("auc", "rmse", "accuracy")
 _DATA = ["dataset", "variant", "data_version", "dataset_options", "split_rule"]
@@ -48,6 +51,14 @@ class Cell(NamedTuple):
     std: float
     gain: float
     share: float
+    values: tuple[float, ...] = ()  # one a seed
+
+    @property
+    def text(self) -> str:
+        return _number(self.mean, ".4f", "-") + (f" ± {self.std:.4f}" if np.isfinite(self.std) else "")
+
+
+_NO_CELL = Cell(float("nan"), float("nan"), float("nan"), float("nan"))
 
 
 @dataclasses.dataclass
@@ -58,15 +69,35 @@ class Line:
     model: str
     seeds: int
     parameters: int
+    match: dict[str, Any] | None  # to what size it was brought, see `RunConfig.parameter_matched`
     examples_per_second: float
     train_seconds: float
     score: float
     cells: dict[Column, Cell]
 
+    def worse_on(self, other: Line) -> dict[Column, bool]:
+        """The tasks on which the mean is worse than the other model's, and whether every seed is worse than any there.
+
+        By luck alone all of 3 seeds are worse than all of 3 others once in 20 times; with fewer nothing is said.
+        """
+        found = {}
+        for column, cell in self.cells.items():
+            if column in other.cells and round(gain(column.metric, cell.mean, other.cells[column].mean), 4) < 0:
+                own, theirs = _goodness(column, cell), _goodness(column, other.cells[column])
+                found[column] = min(len(own), len(theirs)) >= _FEWEST_SEEDS and max(own) < min(theirs)
+        return found
+
+
+def _goodness(column: Column, cell: Cell) -> list[float]:
+    return [gain(column.metric, value, 0.0) for value in cell.values]
+
 
 @dataclasses.dataclass
 class Section:
-    """All models on one data set, best first. `oracle` holds the best AUC that is possible, where it is known."""
+    """All models on one data set, best first. `oracle` holds the best AUC that is possible, where it is known.
+
+    `reference` is the line of `shared_bottom` and `rows` how many test rows each task has.
+    """
 
     title: str
     split_rule: str
@@ -75,6 +106,8 @@ class Section:
     columns: list[Column]
     lines: list[Line]
     baseline: Line | None
+    reference: Line | None
+    rows: dict[Column, int]
     oracle: dict[Column, float]
     failed: dict[str, str]
 
@@ -117,14 +150,8 @@ def _section(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Section:
     common = [column for column in columns if all(column in line.cells for line in lines.values())]
     for setting, own in settings:
         lines[setting].score = _score(own, common)
-    bases = [(setting, own) for setting, own in settings if setting[0] == BASELINE]
-    baseline = None
-    if bases:
-        checked = {
-            setting: rows[(rows["split"] == "validation") & rows["key"].isin(own["key"])] for setting, own in bases
-        }
-        best = max(checked, key=lambda setting: np.nan_to_num(_score(checked[setting], common), nan=-np.inf))
-        baseline = lines[best]
+    baseline, reference = (_best_setting(model, rows, lines, common) for model in (BASELINE, REFERENCE))
+    if baseline is not None:
         _add_gains(lines.values(), baseline)
     in_order = sorted(lines.values(), key=lambda line: (-np.nan_to_num(line.score, nan=-np.inf), line.label))
     oracle = {
@@ -134,9 +161,35 @@ def _section(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Section:
     }
     seed = json.loads(first["dataset_options"] or "{}").get("seed")
     title = f"{first['dataset']} ({first['variant']}{'' if seed in (None, 0) else f', seed {seed}'})"
-    common_training = {name: first[name] for name in _TRAINING if rows[name].nunique() == 1 and first[name] != ""}
-    training = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in common_training.items())
-    return Section(title, first["split_rule"], split, training, columns, in_order, baseline, oracle, failed)
+    usual, varying = _usual_training(rows)
+    training = ", ".join(
+        f"{name.replace('_', ' ')} {value}" + (" where no other is named" if name in varying else "")
+        for name, value in usual.items()
+        if value != ""
+    )
+    observed = {column: int(_values(shown, column)["observed"].max()) for column in columns}
+    return Section(
+        title, first["split_rule"], split, training, columns, in_order, baseline, reference, observed, oracle, failed
+    )
+
+
+def _best_setting(model: str, rows: pd.DataFrame, lines: dict[tuple, Line], columns: Sequence[Column]) -> Line | None:
+    """The line of a model; of several settings the one with the best validation score."""
+    validation = rows[rows["split"] == "validation"]
+    scores = {}
+    for setting in lines:
+        if setting[0] == model:
+            same = [validation[name] == value for name, value in zip(["model", *_SETTING], setting, strict=True)]
+            score = _score(validation[np.logical_and.reduce(same)], columns)
+            scores[setting] = -np.inf if np.isnan(score) else score
+    return lines[max(scores, key=lambda setting: scores[setting])] if scores else None
+
+
+def _usual_training(rows: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
+    """What most settings were trained with, and the names of that which others were not."""
+    settings = rows[["model", *_SETTING]].drop_duplicates()
+    usual = {name: settings[name].value_counts(sort=True).index[0] for name in _TRAINING}
+    return usual, [name for name in _TRAINING if settings[name].nunique() > 1]
 
 
 def _columns(rows: pd.DataFrame) -> list[Column]:
@@ -159,13 +212,16 @@ def _line(rows: pd.DataFrame, label: str, columns: Sequence[Column]) -> Line:
         found = _values(rows, column)["value"]
         if len(found):
             share = _values(rows, column, "lift_share")["value"].mean()
-            cells[column] = Cell(float(found.mean()), float(found.std(ddof=1)), float("nan"), float(share))
+            values = tuple(map(float, found))
+            cells[column] = Cell(float(found.mean()), float(found.std(ddof=1)), float("nan"), float(share), values)
     runs = rows.drop_duplicates("key")
+    match = str(runs["parameter_match"].iloc[0] or "")
     return Line(
         label=label,
         model=str(runs["model"].iloc[0]),
         seeds=len(runs),
         parameters=int(runs["parameters"].iloc[0]),
+        match=json.loads(match) if match else None,
         examples_per_second=float(runs["examples_per_second"].mean()),
         train_seconds=float(runs["train_seconds"].mean()),
         score=float("nan"),
@@ -195,14 +251,15 @@ def _add_gains(lines: Iterable[Line], base: Line) -> None:
 def _labels(rows: pd.DataFrame) -> dict[tuple, str]:
     """A name for each setting: the model, and what sets it apart from the others."""
     settings = rows[["model", *_SETTING]].drop_duplicates()
-    outside = [name for name in _TRAINING if settings[name].nunique() > 1]
+    usual, varying = _usual_training(rows)
     labels = {}
     for model, own in settings.groupby("model", sort=False):
         arguments = [json.loads(text or "{}") for text in own["hyperparameters"]]
         names = dict.fromkeys(name for values in arguments for name in values)
         differ = [name for name in names if len({json.dumps(values.get(name)) for values in arguments}) > 1]
         for row, values in zip(own.to_dict("records"), arguments, strict=True):
-            apart = {name: values.get(name) for name in differ} | {name: row[name] for name in outside}
+            apart = {name: values.get(name) for name in differ}
+            apart |= {name: row[name] for name in varying if row[name] != usual[name]}
             text = ", ".join(f"{name}={_short(value)}" for name, value in apart.items())
             labels[tuple(row.values())] = f"{model} ({text})" if text else str(model)
     return labels
@@ -225,11 +282,10 @@ def _texts(section: Section) -> tuple[list[str], list[list[str]]]:
     headers += ["rows/s", "train s", "seeds"]
     rows = []
     for line in section.lines:
-        row = [line.label, f"{line.parameters:,}"]
+        row = [line.label, _size(line)]
         for column in section.columns:
-            cell = line.cells.get(column, Cell(*[float("nan")] * 4))
-            spread = f" ± {cell.std:.4f}" if np.isfinite(cell.std) else ""
-            row += [_number(cell.mean, ".4f", "-") + spread, _number(cell.gain, "+.4f")]
+            cell = line.cells.get(column, _NO_CELL)
+            row += [cell.text, _number(cell.gain, "+.4f")]
             row += [_number(cell.share, ".1%")] if column in with_share else []
         row += [_number(line.examples_per_second, ",.0f"), _number(line.train_seconds, ".1f"), str(line.seeds)]
         rows.append(row)
@@ -242,10 +298,60 @@ def _texts(section: Section) -> tuple[list[str], list[list[str]]]:
     return headers, rows
 
 
+def _size(line: Line) -> str:
+    if line.match is None:
+        return f"{line.parameters:,}"
+    found, target = line.match["parameters"], line.match["target"]
+    return f"{found:,}" + ("" if line.match["within_tolerance"] else f" ({found / target - 1:+.1%})")
+
+
+def _worse(line: Line, reference: Line) -> str:
+    if line is reference:
+        return ""
+    found = []
+    for column, every_seed in line.worse_on(reference).items():
+        less = gain(column.metric, line.cells[column].mean, reference.cells[column].mean)
+        found.append(f"{column.task} {less:+.4f}" + (" (every seed)" if every_seed else ""))
+    return ", ".join(found) or "no"
+
+
+def comparison(section: Section, model: str) -> list[str]:
+    """What to say of a model beside `shared_bottom`, one sentence for each of its lines: worse where, by how much.
+
+    Nothing where one of the two has no results, or the model is `shared_bottom` itself.
+    """
+    reference = section.reference
+    sentences = []
+    for line in section.lines:
+        if reference is None or line.model != model or model == REFERENCE:
+            continue
+        worse = line.worse_on(reference)
+        described = []
+        for column in [column for column in line.cells if column in reference.cells]:
+            text = f"{column.title} {line.cells[column].text} against {reference.cells[column].text}"
+            described.append((column in worse, text + (" (every seed)" if worse.get(column) else "")))
+        name = "" if line.label == model else f" ({line.label})"
+        parts = []
+        for word, flag in (("Worse than", True), ("Not worse than", False)):
+            texts = [text for is_worse, text in described if is_worse == flag]
+            if texts:
+                parts.append(f"{word} `{REFERENCE}`: {', '.join(texts)}.")
+        seeds = f"{line.seeds} seed{'s' if line.seeds > 1 else ''}"
+        sentences.append(f"{section.title}{name}, {seeds}. " + " ".join(parts))
+    return sentences
+
+
 def _captions(section: Section) -> list[str]:
     captions = [f"{section.split.capitalize()} split: {section.split_rule}."]
     if section.training:
         captions.append(f"Training: {section.training}.")
+    sizes = {(line.match["like"], line.match["target"]) for line in section.lines if line.match is not None}
+    for like, target in sizes:
+        captions.append(
+            f"Parameters: above the embedding, brought to {like}'s {target:,}; what stays more than 2 % off is named."
+        )
+    rows = ", ".join(f"{column.task} {count:,}" for column, count in section.rows.items())
+    captions.append(f"Rows that count: {rows}.")
     captions.append("Mean ± standard deviation over seeds.")
     if section.baseline is not None:
         captions.append(f"Gain: over {section.baseline.label}, positive is better.")
@@ -291,10 +397,16 @@ def _stacked(headers: Sequence[str], row: Sequence[str], group: Iterable[int]) -
 
 
 def markdown(sections: Sequence[Section]) -> str:
-    """The sections as Markdown tables."""
+    """The sections as Markdown tables, with a column that names the tasks on which `shared_bottom` is better."""
     parts = []
     for section in sections:
         headers, rows = _texts(section)
+        reference = section.reference
+        if reference is not None and len(section.lines) > 1:
+            headers.append(f"worse than {REFERENCE}?")
+            for row, line in zip(rows, section.lines, strict=False):
+                row.append(_worse(line, reference))
+            rows = [row + [""] * (len(headers) - len(row)) for row in rows]
         lines = [f"## {section.title}", "", " ".join(_captions(section)), ""]
         lines += [_markdown_row(headers), _markdown_row(["---", *["---:"] * (len(headers) - 1)])]
         lines += [_markdown_row(row) for row in rows]

@@ -23,16 +23,24 @@ from mtl_zoo.evaluation.metrics import (
     recall,
     rmse,
 )
-from mtl_zoo.evaluation.significance import AUCDifference, auc_standard_error, bootstrap_auc_difference
+from mtl_zoo.evaluation.significance import (
+    AUCDifference,
+    Interval,
+    auc_standard_error,
+    bootstrap_auc_difference,
+    bootstrap_interval,
+)
 
 __all__ = [
     "AUCDifference",
     "GateReport",
     "GroupedAUC",
+    "Interval",
     "accuracy",
     "auc",
     "auc_standard_error",
     "bootstrap_auc_difference",
+    "bootstrap_interval",
     "correct_downsampling",
     "delta_m",
     "ece",

@@ -1,7 +1,8 @@
-"""Is a difference in AUC more than the luck of the test rows?"""
+"""Is a difference more than luck: of the test rows, or of the runs?"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,61 @@ class AUCDifference(NamedTuple):
     low: float
     high: float
     resamples: int
+
+
+class Interval(NamedTuple):
+    """What `bootstrap_interval` found: a statistic and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *columns: ArrayLike,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of a sample, with a percentile interval from a bootstrap of its rows.
+
+    With several columns it is a paired bootstrap: their rows are drawn together, so that what the columns have in
+    common cancels in a difference.
+
+    Args:
+        statistic: From the columns, resampled, to a number.
+        *columns: Arrays with the same number of rows.
+        resamples: Number of resamples.
+        confidence: Probability that the interval is meant to cover.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: No columns, fewer than 2 rows, columns that differ in length; `confidence` is not in (0, 1).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo.evaluation import bootstrap_interval
+    >>> before = np.random.default_rng(0).normal(size=50)
+    >>> found = bootstrap_interval(lambda a, b: np.mean(b - a), before, before + 1.0)
+    >>> [round(number, 6) for number in found]  # the pairs differ by 1 exactly
+    [1.0, 1.0, 1.0]
+
+    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    """
+    check.check_int("resamples", resamples)
+    check.check_number("confidence", confidence, above=0, below=1)
+    arrays = [np.asarray(column) for column in columns]
+    lengths = [len(array) for array in arrays]
+    if len(set(lengths)) != 1 or lengths[0] < 2:
+        raise ValueError(f"`columns` must have one number of rows, at least 2. Received: {lengths} rows")
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(lengths[0], size=lengths[0]) for _ in range(resamples))
+    found = [float(statistic(*(array[rows] for array in arrays))) for rows in drawn]
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(found, [tail, 100 - tail])
+    return Interval(float(statistic(*arrays)), float(low), float(high))
 
 
 class _Ranked:

@@ -1,8 +1,9 @@
+import keras
 import numpy as np
 import pytest
 from rich.console import Console
 
-from mtl_zoo import create_model
+from mtl_zoo import DSelectK, create_model
 from mtl_zoo.benchmark import runner
 from mtl_zoo.benchmark.demo import demo_configs, mean_gates, run_demo, stitch_matrices
 from mtl_zoo.benchmark.results import ResultStore
@@ -10,14 +11,20 @@ from mtl_zoo.benchmark.results import ResultStore
 
 def test_gates_and_stitches_of_models(small):
     mmoe = create_model("mmoe", small.features, small.tasks, num_experts=3, expert_units=(4,))
-    gates = mean_gates(mmoe, small.test.take(100).inputs)
-    assert set(gates) == {"click", "conversion"}
-    assert gates["click"].shape == (3,) and gates["click"].sum() == pytest.approx(1, abs=1e-5)
+    gates = mean_gates(mmoe, small.test.take(100))
+    assert list(gates) == ["click", "conversion"]
+    read = keras.Model(mmoe.input, mmoe.get_layer("click_gate").output)
+    weights = read.predict(small.test.take(100).inputs, verbose=0)
+    np.testing.assert_allclose(gates["click"], weights.mean(axis=0), rtol=1e-5)
+    sparse = create_model(
+        "mmoe", small.features, small.tasks, num_experts=4, expert_units=(4,), gate=DSelectK(num_selected=2)
+    )
+    assert mean_gates(sparse, small.test.take(100))["conversion"].sum() == pytest.approx(1, abs=1e-5)
     stitched = create_model("cross_stitch", small.features, small.tasks, bottom_units=(4, 4), per_channel=True)
     matrices = stitch_matrices(stitched)
     assert list(matrices) == ["stitch_0", "stitch_1"]
     np.testing.assert_allclose(matrices["stitch_0"], [[0.9, 0.1], [0.1, 0.9]], atol=1e-6)
-    assert mean_gates(stitched, small.test.inputs) == {} and stitch_matrices(mmoe) == {}
+    assert mean_gates(stitched, small.test) == {} and stitch_matrices(mmoe) == {}
 
 
 def test_demo_leaves_its_files_and_does_not_repeat_itself(tmp_path, small, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from mtl_zoo.benchmark.plots import draw_gates, draw_stitches
-from mtl_zoo.benchmark.report import markdown, print_report, report_main, summarise
+from mtl_zoo.benchmark.report import comparison, markdown, print_report, report_main, summarise
 from mtl_zoo.benchmark.results import COLUMNS, ResultStore
 
 
@@ -29,7 +29,7 @@ def run(model, seed, values, *, dataset="d", hyperparameters=None, validation=0.
 
 def table(*runs):
     frame = pd.DataFrame([row for rows in runs for row in rows], columns=list(COLUMNS))
-    return frame.assign(patience="")
+    return frame.assign(patience="", parameter_match=frame["parameter_match"].astype(object).fillna(""))
 
 
 CLICK, SALE, BOTH = ("click", "impressions"), ("sale", "click"), ("click_and_sale", "impressions")
@@ -94,11 +94,82 @@ def test_settings_of_one_model_are_told_apart_and_the_baseline_is_chosen_on_vali
     mmoe = run("mmoe", 0, {CLICK: {"auc": 0.75}}, epochs=9)
     (section,) = summarise(table(small, large, mmoe))
     assert {line.label for line in section.lines} == {
-        "single_task (units=8x4, epochs=5)", "single_task (units=64, epochs=5)", "mmoe (epochs=9)",
+        "single_task (units=8x4)", "single_task (units=64)", "mmoe (epochs=9)",
     }  # fmt: skip
-    assert section.baseline.label == "single_task (units=64, epochs=5)"
+    assert section.baseline.label == "single_task (units=64)"
     assert cells(section, "mmoe (epochs=9)")[0]["click"].gain == pytest.approx(0.05)
-    assert section.training == "batch size 8, optimizer adam, balancing equal"
+    assert section.training == "epochs 5 where no other is named, batch size 8, optimizer adam, balancing equal"
+
+
+def against(*models):
+    """The section of models with three seeds each: {model: (click AUCs, sale AUCs)}."""
+    return summarise(
+        table(
+            *(
+                run(model, seed, {CLICK: {"auc": c}, SALE: {"auc": s}})
+                for model, clicks, sales in models
+                for seed, (c, s) in enumerate(zip(clicks, sales, strict=True))
+            )
+        )
+    )[0]
+
+
+def test_what_is_worse_than_shared_bottom_is_named():
+    section = against(
+        ("shared_bottom", (0.70, 0.71, 0.72), (0.60, 0.60, 0.60)),
+        ("mmoe", (0.69, 0.68, 0.67), (0.60, 0.60, 0.59)),
+        ("ple", (0.73, 0.72, 0.74), (0.60, 0.61, 0.62)),
+    )
+    lines = {line.label: line for line in section.lines}
+    assert section.reference is lines["shared_bottom"]
+    worse = lines["mmoe"].worse_on(section.reference)
+    assert {column.task: every for column, every in worse.items()} == {"click": True, "sale": False}
+    assert lines["ple"].worse_on(section.reference) == {} and not section.reference.worse_on(section.reference)
+    text = markdown([section])
+    assert text.splitlines()[4].endswith("| seeds | worse than shared_bottom? |")
+    rows = {row.split(" | ")[0].strip("| "): row for row in text.splitlines() if row.startswith("| ")}
+    assert rows["mmoe"].endswith("| 3 | click -0.0300 (every seed), sale -0.0033 |")
+    assert rows["ple"].endswith("| 3 | no |") and rows["shared_bottom"].endswith("| 3 |  |")
+    (sentence,) = comparison(section, "mmoe")
+    assert sentence == (
+        "d (v), 3 seeds. Worse than `shared_bottom`: click AUC 0.6800 ± 0.0100 against 0.7100 ± 0.0100 (every seed), "
+        "sale|click AUC 0.5967 ± 0.0058 against 0.6000 ± 0.0000."
+    )
+    (sentence,) = comparison(section, "ple")
+    assert "Worse" not in sentence and "Not worse than `shared_bottom`: click AUC 0.7300" in sentence
+    assert comparison(section, "shared_bottom") == comparison(section, "stem") == []
+
+
+def test_worse_goes_by_what_is_better_for_the_metric_and_by_three_seeds():
+    rating = ("rating", "impressions")
+
+    def section(seeds):
+        runs = [("shared_bottom", 0.9), ("mmoe", 1.0), ("ple", 0.8), ("cgc", 0.900001)]
+        return summarise(table(*(run(m, s, {rating: {"rmse": v}}) for m, v in runs for s in range(seeds))))[0]
+
+    found = {line.label: list(line.worse_on(section(3).reference).values()) for line in section(3).lines}
+    assert found == {"shared_bottom": [], "mmoe": [True], "ple": [], "cgc": []}
+    found = {line.label: list(line.worse_on(section(2).reference).values()) for line in section(2).lines}
+    assert found["mmoe"] == [False], "two seeds say nothing about every seed"
+    assert "1 seed. Worse than `shared_bottom`: rating rmse 1.0000 against 0.9000." in comparison(section(1), "mmoe")[0]
+
+
+def test_without_shared_bottom_nothing_is_compared_with_it():
+    section = against(("mmoe", (0.7, 0.7, 0.7), (0.6, 0.6, 0.6)))
+    assert section.reference is None and comparison(section, "mmoe") == []
+    assert "shared_bottom" not in markdown([section])
+
+
+def test_sizes_that_were_matched_are_shown_and_those_that_were_not_are_named():
+    def sized(model, parameters, within):
+        match = {"like": "shared_bottom", "count": "dense", "target": 1000, "parameters": parameters}
+        values = {CLICK: {"auc": 0.7}}
+        return run(model, 0, values, parameter_match=json.dumps({**match, "within_tolerance": within}))
+
+    text = markdown(summarise(table(sized("mmoe", 1010, True), sized("pepnet", 1500, False))))
+    assert "| mmoe | 1,010 |" in text and "| pepnet | 1,500 (+50.0%) |" in text
+    assert "Parameters: above the embedding, brought to shared_bottom's 1,000; what stays more than 2 % off" in text
+    assert "Rows that count: click 10." in text
 
 
 def test_data_sets_are_sections_and_repeated_rows_count_once():

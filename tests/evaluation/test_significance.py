@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from mtl_zoo.evaluation import auc, auc_standard_error, bootstrap_auc_difference
+from mtl_zoo.evaluation import auc, auc_standard_error, bootstrap_auc_difference, bootstrap_interval
 from mtl_zoo.evaluation.significance import _Ranked
 
 
@@ -66,7 +66,34 @@ def test_a_thousand_resamples_of_50_000_rows_take_seconds():
     assert time.perf_counter() - started < 3
 
 
+def test_interval_of_a_mean_agrees_with_its_standard_error():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    found = bootstrap_interval(np.mean, values, resamples=4000)
+    assert found.value == values.mean()
+    assert (found.high - found.low) / 3.92 == pytest.approx(values.std() / 20, rel=0.05)
+    wide = bootstrap_interval(np.mean, values, resamples=4000, confidence=0.99)
+    assert wide.low < found.low < found.value < found.high < wide.high
+    assert found == bootstrap_interval(np.mean, values, resamples=4000)
+    assert found != bootstrap_interval(np.mean, values, resamples=4000, seed=1)
+
+
+def test_columns_are_drawn_together():
+    rng = np.random.default_rng(0)
+    shared, noise = rng.normal(size=(2, 100))
+    found = bootstrap_interval(lambda a, b: b.std() - a.std(), shared, 2 * shared + 1e-3 * noise)
+    assert found.low > 0.5 and found.value == pytest.approx(shared.std(), rel=0.01)
+    matrix = np.stack([shared, shared + 1], axis=1)
+    assert bootstrap_interval(lambda m: (m[:, 1] - m[:, 0]).mean(), matrix).high == pytest.approx(1)
+
+
 def test_errors():
+    with pytest.raises(ValueError, match=r"`columns` must have one number of rows, at least 2. Received: \[3, 4\]"):
+        bootstrap_interval(lambda a, b: 0.0, np.zeros(3), np.zeros(4))
+    for columns in ([np.zeros(1)], []):
+        with pytest.raises(ValueError, match="`columns` must have one number of rows, at least 2"):
+            bootstrap_interval(np.mean, *columns)
+    with pytest.raises(ValueError, match="`confidence` must be a finite number and > 0 and < 1"):
+        bootstrap_interval(np.mean, np.zeros(3), confidence=1)
     with pytest.raises(ValueError, match=r"`y` must hold both classes. Received: only \[1.0\]"):
         bootstrap_auc_difference([1, 1], [0.1, 0.2], [0.3, 0.4])
     with pytest.raises(ValueError, match="`confidence` must be a finite number and > 0 and < 1"):
