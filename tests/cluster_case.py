@@ -35,7 +35,7 @@ def make_model(strategy, case):
     keras.utils.set_random_seed(3)
     with strategy.scope():
         model = mtl_zoo.create_model(
-            case.get("model", "shared_bottom"),
+            "shared_bottom",
             [feature for feature in features() if feature.name in COLUMNS],
             TASKS,
             bottom_units=MLP((6,), norm=case.get("norm"), dropout=case.get("dropout", 0.0)),

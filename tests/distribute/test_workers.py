@@ -49,7 +49,7 @@ def test_two_workers_equal_one_process(tmp_path):
     [
         {"optimizer": "sgd", "steps": 3, "balancing": "pcgrad", "norm": "batch"},
         {"accumulate": 2, "steps": 3},
-        {"optimizer": "row_wise_adagrad", "balancing": "famo", "model": "mmoe"},
+        {"optimizer": "row_wise_adagrad", "balancing": "famo"},
         {"optimizer": "auto", "balancing": "grad_drop"},
     ],
     ids=lambda case: "-".join(map(str, case.values())),
