@@ -4,7 +4,7 @@ __version__ = "0.1.0"
 
 from mtl_zoo.balancing import list_balancing
 from mtl_zoo.datasets import list_datasets, load_dataset
-from mtl_zoo.evaluation import evaluate, gate_report
+from mtl_zoo.evaluation import balancing_report, evaluate, gate_report
 from mtl_zoo.export import export_serving, make_scorer
 from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence
 from mtl_zoo.features.transform import FeatureTransform
@@ -96,6 +96,7 @@ __all__ = [
     "SingleTask",
     "Sluice",
     "Towers",
+    "balancing_report",
     "create_model",
     "evaluate",
     "export_serving",

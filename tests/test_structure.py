@@ -57,7 +57,7 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
-_STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts"))
+_STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts", "_probe"))
 TENSORFLOW = ("_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = ("_backend", "_distribute", "balancing", "features")
 NO_TENSORFLOW = ("features.spec", "features.inputs")

@@ -175,9 +175,11 @@ class _GradientMethod(Balancing):
         count = len(self.loss_names)
         self.last_norms = self.state("last_norms", (count,), 0.0)
         self.last_cosines = self.state("last_cosines", (count, count), 0.0)
+        # Sums over the steps in which both tasks were active and gradients were at hand, and how many those were.
+        self.sum_norms = self.state("sum_norms", (count,), 0.0)
         self.sum_cosines = self.state("sum_cosines", (count, count), 0.0)
         self.conflicts = self.state("conflicts", (count, count), 0.0)
-        self.weighed = self.state("weighed", (), 0.0)
+        self.compared = self.state("compared", (count, count), 0.0)
 
     def record_gram(self, gram, active) -> None:
         norms = ops.sqrt(ops.maximum(ops.diagonal(gram), 0.0))
@@ -185,9 +187,10 @@ class _GradientMethod(Balancing):
         cosines = both * gram / ops.maximum(norms[:, None] * norms[None, :], TINY)
         self.last_norms.assign(norms)
         self.last_cosines.assign(cosines)
+        self.sum_norms.assign_add(norms)
         self.sum_cosines.assign_add(cosines)
         self.conflicts.assign_add(ops.cast(cosines < 0, "float32"))
-        self.weighed.assign_add(1.0)
+        self.compared.assign_add(both)
 
 
 class GramBalancing(_GradientMethod):

@@ -25,7 +25,7 @@ def balanced_train_step(model: Any, data: Any) -> dict[str, Any]:
     method makes of them.
     """
     x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-    forward = _forward(model, x, y, weights)
+    forward = forward_pass(model, x, y, weights)
     _distribute.track_loss(model, sum(forward.losses) + forward.rest, x)
     found = weighing_of(model, forward).gradients()
     if not isinstance(forward.rest, int):
@@ -36,11 +36,11 @@ def balanced_train_step(model: Any, data: Any) -> dict[str, Any]:
     return model.compute_metrics(x, y, forward.logits, sample_weight=weights)
 
 
-def _forward(model, x, y, weights):
+def forward_pass(model: Any, x: Any, y: Any, weights: Any) -> Forward:
     """One forward pass, over the cut if the method looks at gradients of the representation."""
     import tensorflow as tf
 
-    cut = model.balancing.cut if model.balancing.taken_of == "representation" else None
+    cut = model.balancing.cut if getattr(model.balancing, "taken_of", None) == "representation" else None
     scale = model.optimizer.scale_loss(tf.ones(()))
     with contextlib.ExitStack() as stack:
         tape = stack.enter_context(tf.GradientTape(persistent=True))

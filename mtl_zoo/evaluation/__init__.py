@@ -1,5 +1,6 @@
 """Offline evaluation with exact metrics: tables by task, calibration, grouped AUC, significance, gains."""
 
+from mtl_zoo.evaluation.balancing_report import BalancingReport, balancing_report
 from mtl_zoo.evaluation.evaluate import evaluate, evaluate_scores, scoreboard
 from mtl_zoo.evaluation.gain import delta_m, gain, lift_share
 from mtl_zoo.evaluation.gate_report import GateReport, gate_report
@@ -33,12 +34,14 @@ from mtl_zoo.evaluation.significance import (
 
 __all__ = [
     "AUCDifference",
+    "BalancingReport",
     "GateReport",
     "GroupedAUC",
     "Interval",
     "accuracy",
     "auc",
     "auc_standard_error",
+    "balancing_report",
     "bootstrap_auc_difference",
     "bootstrap_interval",
     "correct_downsampling",

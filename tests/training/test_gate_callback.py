@@ -10,19 +10,6 @@ from mtl_zoo.training import GateLogger
 pytestmark = pytest.mark.tensorflow
 
 
-def events(folder):
-    import tensorflow as tf
-
-    (file,) = folder.iterdir()
-    found = {}
-    for record in tf.data.TFRecordDataset(str(file)):
-        event = tf.compat.v1.Event.FromString(record.numpy())
-        for value in event.summary.value:
-            assert value.metadata.plugin_data.plugin_name == "scalars"
-            found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
-    return found
-
-
 def fitted(callback, epochs=1, name="mmoe"):
     options = {"num_experts": 3, "expert_units": (4,)} if name == "mmoe" else {}
     model = compile_eagerly(create_model(name, [Numeric("age")], (CLICK, CONVERSION), **options), "adam")
@@ -30,7 +17,7 @@ def fitted(callback, epochs=1, name="mmoe"):
     return model
 
 
-def test_what_the_report_says_is_in_the_file(tmp_path):
+def test_what_the_report_says_is_in_the_file(tmp_path, events):
     logger = GateLogger(inputs(), tmp_path / "logs")
     model = fitted(logger, epochs=2)
     found = events(tmp_path / "logs")
@@ -51,7 +38,7 @@ def test_what_the_report_says_is_in_the_file(tmp_path):
     assert np.isclose(logger.reports[2].table["weight"], report.table["weight"]).all()
 
 
-def test_every_so_many_epochs(tmp_path):
+def test_every_so_many_epochs(tmp_path, events):
     logger = GateLogger(inputs(), tmp_path / "logs", every=2, batch_size=7)
     fitted(logger, epochs=5)
     assert {step for _, step in events(tmp_path / "logs")} == {0, 2, 4}
