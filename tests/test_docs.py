@@ -130,3 +130,19 @@ def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch):
         exec(compile(code_of(DOCS / "concepts" / f"{page}.md"), f"{page}.md", "exec"), namespace)
     assert (tmp_path / "gates.png").exists()
     assert namespace["bottom"].bottom_units[0] == 2 * namespace["bottom"].bottom_units[1]
+
+
+@pytest.mark.tensorflow
+def test_the_lines_of_the_page_on_balancing_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # The page registers a method of its own.
+    monkeypatch.setattr("mtl_zoo.balancing._registry._METHODS", dict(mtl_zoo.balancing._registry._METHODS))
+    data = mtl_zoo.load_dataset("synthetic_funnel", size=2000)
+    model = mtl_zoo.create_model("shared_bottom", data.features, data.tasks, bottom_units=(4,), tower_units=(2,))
+    code = (
+        code_of(DOCS / "concepts" / "balancing.md").replace("epochs=5", "verbose=0").replace("epochs=20", "verbose=0")
+    )
+    namespace = {"mtl_zoo": mtl_zoo, "data": data, "model": model}
+    exec(compile(code.replace("steps=4", "steps=1"), "balancing.md", "exec"), namespace)
+    assert (tmp_path / "balancing.png").exists() and (tmp_path / "front.png").exists()
+    assert list(namespace["found"].table["name"][-2:]) == ["uncertainty", "pcgrad"]

@@ -1,7 +1,8 @@
 """Task balancing: how the losses, or their gradients, are weighed against each other at every step."""
 
 from mtl_zoo.balancing._base import Balancing, GradientBalancing, GramBalancing, LossBalancing, RepresentationBalancing
-from mtl_zoo.balancing._registry import as_balancing, create_balancing, list_balancing, register_balancing
+from mtl_zoo.balancing._grid import static_grid
+from mtl_zoo.balancing._registry import as_balancing, create_balancing, label_of, list_balancing, register_balancing
 from mtl_zoo.balancing.aligned_mtl import AlignedMTL
 from mtl_zoo.balancing.cagrad import CAGrad
 from mtl_zoo.balancing.data_based import DataBased, label_frequencies
@@ -66,6 +67,8 @@ __all__ = [
     "as_balancing",
     "create_balancing",
     "label_frequencies",
+    "label_of",
     "list_balancing",
     "register_balancing",
+    "static_grid",
 ]

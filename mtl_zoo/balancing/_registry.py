@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -83,3 +84,27 @@ def as_balancing(given: Any) -> Balancing | None:
         )
     # A copy: its state belongs to one model and one compile.
     return type(given).from_config(given.get_config())
+
+
+def label_of(method: Balancing) -> str:
+    """A method's name, with the options that are not its defaults; of `Static` its weights.
+
+    Example:
+
+    >>> from mtl_zoo.balancing import DWA, Static, label_of
+    >>> label_of(DWA(steps=50)), label_of(Static({"click": 1.0, "like": 0.5}))
+    ('dwa(steps=50)', 'static(click=1, like=0.5)')
+    """
+    config = method.get_config()
+    defaults = {name: p.default for name, p in inspect.signature(type(method)).parameters.items() if name != "name"}
+    options = {name: config[name] for name, default in defaults.items() if config[name] != default}
+    if method.method_name == "static" and options:
+        options = options["weights"]
+    text = ", ".join(f"{name}={_short(value)}" for name, value in options.items())
+    return f"{method.method_name}({text})" if text else method.method_name
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_short(item)}" for name, item in value.items()) + "}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

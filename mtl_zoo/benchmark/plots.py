@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mtl_zoo.benchmark.pareto import front_of
 from mtl_zoo.benchmark.report import Section
 from mtl_zoo.evaluation._figures import heat_map
 from mtl_zoo.evaluation._figures import new_figure as _figure
 from mtl_zoo.evaluation._figures import save_figure as _save
+from mtl_zoo.evaluation.gain import LOWER_IS_BETTER
 
 
 def draw_report(sections: Sequence[Section], path: str | Path) -> Path:
@@ -130,4 +134,43 @@ def draw_stitches(
         row[0].set_ylabel("into")
         for panel in row[len(matrices) :]:
             panel.set_axis_off()
+    return _save(figure, path)
+
+
+def draw_pareto(found: Any, path: str | Path) -> Path:
+    """A panel for each pair of tasks: static weights as dots, methods as named crosses, the pair's front as a line.
+
+    Args:
+        found: A `ParetoFront`.
+        path: Where to.
+    """
+    pairs = list(itertools.combinations(found.metrics, 2)) or [tuple(found.metrics) * 2]
+    columns = min(len(pairs), 3)
+    rows = -(-len(pairs) // columns)
+    figure = _figure(5.0 * columns, 4.2 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (first, second) in zip(panels, pairs, strict=False):
+        two = front_of(found.table, {name: found.metrics[name] for name in dict.fromkeys((first, second))}, found.split)
+        panel.plot(two.front[first], two.front[second], color="0.6", linewidth=1, zorder=0, label="front")
+        for kind, marker, color in (("static", "o", "C0"), ("method", "x", "C3")):
+            points = found.table[found.table["kind"] == kind]
+            spread = {f"{axis}err": points[f"{name}_std"].fillna(0.0) for axis, name in (("x", first), ("y", second))}
+            label = f"{kind}s" if kind == "method" else "static weights"
+            style = {"fmt": marker, "color": color, "elinewidth": 0.6, "alpha": 0.8, "markersize": 5, "label": label}
+            if len(points):
+                panel.errorbar(points[first], points[second], **spread, **style)
+        for row in found.table[found.table["kind"] == "method"].to_dict("records"):
+            panel.annotate(
+                row["name"], (row[first], row[second]), xytext=(4, 3), textcoords="offset points", fontsize=6
+            )
+        panel.set_xlabel(f"{first} {found.metrics[first]}")
+        panel.set_ylabel(f"{second} {found.metrics[second]}")
+        if found.metrics[first] in LOWER_IS_BETTER:
+            panel.invert_xaxis()
+        if found.metrics[second] in LOWER_IS_BETTER:
+            panel.invert_yaxis()
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize="x-small", frameon=False)
+    for panel in panels[len(pairs) :]:
+        panel.set_axis_off()
     return _save(figure, path)

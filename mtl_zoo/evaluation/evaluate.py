@@ -23,7 +23,7 @@ from mtl_zoo.tasks import Task
 COLUMNS = ("task", "metric", "space", "observed", "value", "note")
 _Metric = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
 
-_METRICS: dict[str, dict[str, _Metric]] = {
+METRICS: dict[str, dict[str, _Metric]] = {
     "binary": {
         "auc": metrics.auc,
         "logloss": metrics.logloss,
@@ -190,7 +190,7 @@ def _products(tasks: Sequence[Task], labels: Mapping[str, np.ndarray], scores: M
 def _values(kind: str, label: np.ndarray, score: np.ndarray, weight: np.ndarray | None, only: Collection[str] | None):
     """(metric, value, why it is NaN) for one output's rows."""
     one_class = np.unique(label if weight is None else label[weight > 0]).size < 2
-    for metric, function in _METRICS[kind].items():
+    for metric, function in METRICS[kind].items():
         if only is not None and metric not in only:
             continue
         if label.size == 0:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -11,15 +13,12 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.evaluation import evaluate_scores
+from mtl_zoo.training.selection import Selection, WeightedScore, score_of
 
 if TYPE_CHECKING:
     from mtl_zoo.datasets import Split
 
 _log = logging.getLogger(__name__)
-
-# What a task's epochs are compared by, and how a value of it becomes a score that is better when higher.
-SELECTION = {"binary": ("auc", 1.0, 0.0), "multiclass": ("accuracy", 1.0, 0.0), "regression": ("nrmse", -1.0, 1.0)}
-_SELECTION_METRICS = frozenset(metric for metric, _, _ in SELECTION.values())
 
 
 class ExactValidation(keras.callbacks.Callback):
@@ -27,8 +26,12 @@ class ExactValidation(keras.callbacks.Callback):
 
     An epoch's score is the mean over tasks of AUC (binary), accuracy (multi-class) or 1 - NRMSE (regression, NRMSE =
     RMSE / standard deviation of the validation labels), on the rows where each task is defined. Outputs that are no
-    task of their own, such as a funnel's product, are reported but do not vote, so that every model is chosen by the
-    same rule. Keras' own validation averages over batches, and its AUC is approximate.
+    task of their own, such as a funnel's product, do not vote unless `select` names them (or the task has no other, as
+    in AITM), so that every model is chosen by the same rule. Keras' own validation averages over batches, and its AUC
+    is approximate.
+
+    `select` takes another rule: `WeightedScore` (a weighted mean, other metrics), `PrimaryTask` (one task, with floors
+    for the others) or `ParetoImprovement` (no task may get worse), all in `mtl_zoo.training`.
 
     Args:
         split: The validation split.
@@ -36,17 +39,19 @@ class ExactValidation(keras.callbacks.Callback):
         per_task: Each task keeps its own best epoch, and training stops when none has improved for `patience` epochs.
             For models of independent networks, which give their parts by `model.task_variables(name)`; a shared stop
             would cost them what it does not cost a model with one best epoch.
+        select: Which of two epochs is better. None: `WeightedScore()`, the mean over tasks.
         restore_best: After training put the best weights back. False leaves the last ones.
         batch_size: Rows a step of `predict`.
 
     Attributes:
-        history: One dict an epoch: `epoch` (from 1), `score`, `tasks` ({task: score}), `table` (of `evaluate`, with the
-            metrics that choose), `seconds` (what the evaluation took).
+        history: One dict an epoch: `epoch` (from 1), `score`, `tasks` ({task: score}, of those that are compared),
+            `table` (of `evaluate`, with the metrics that choose), `seconds` (what the evaluation took).
         best_epochs: {task: epoch (from 1) whose weights it has}.
 
     Raises:
-        ValueError: `patience` < 1; the split is empty, or has no task with a defined score; `per_task` with a model
-            whose tasks share weights.
+        ValueError: `patience` < 1; the split is empty, or does not define the scores that are compared; `per_task` with
+            a model whose tasks share weights, or with `select`; `select` names what the model does not have.
+        TypeError: `select` is no rule.
 
     Example:
 
@@ -69,6 +74,7 @@ class ExactValidation(keras.callbacks.Callback):
         per_task: bool = False,
         restore_best: bool = True,
         batch_size: int = 4096,
+        select: Selection | None = None,
     ):
         super().__init__()
         if len(split) == 0:
@@ -76,17 +82,27 @@ class ExactValidation(keras.callbacks.Callback):
         self.split = split
         self.patience = None if patience is None else check.check_int("patience", patience)
         self.per_task = bool(per_task)
+        if select is not None and not isinstance(select, Selection):
+            raise TypeError(
+                f"`select` must be a WeightedScore, a PrimaryTask or a ParetoImprovement. Received: select={select!r}"
+            )
+        if select is not None and self.per_task:
+            raise ValueError(
+                f"`select` must be None with `per_task`, where each task chooses for itself. Received: {select!r}"
+            )
+        self.select = WeightedScore() if select is None else select
         self.restore_best = bool(restore_best)
         self.batch_size = check.check_int("batch_size", batch_size)
         self.history: list[dict[str, Any]] = []
         self.best_epochs: dict[str, int] = {}
-        self._best: dict[str, float] = {}
+        self._compared: dict[str, str] = {}
+        self._best: dict[str, Any] = {}
         self._weights: dict[str, list[np.ndarray]] = {}
         self._own: dict[str, list[Any]] = {}
 
     def on_train_begin(self, logs=None):
         self.history, self.best_epochs, self._best, self._weights = [], {}, {}, {}
-        self._own = {}
+        self._own, self._compared = {}, self.select.metrics_of(self.model)
         if self.per_task and not getattr(self.model, "independent_tasks", False):
             raise ValueError(
                 "`per_task` needs a model whose tasks share no weights. "
@@ -98,15 +114,10 @@ class ExactValidation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         started = time.perf_counter()
         scores = self.model.predict(self.split.inputs, batch_size=self.batch_size, verbose=0)
-        table = evaluate_scores(self.model, self.split, scores, only=_SELECTION_METRICS)
-        tasks = task_scores(self.model, table)
-        defined = [score for score in tasks.values() if not np.isnan(score)]
-        if not defined:
-            raise ValueError(
-                "`split` must define the score of at least one task. Received: none for "
-                f"{list(tasks)} (no observed rows, or labels of one class only)"
-            )
-        score = float(np.mean(defined))
+        table = evaluate_scores(self.model, self.split, scores, only=set(self._compared.values()))
+        tasks = scores_of(table, self._compared)
+        self.select.check_defined(tasks)
+        score = self.select.score(tasks)
         improved = self._keep_best(epoch + 1, tasks, score)
         seconds = time.perf_counter() - started
         self.history.append({"epoch": epoch + 1, "score": score, "tasks": tasks, "table": table, "seconds": seconds})
@@ -120,10 +131,11 @@ class ExactValidation(keras.callbacks.Callback):
 
     def _keep_best(self, epoch: int, tasks: dict[str, float], score: float) -> bool:
         if not self.per_task:
-            if score <= self._best.get("", -np.inf):
+            if self._best and not self.select.is_better(tasks, self._best):
                 return False
-            self._best[""] = score
-            self.best_epochs = dict.fromkeys(tasks, epoch)
+            self._best = tasks
+            # The weights are of one epoch, whichever tasks it was chosen by.
+            self.best_epochs = dict.fromkeys((task.name for task in self.model.tasks), epoch)
             if self.restore_best:
                 self._weights[""] = self.model.get_weights()
             return True
@@ -140,6 +152,9 @@ class ExactValidation(keras.callbacks.Callback):
         return improved
 
     def on_train_end(self, logs=None):
+        missed = self.select.missed(self._best) if self._best else []
+        if missed:
+            warnings.warn(f"No epoch kept all floors. Below in the best one: {', '.join(missed)}.", stacklevel=2)
         for task, weights in self._weights.items():
             if task:
                 for variable, value in zip(self._own[task], weights, strict=True):
@@ -148,23 +163,15 @@ class ExactValidation(keras.callbacks.Callback):
                 self.model.set_weights(weights)
 
 
-def task_scores(model: Any, table: Any) -> dict[str, float]:
-    """Each task's score of choice (see `ExactValidation`) from a table of `evaluate`; higher is better.
-
-    The score is that of the output that `judged_outputs` names.
-    """
+def scores_of(table: Any, metrics: Mapping[str, str]) -> dict[str, float]:
+    """The scores of these outputs by these metrics from a table of `evaluate`; higher is better."""
     values = {(row.task, row.metric): row.value for row in table.itertuples()}
-    outputs, scores = judged_outputs(model), {}
-    for task in model.tasks:
-        metric, sign, offset = SELECTION[task.kind]
-        scores[task.name] = offset + sign * values[outputs[task.name], metric]
-    return scores
+    return {name: score_of(metric, values[name, metric]) for name, metric in metrics.items()}
 
 
-def judged_outputs(model: Any) -> dict[str, str]:
-    """The output that each task is judged by: its own or, where it has none (AITM's later steps), its prediction."""
-    outputs = {output.task.name: output.name for output in model.outputs_info}
-    return outputs | {o.name: o.name for o in model.outputs_info if o.name == o.task.name}
+def task_scores(model: Any, table: Any) -> dict[str, float]:
+    """Each task's score of choice (see `ExactValidation`) from a table of `evaluate`; higher is better."""
+    return scores_of(table, WeightedScore().metrics_of(model))
 
 
 class EpochTimer(keras.callbacks.Callback):

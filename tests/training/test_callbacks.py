@@ -5,7 +5,8 @@ import pytest
 from mtl_zoo import create_model
 from mtl_zoo.datasets import Split, load_dataset
 from mtl_zoo.evaluation import evaluate
-from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, judged_outputs
+from mtl_zoo.training import ParetoImprovement, PrimaryTask, WeightedScore
+from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, task_scores
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +63,6 @@ def test_patience_stops_and_the_last_weights_can_be_kept(data):
     assert np.mean(list(scores_of(model, data.validation).values())) == pytest.approx(validation.history[-1]["score"])
 
 
-def test_a_task_without_an_output_of_its_own_is_judged_by_what_predicts_it(data):
-    validation = ExactValidation(data.validation)
-    model = fitted(data, "aitm", 1, validation, backbone_options={"bottom_units": (8,)})
-    assert judged_outputs(model) == {"click": "click", "conversion": "click_and_conversion"}
-    assert validation.history[0]["tasks"]["conversion"] == scores_of(model, data.validation)["click_and_conversion"]
-    esmm = create_model("esmm", data.features, data.tasks, backbone_options={"bottom_units": (8,)})
-    assert judged_outputs(esmm) == {"click": "click", "conversion": "conversion"}
-
-
 def test_logs_and_time(data):
     validation, timer = ExactValidation(data.validation), EpochTimer(len(data.train))
     keras.utils.set_random_seed(0)
@@ -108,3 +100,144 @@ def test_errors(data):
         ValueError, match=r"`split` must define the score of at least one task.*\['click', 'conversion'\]"
     ):
         fitted(data, "shared_bottom", 1, ExactValidation(split), bottom_units=(4,))
+
+
+# Rules.
+
+EPOCHS = [
+    {"click": 0.60, "conversion": 0.60},
+    {"click": 0.66, "conversion": 0.59},
+    {"click": 0.63, "conversion": 0.62},
+    {"click": 0.62, "conversion": 0.66},
+    {"click": 0.70, "conversion": 0.61},
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "best"),
+    [
+        (WeightedScore(), 4),
+        (WeightedScore({"click": 1.0, "conversion": 2.0}), 3),
+        (WeightedScore({"click": 1.0}), 4),
+        (PrimaryTask("conversion"), 3),
+        (PrimaryTask("conversion", floors={"click": 0.63}), 2),
+        (PrimaryTask("click", floors={"conversion": 0.615}), 2),
+        (PrimaryTask("conversion", floors={"click": 0.75}), 4),  # none: the nearest
+        (ParetoImprovement(), 2),  # 1, 3 and 4 cost a task something
+        (ParetoImprovement(tolerance=0.015), 4),
+        (ParetoImprovement("click"), 4),
+    ],
+)
+def test_rules_by_hand(rule, best):
+    names = [name for given in rule.compared(["click", "conversion"]).values() for name in given]
+    epochs = [{name: epoch[name] for name in names} for epoch in EPOCHS]
+    kept = 0
+    for i, epoch in enumerate(epochs):
+        if i and rule.is_better(epoch, epochs[kept]):
+            kept = i
+    assert kept == best
+
+
+def test_equal_scores_are_no_improvement():
+    for rule in (WeightedScore(), PrimaryTask("click", {"conversion": 0.5}), ParetoImprovement()):
+        assert not rule.is_better(EPOCHS[1], EPOCHS[1])
+
+
+def test_a_rule_leaves_out_what_is_not_defined():
+    epoch = {"click": 0.7, "conversion": np.nan}
+    assert WeightedScore({"click": 3.0, "conversion": 1.0}).score(epoch) == pytest.approx(0.7)
+    assert ParetoImprovement().is_better(epoch, {"click": 0.6, "conversion": np.nan})
+    with pytest.raises(
+        ValueError, match=r"`split` must define the scores that `PrimaryTask`.* none for \['conversion'\]"
+    ):
+        PrimaryTask("click", floors={"conversion": 0.5}).check_defined(epoch)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        WeightedScore({"conversion": 1.0, "click": 0.01}, metrics={"conversion": "logloss"}),
+        PrimaryTask("conversion", floors={"click": -0.5}, metrics={"click": "logloss"}),
+        ParetoImprovement(),
+        WeightedScore({"click_and_conversion": 1.0}),
+    ],
+    ids=lambda rule: type(rule).__name__,
+)
+def test_the_best_epoch_by_a_rule_is_restored(data, rule):
+    validation = ExactValidation(data.validation, select=rule)
+    name = "esmm" if "click_and_conversion" in (getattr(rule, "weights", None) or {}) else "shared_bottom"
+    options = {"backbone": "shared_bottom"} if name == "esmm" else {"bottom_units": (8,)}
+    model = fitted(data, name, 6, validation, **options)
+    epochs = [epoch["tasks"] for epoch in validation.history]
+    best = 0
+    for i in range(1, 6):
+        best = i if rule.is_better(epochs[i], epochs[best]) else best
+    assert set(validation.best_epochs.values()) == {best + 1} and set(validation.best_epochs) == {"click", "conversion"}
+    table = evaluate(model, data.validation).set_index(["task", "metric"])["value"]
+    for task, metric in rule.metrics_of(model).items():
+        value = table[task, metric] * (-1 if metric == "logloss" else 1)
+        assert value == pytest.approx(epochs[best][task], abs=1e-6)
+    assert any(epochs[5][task] != pytest.approx(epochs[best][task]) for task in epochs[0]) or best == 5
+
+
+def test_floors_that_no_epoch_keeps_are_told(data):
+    validation = ExactValidation(data.validation, select=PrimaryTask("conversion", floors={"click": 0.99}))
+    with pytest.warns(UserWarning, match=r"No epoch kept all floors. Below in the best one: click 0.99"):
+        fitted(data, "shared_bottom", 2, validation, bottom_units=(4,))
+
+
+def test_a_task_without_an_output_of_its_own_is_judged_by_its_funnel(data):
+    validation = ExactValidation(data.validation)
+    model = fitted(data, "aitm", 1, validation)
+    assert set(validation.history[0]["tasks"]) == {"click", "click_and_conversion"}
+    assert set(task_scores(model, evaluate(model, data.validation))) == {"click", "click_and_conversion"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: WeightedScore({"click": 0.0}), r"`weights\['click'\]` must be a finite number and > 0"),
+        (lambda: WeightedScore({}), "`weights` must name at least one task"),
+        (lambda: WeightedScore(["click"]), r"`weights` must be a dict by task. Received: weights=\['click'\]"),
+        (lambda: PrimaryTask("a", {"b": "x"}), r"`floors\['b'\]` must be a finite number"),
+        (lambda: PrimaryTask("a", {"a": 0.5}), "`floors` must name other tasks than the primary one. Received: 'a'"),
+        (lambda: ParetoImprovement(tolerance=-1), "`tolerance` must be a finite number and >= 0"),
+        (lambda: ParetoImprovement(()), "`tasks` must name at least one task. Received: none"),
+        (lambda: ParetoImprovement(("a", "a")), "`tasks` must have different names"),
+    ],
+)
+def test_rules_that_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (
+            WeightedScore({"clicks": 1.0}),
+            r"`weights` must name tasks, or other outputs.* unknown: \['clicks'\].*'click'",
+        ),
+        (PrimaryTask("buy"), r"`primary` must name tasks.*unknown: \['buy'\].*Expected: names among \['click'"),
+        (PrimaryTask("click", {"buy": 0.5}), r"`floors` must name tasks.*unknown: \['buy'\]"),
+        (ParetoImprovement(("click", "buy")), r"`tasks` must name tasks.*unknown: \['buy'\]"),
+        (
+            WeightedScore({"click": 1.0}, {"conversion": "auc"}),
+            r"`metrics` must name tasks that are compared.*'conversion'",
+        ),
+        (WeightedScore(metrics={"click": "rmse"}), r"`metrics\['click'\]` must be one of the known values.*'auc'"),
+        (WeightedScore(metrics={"click": "pcoc"}), r"`metrics\['click'\]` must be one of the known values.*'pcoc'"),
+    ],
+)
+def test_names_that_a_model_does_not_have(data, rule, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(data, "shared_bottom", 1, ExactValidation(data.validation, select=rule), bottom_units=(4,))
+
+
+def test_select_must_be_a_rule_for_the_whole_model(data):
+    with pytest.raises(
+        TypeError, match="`select` must be a WeightedScore, a PrimaryTask or a ParetoImprovement.*'auc'"
+    ):
+        ExactValidation(data.validation, select="auc")
+    with pytest.raises(ValueError, match="`select` must be None with `per_task`"):
+        ExactValidation(data.validation, per_task=True, select=WeightedScore())
