@@ -17,7 +17,7 @@ from mtl_zoo.datasets import Dataset
 from mtl_zoo.evaluation import evaluate_scores
 from mtl_zoo.optimizers import as_optimizer
 from mtl_zoo.training.callbacks import EpochTimer, ExactValidation
-from mtl_zoo.training.selection import Selection, WeightedScore, score_of
+from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs, score_of
 
 STATIC, METHOD = "static", "method"
 
@@ -183,4 +183,5 @@ def _train(model_builder, data, balancing, seed, *, epochs, patience, batch_size
     rows = data.splits[split]
     table = evaluate_scores(model, rows, model.predict(rows.inputs, verbose=0), only=set(metrics.values()))
     values = {(row.task, row.metric): row.value for row in table.itertuples()}
-    return {task: values[task, metric] for task, metric in metrics.items()}, timer.total_seconds
+    outputs = judged_outputs(model)
+    return {name: values[outputs.get(name, name), m] for name, m in metrics.items()}, timer.total_seconds

@@ -13,7 +13,7 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.evaluation import evaluate_scores
-from mtl_zoo.training.selection import Selection, WeightedScore, score_of
+from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs, score_of
 
 if TYPE_CHECKING:
     from mtl_zoo.datasets import Split
@@ -26,9 +26,8 @@ class ExactValidation(keras.callbacks.Callback):
 
     An epoch's score is the mean over tasks of AUC (binary), accuracy (multi-class) or 1 - NRMSE (regression, NRMSE =
     RMSE / standard deviation of the validation labels), on the rows where each task is defined. Outputs that are no
-    task of their own, such as a funnel's product, do not vote unless `select` names them (or the task has no other, as
-    in AITM), so that every model is chosen by the same rule. Keras' own validation averages over batches, and its AUC
-    is approximate.
+    task of their own, such as a funnel's product, do not vote unless `select` names them, so that every model is chosen
+    by the same rule. Keras' own validation averages over batches, and its AUC is approximate.
 
     `select` takes another rule: `WeightedScore` (a weighted mean, other metrics), `PrimaryTask` (one task, with floors
     for the others) or `ParetoImprovement` (no task may get worse), all in `mtl_zoo.training`.
@@ -115,7 +114,7 @@ class ExactValidation(keras.callbacks.Callback):
         started = time.perf_counter()
         scores = self.model.predict(self.split.inputs, batch_size=self.batch_size, verbose=0)
         table = evaluate_scores(self.model, self.split, scores, only=set(self._compared.values()))
-        tasks = scores_of(table, self._compared)
+        tasks = scores_of(self.model, table, self._compared)
         self.select.check_defined(tasks)
         score = self.select.score(tasks)
         improved = self._keep_best(epoch + 1, tasks, score)
@@ -163,15 +162,19 @@ class ExactValidation(keras.callbacks.Callback):
                 self.model.set_weights(weights)
 
 
-def scores_of(table: Any, metrics: Mapping[str, str]) -> dict[str, float]:
-    """The scores of these outputs by these metrics from a table of `evaluate`; higher is better."""
+def scores_of(model: Any, table: Any, metrics: Mapping[str, str]) -> dict[str, float]:
+    """The scores of tasks, or of other outputs, by these metrics from a table of `evaluate`; higher is better."""
     values = {(row.task, row.metric): row.value for row in table.itertuples()}
-    return {name: score_of(metric, values[name, metric]) for name, metric in metrics.items()}
+    outputs = judged_outputs(model)
+    return {name: score_of(metric, values[outputs.get(name, name), metric]) for name, metric in metrics.items()}
 
 
 def task_scores(model: Any, table: Any) -> dict[str, float]:
-    """Each task's score of choice (see `ExactValidation`) from a table of `evaluate`; higher is better."""
-    return scores_of(table, WeightedScore().metrics_of(model))
+    """Each task's score of choice (see `ExactValidation`) from a table of `evaluate`; higher is better.
+
+    The score is that of the output that `judged_outputs` names.
+    """
+    return scores_of(model, table, WeightedScore().metrics_of(model))
 
 
 class EpochTimer(keras.callbacks.Callback):

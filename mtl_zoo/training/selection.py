@@ -18,6 +18,12 @@ DEFAULT_METRICS = {"binary": "auc", "multiclass": "accuracy", "regression": "nrm
 _NO_DIRECTION = frozenset({"pcoc"})
 
 
+def judged_outputs(model: Any) -> dict[str, str]:
+    """The output that each task is judged by: its own or, where it has none (AITM's later steps), its prediction."""
+    outputs = {output.task.name: output.name for output in model.outputs_info}
+    return outputs | {o.name: o.name for o in model.outputs_info if o.name == o.task.name}
+
+
 def score_of(metric: str, value: float) -> float:
     """A metric's value as a score that is better when higher: `1 - nrmse`, the negative of other errors."""
     if metric == "nrmse":
@@ -36,7 +42,7 @@ class Selection:
     metrics: Mapping[str, str] | None
 
     def compared(self, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """The names that the rule compares, by the argument that holds them; `tasks` are the outputs of all tasks."""
+        """The names that the rule compares, by the argument that holds them; `tasks` are all of the model."""
         raise NotImplementedError
 
     def score(self, scores: Mapping[str, float]) -> float:
@@ -61,34 +67,28 @@ class Selection:
         return []
 
     def metrics_of(self, model: Any) -> dict[str, str]:
-        """The metric of each compared output; refuses what the model does not have."""
-        outputs = {output.name: output for output in model.outputs_info}
-        arguments = self.compared([_output_of(task, outputs) for task in model.tasks])
+        """The metric of each name that is compared; refuses what the model does not have."""
+        kinds = {output.name: output.kind for output in model.outputs_info}
+        kinds |= {task.name: task.kind for task in model.tasks}
+        arguments = self.compared([task.name for task in model.tasks])
         names = [name for given in arguments.values() for name in given]
         for argument, given in arguments.items():
-            unknown = [name for name in given if name not in outputs]
+            unknown = [name for name in given if name not in kinds]
             if unknown:
                 raise ValueError(
                     f"`{argument}` must name tasks, or other outputs of the model. Received unknown: {unknown}. "
-                    f"Expected: names among {list(outputs)}"
+                    f"Expected: names among {list(kinds)}"
                 )
-        chosen = {name: DEFAULT_METRICS[outputs[name].kind] for name in names}
+        chosen = {name: DEFAULT_METRICS[kinds[name]] for name in names}
         for name, metric in (self.metrics or {}).items():
             if name not in chosen:
                 raise ValueError(
                     f"`metrics` must name tasks that are compared. Received unknown: {[name]}. "
                     f"Expected: names among {names}"
                 )
-            known = tuple(m for m in METRICS[outputs[name].kind] if m not in _NO_DIRECTION)
+            known = tuple(m for m in METRICS[kinds[name]] if m not in _NO_DIRECTION)
             chosen[name] = check.check_choice(f"metrics[{name!r}]", metric, known)
         return chosen
-
-
-def _output_of(task: Any, outputs: Mapping[str, Any]) -> str:
-    """The output that a task is judged by: its own, or in a funnel that predicts from end to end the product."""
-    if task.name in outputs:
-        return task.name
-    return next(name for name, output in outputs.items() if output.task.name == task.name)
 
 
 @dataclasses.dataclass(frozen=True)
