@@ -97,11 +97,15 @@ def label_of(method: Balancing) -> str:
     """
     config = method.get_config()
     defaults = {name: p.default for name, p in inspect.signature(type(method)).parameters.items() if name != "name"}
-    options = {name: config[name] for name, default in defaults.items() if config[name] != default}
-    if method.method_name == "static" and options:
+    return label(method.method_name, {n: config[n] for n, default in defaults.items() if config[n] != default})
+
+
+def label(name: str, options: Mapping[str, Any]) -> str:
+    """The label of a method with these options."""
+    if name == "static" and list(options) == ["weights"]:
         options = options["weights"]
-    text = ", ".join(f"{name}={_short(value)}" for name, value in options.items())
-    return f"{method.method_name}({text})" if text else method.method_name
+    text = ", ".join(f"{option}={_short(value)}" for option, value in options.items())
+    return f"{name}({text})" if text else name
 
 
 def _short(value: Any) -> str:

@@ -202,6 +202,9 @@ class Coefficients(Weighing):
 
             rows = tf.where(keep[:, None], rows, 0.0)
             shared = self.spread(tf.matmul(coefficients[None, :], rows)[0])
+        if at_hand and over_tables:
+            # Elsewhere one more pass is cheaper: of a pass by task, the product that leads to the rows is left out.
+            shared |= {i: self.sum_of(self.by_place[i], coefficients, keep) for i in self.shared if i not in shared}
         shared |= self.combined([i for i in self.shared if i not in shared], coefficients, keep)
         return self.assemble(shared, keep, coefficients if method.weighs_private else None)
 

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from mtl_zoo.benchmark.balancing import check_balancing
 from mtl_zoo.benchmark.config import (
     OPTIMIZERS,
     SCHEDULES,
@@ -43,6 +44,7 @@ def run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--optimizer", choices=OPTIMIZERS)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate")
+    parser.add_argument("--balancing", help="equal, static_sweep, or a name of list_balancing()")
     parser.add_argument("--group", help="also the AUC within groups of this column")
     parser.add_argument("--data-dir", type=Path, help="folder of the data sets; default: $MTL_ZOO_DATA")
     parser.add_argument("--save-scores", type=Path, metavar="DIR", help="keep the test scores, for paired tests")
@@ -52,6 +54,7 @@ def run_parser() -> argparse.ArgumentParser:
         ("--set", "hyperparameters of the model"),
         ("--dataset-set", "options of the data set"),
         ("--loss-weights", "loss weights by loss name, in place of the tasks' own"),
+        ("--balancing-set", "options of the balancing method"),
     )
     for option, what in pairs:
         parser.add_argument(option, action="extend", nargs="+", default=[], metavar="NAME=VALUE", help=what)
@@ -66,10 +69,11 @@ def parse_run(arguments: Sequence[str] | None = None) -> tuple[list[RunConfig], 
     """The configurations that a command line asks for."""
     args = run_parser().parse_args(arguments)
     names = ("dataset", "model", "seeds", "epochs", "patience", "batch_size", "optimizer", "learning_rate", "schedule")
-    given = {name: getattr(args, name) for name in (*names, "group", "train_fraction")}
+    given = {name: getattr(args, name) for name in (*names, "balancing", "group", "train_fraction")}
     given["leave_out"] = args.leave_out
     given["hyperparameters"] = parse_assignments("--set", args.set)
     given["dataset_options"] = parse_assignments("--dataset-set", args.dataset_set)
+    given["balancing_options"] = parse_assignments("--balancing-set", args.balancing_set)
     given["loss_weights"] = parse_assignments("--loss-weights", args.loss_weights)
     return (load_configs(args.config, **given) if args.config else configs_from_dict({}, **given)), args
 
@@ -119,6 +123,7 @@ def run_configs(configs: Sequence[RunConfig], store: ResultStore, progress: Show
         resolve_hyperparameters(config.model, config.hyperparameters)
         if config.parameter_matched:
             resolve_reference(config)
+        check_balancing(config)
     total, loaded, dataset = RunSummary(), None, None
     for config in configs:
         wanted = (config.dataset, config.dataset_options)

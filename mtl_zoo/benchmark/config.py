@@ -12,9 +12,12 @@ from typing import Any
 import yaml
 
 from mtl_zoo import _validation as check
+from mtl_zoo.balancing import list_balancing
 from mtl_zoo.optimizers import OPTIMIZER_NAMES
 
 SCHEDULES = ("constant", "cosine")
+# What `balancing` may be beside the names of `list_balancing()`.
+EQUAL, STATIC_SWEEP = "equal", "static_sweep"
 OPTIMIZERS = ("adam", "adamw", "adagrad", "rmsprop", "sgd", *OPTIMIZER_NAMES)
 
 
@@ -36,7 +39,10 @@ class RunConfig:
             `"auto"` (LazyAdam), `"lazy_adam"`, `"lazy_adagrad"`, `"lazy_ftrl"`, `"lazy_sgd"`, `"row_wise_adagrad"`.
         learning_rate: Its learning rate.
         schedule: `"constant"`, or `"cosine"`: from `learning_rate` to 0 over all epochs along half a cosine.
-        balancing: How task losses are weighed; `"equal"` uses the tasks' own loss weights.
+        balancing: How task losses are weighed: `"equal"`, the sum with the tasks' own loss weights; a name of
+            `list_balancing()`; or `"static_sweep"`, the best of a grid of static weights on the validation split.
+        balancing_options: Keywords of the method; of the sweep `steps` and `ratio`, as in `static_grid`. Without its
+            `frequencies`, `data_based` takes those of the training labels.
         loss_weights: Loss weights by loss name that replace the tasks' own. A model without a loss of a task's name
             (ESMM has none on the conversion itself) leaves that one out.
         leave_out: Names of features that the model does not get.
@@ -69,7 +75,8 @@ class RunConfig:
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     schedule: str = "constant"
-    balancing: str = "equal"
+    balancing: str = EQUAL
+    balancing_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     loss_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
     group: str | None = None
@@ -83,7 +90,9 @@ class RunConfig:
     def __post_init__(self):
         for argument in ("dataset", "model"):
             check.check_name(argument, getattr(self, argument))
-        for argument in ("hyperparameters", "dataset_options", "loss_weights", "parameter_matched"):
+        for argument in (
+            *("hyperparameters", "dataset_options", "balancing_options", "loss_weights", "parameter_matched"),
+        ):
             value = getattr(self, argument)
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
                 raise ValueError(f"`{argument}` must map names to values. Received: {argument}={value!r}")
@@ -100,7 +109,11 @@ class RunConfig:
         object.__setattr__(self, "leave_out", names)
         for task, weight in self.loss_weights.items():
             check.check_number(f"loss_weights[{task!r}]", weight, minimum=0)
-        check.check_choice("balancing", self.balancing, ("equal",))
+        check.check_choice("balancing", self.balancing, (EQUAL, STATIC_SWEEP, *list_balancing()))
+        if self.balancing == EQUAL and self.balancing_options:
+            raise ValueError(
+                f"`balancing_options` must be empty without a method. Received: {self.balancing_options!r}"
+            )
         check.check_number("train_fraction", self.train_fraction, above=0, maximum=1)
         if self.parameter_matched:
             for key in self.parameter_matched:
@@ -171,16 +184,17 @@ def parse_assignments(argument: str, assignments: Iterable[str]) -> dict[str, An
     return found
 
 
-_FILE_KEYS = (*(field.name for field in dataclasses.fields(RunConfig)), "models", "runs")
+_FILE_KEYS = (*(field.name for field in dataclasses.fields(RunConfig)), "models", "balancings", "runs")
 
 
 def load_configs(path: str | Path, **overrides: Any) -> list[RunConfig]:
     """The runs that a YAML file describes.
 
     Its keys are the arguments of `RunConfig`. Instead of `model` and `hyperparameters` it may hold `models`, which maps
-    names of models to their hyperparameters: one run for each. A suite holds `runs`, a list of such mappings, each of
-    which is laid over the other keys of the file (dicts are merged): models on several data sets, or on one data set
-    with several options.
+    names of models to their hyperparameters: one run for each. Instead of `balancing` and `balancing_options` it may
+    hold `balancings`, which maps names of methods to their options: one run of each model for each. A suite holds
+    `runs`, a list of such mappings, each of which is laid over the other keys of the file (dicts are merged): models on
+    several data sets, or on one data set with several options.
 
     Args:
         path: The file.
@@ -227,10 +241,31 @@ def configs_from_dict(content: dict[str, Any], source: str = "", **overrides: An
     if not isinstance(models, Mapping) or not models or "dataset" not in content:
         missing = "`dataset`" if "dataset" not in content else "`model`, or `models` with {name: hyperparameters}"
         raise ValueError(f"`config` must give {missing}{where}. Received keys: {sorted(content)}")
+    balancings = _balancings(content, overrides.get("balancing"), where)
     shared = content.pop("hyperparameters", None) or {}
     if content.get("dataset_options", 0) is None:
         content["dataset_options"] = {}
-    return [RunConfig(model=name, hyperparameters={**(own or {}), **shared}, **content) for name, own in models.items()]
+    return [
+        RunConfig(model=name, hyperparameters={**(own or {}), **shared}, **balancing, **content)
+        for name, own in models.items()
+        for balancing in balancings
+    ]
+
+
+def _balancings(content: dict[str, Any], chosen: str | None, where: str) -> list[dict[str, Any]]:
+    """The keywords about balancing, once for each method; `chosen` is one that was asked for by name."""
+    methods = content.pop("balancings", None)
+    given: dict[str, Any] = {name: content.pop(name) for name in ("balancing", "balancing_options") if name in content}
+    if methods is None:
+        return [given]
+    if not isinstance(methods, Mapping) or not methods:
+        raise ValueError(f"`balancings` must map names of methods to their options{where}. Received: {methods!r}")
+    if chosen is not None:
+        options = {**(methods.get(chosen) or {}), **(given.get("balancing_options") or {})}
+        return [{"balancing": chosen, "balancing_options": options}]
+    if any(given.values()):
+        raise ValueError(f"`config` takes `balancing` or `balancings`, not both{where}. Received: both")
+    return [{"balancing": name, "balancing_options": options or {}} for name, options in methods.items()]
 
 
 def _laid_over(below: Any, value: Any) -> Any:

@@ -1,13 +1,16 @@
-"""Peak memory of building and training a model, each in a process of its own."""
+"""Peak memory of building and training a model, each in a process of its own, and of single steps."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
+import gc
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +117,34 @@ def _bytes(variable: Any) -> int:
     return 4 * size
 
 
+def transient_mb(run: Callable[[], Any]) -> float:
+    """How far the memory of this process rises while `run` works, over what it holds before; NaN where unknown.
+
+    Linux alone can forget a process' peak. Memory that the allocator keeps for later is given back first, or what `run`
+    takes of it would not be seen.
+    """
+    forget, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not (forget.exists() and status.exists()):
+        return float("nan")
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # a C library without it
+        ctypes.CDLL(None).malloc_trim(0)
+    forget.write_text("5")
+    before = _status_mb("VmRSS")
+    run()
+    return max(_status_mb("VmHWM") - before, 0.0)
+
+
+def _status_mb(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024 / _MB
+
+
 def peak_mb() -> float:
     """The largest resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():
+    if Path("/proc/self/status").exists():
         # Not getrusage: a process inherits there the peak of the one that started it.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024 / _MB
+        return _status_mb("VmHWM")
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

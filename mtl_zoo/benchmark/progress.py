@@ -9,7 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mtl_zoo.benchmark.config import RunConfig
+from mtl_zoo.benchmark.config import EQUAL, RunConfig
+
+
+def _name(config: RunConfig) -> str:
+    return config.model if config.balancing == EQUAL else f"{config.model} {config.balancing}"
 
 
 class Silent:
@@ -79,7 +83,9 @@ class Shown(Silent):
         self.console.print(f"  rows: {rows}; tasks: {', '.join(t.name for t in dataset.tasks)}", highlight=False)
 
     def started(self, config: RunConfig, seed: int, steps: int) -> None:
-        self._steps = self._bars.add_task(f"{config.model}, seed {seed}", total=steps)
+        if self._steps is not None:  # the points of a sweep are one run
+            self._bars.remove_task(self._steps)
+        self._steps = self._bars.add_task(f"{_name(config)}, seed {seed}", total=steps)
 
     def step(self) -> None:
         self._bars.advance(self._steps)
@@ -90,13 +96,13 @@ class Shown(Silent):
 
     def finished(self, config: RunConfig, seed: int, scores: dict[str, float], seconds: float) -> None:
         shown = "  ".join(f"{task} {value:.4f}" for task, value in scores.items())
-        self._done(f"[green]done[/]     {config.model:<14} seed {seed}  {seconds:6.1f} s  {shown}")
+        self._done(f"[green]done[/]     {_name(config):<14} seed {seed}  {seconds:6.1f} s  {shown}")
 
     def skipped(self, config: RunConfig, seed: int) -> None:
-        self._done(f"[dim]skipped[/]  {config.model:<14} seed {seed}  its rows are there")
+        self._done(f"[dim]skipped[/]  {_name(config):<14} seed {seed}  its rows are there")
 
     def failed(self, config: RunConfig, seed: int, error: str) -> None:
-        self._done(f"[red]failed[/]   {config.model:<14} seed {seed}  {escape(error)}")
+        self._done(f"[red]failed[/]   {_name(config):<14} seed {seed}  {escape(error)}")
 
     def _done(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)

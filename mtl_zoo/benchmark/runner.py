@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
@@ -17,7 +18,15 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.benchmark import environment
-from mtl_zoo.benchmark.config import RunConfig
+from mtl_zoo.benchmark.balancing import (
+    balancing_of,
+    balancing_text,
+    best_of,
+    check_balancing,
+    rows_of_sweep,
+    sweep_points,
+)
+from mtl_zoo.benchmark.config import STATIC_SWEEP, RunConfig
 from mtl_zoo.benchmark.progress import Silent, StepReporter
 from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.datasets import Dataset, Split, dataset_info, load_dataset
@@ -87,6 +96,7 @@ def run_config(
     if config.group is not None:
         check.check_choice("group", config.group, tuple(dataset.test.groups))
     _features(config, dataset)  # refuses unknown names
+    check_balancing(config)
     dataset = _with_fraction(config, dataset)
     summary, finished, sized = RunSummary(), store.finished(), None
     for seed in config.all_seeds:
@@ -100,7 +110,8 @@ def run_config(
             sized = sized or _sized(config, dataset, arguments)
             own, match = sized
             about |= {"hyperparameters": _as_json(own), "parameter_match": match and _as_json(match)}
-            rows, scores, seconds = _train(
+            train = functools.partial(_sweep, store) if config.balancing == STATIC_SWEEP else _train
+            rows, scores, seconds = train(
                 config, dataset, own, seed, about, save_scores=save_scores, progress=progress, after=on_trained
             )
         except _UnknownLoss:
@@ -206,10 +217,11 @@ def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], se
         "patience": "" if config.patience is None else config.patience,
         "optimizer": _optimizer_text(config),
         "batch_size": config.batch_size,
-        "balancing": _balancing_text(config),
+        "balancing": balancing_text(config),
     }
     # What was not known to earlier rows has no part in their keys.
     matched = {"parameter_matched": config.parameter_matched} if config.parameter_matched else {}
+    matched |= {"balancing_options": config.balancing_options} if config.balancing_options else {}
     commit, dirty = environment.commit()
     return {
         "key": hashlib.sha256(_as_json(identity | matched).encode()).hexdigest()[:16],
@@ -224,11 +236,6 @@ def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], se
 def _optimizer_text(config: RunConfig) -> str:
     schedule = "" if config.schedule == "constant" else f", schedule={config.schedule}"
     return f"{config.optimizer}(learning_rate={config.learning_rate:g}{schedule})"
-
-
-def _balancing_text(config: RunConfig) -> str:
-    weights = ", ".join(f"{task}={weight:g}" for task, weight in sorted(config.loss_weights.items()))
-    return f"static({weights})" if weights else config.balancing
 
 
 def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
@@ -290,7 +297,12 @@ def _train(config, dataset, arguments, seed, about, *, save_scores, progress, af
     model = create_model(config.model, _features(config, dataset), dataset.tasks, **arguments)
     steps = math.ceil(len(dataset.train) / config.batch_size)
     # Metrics in the logs would cost time in the loop, and the exact ones are computed anyway.
-    model.compile(_optimizer(config, steps), loss_weights=_loss_weights(config, model), metrics=None)
+    model.compile(
+        _optimizer(config, steps),
+        loss_weights=_loss_weights(config, model),
+        metrics=None,
+        balancing=balancing_of(config, model, dataset.train.labels),
+    )
     progress.started(config, seed, steps * config.epochs)
     timer = EpochTimer(len(dataset.train))
     validation = ExactValidation(dataset.validation, config.patience, per_task=model.independent_tasks)
@@ -335,6 +347,31 @@ def _last_epoch(model: Any, history: list[dict[str, Any]], rows: list[dict[str, 
         found.append({**row, "metric": "epochs_trained", "value": last["epoch"]})
         found.append({**row, "metric": "last_score", "value": last["tasks"][task]})
     return found
+
+
+def _sweep(store, config, dataset, arguments, seed, about, **given):
+    """The run of a `static_sweep`: each point is a run with rows of its own, of which the best one's are the sweep's.
+
+    Points that are in the store are not trained again. Every one has the epochs that a method has; the seconds are
+    those of all of them.
+    """
+    model = create_model(config.model, _features(config, dataset), dataset.tasks, **arguments)
+    points = {}
+    for weights in sweep_points(config, model.loss_names):
+        point = dataclasses.replace(config, balancing="static", balancing_options={"weights": weights})
+        key = _about(point, dataset, arguments, seed)["key"]
+        points[key] = weights
+        if key not in store.finished():
+            own = {**about, "key": key, "balancing": balancing_text(point)}
+            rows, _, _ = _train(point, dataset, arguments, seed, own, **given)
+            store.append(rows)
+            keras.backend.clear_session()
+    table = store.read()
+    found = {key: table[(table["key"] == key) & (table["error"] == "")] for key in points}
+    best = best_of(model, found)
+    seconds = sum(rows["train_seconds"].iloc[0] for rows in found.values())
+    rows = rows_of_sweep(about, found[best], points[best], seconds)
+    return rows, task_scores(model, found[best][found[best]["split"] == "test"]), seconds
 
 
 def _save_scores(folder: Path, model: Any, split: Split, scores: Mapping[str, np.ndarray], about: Mapping) -> None:

@@ -48,6 +48,7 @@ class SpeedCase:
         numerics: Numeric features.
         dim: Width of an embedding.
         hyperparameters: Arguments of the model.
+        num_tasks: Binary tasks: a click, a conversion on clicked rows, what the model needs besides, others on all rows.
         replicas: Logical CPUs of a MirroredStrategy; 1 is none.
         steps_per_execution: Steps that Keras' own train function runs at a call, reading from a `tf.data.Dataset`;
             1 is a call for each step, its batch at hand.
@@ -61,6 +62,7 @@ class SpeedCase:
     numerics: int = 10
     dim: int = 16
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    num_tasks: int = 2
     replicas: int = 1
     steps_per_execution: int = 1
 
@@ -68,6 +70,7 @@ class SpeedCase:
         for argument in ("vocabulary", "batch", "features", "dim", "replicas", "steps_per_execution"):
             check.check_int(argument, getattr(self, argument))
         check.check_int("numerics", self.numerics, minimum=0)
+        check.check_int("num_tasks", self.num_tasks, minimum=2)
         if self.replicas > 1 and self.steps_per_execution > 1:
             raise ValueError(
                 "`steps_per_execution` must be 1 with several replicas: more are timed on one device only. "
@@ -80,7 +83,8 @@ class SpeedCase:
 
     @property
     def tasks(self) -> tuple[BinaryTask, ...]:
-        return (*_TASKS, _CART) if self._needs("middle_action") else _TASKS
+        needed = (*_TASKS, _CART) if self._needs("middle_action") else _TASKS
+        return (*needed, *(BinaryTask(f"task_{i}") for i in range(len(needed), self.num_tasks)))
 
     def _needs(self, what: str) -> bool:
         return what in model_info(self.model).requires
@@ -104,6 +108,13 @@ def build_model(case: SpeedCase) -> Any:
     model.compile(case.optimizer, metrics=None, steps_per_execution=case.steps_per_execution)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def touch_slots(model: Any) -> None:
+    """Writes to the optimizer's slots: the first write to a page costs more than any later one, and memory."""
+    for variable in model.optimizer.variables:
+        if len(variable.shape):  # not the learning rate
+            variable.assign(ops.zeros_like(variable.value))
 
 
 def draw_rows(case: SpeedCase, rows: int, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -135,10 +146,7 @@ class TimedCase:
             self._strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(case.replicas)])
         with self._strategy.scope() if self._strategy else contextlib.nullcontext():
             self.model = build_model(case)
-        for variable in self.model.optimizer.variables:
-            if len(variable.shape):  # not the learning rate
-                # The first write to a page of a slot costs more than any later one, and is no part of a step.
-                variable.assign(ops.zeros_like(variable.value))
+        touch_slots(self.model)
         self._batches = itertools.cycle([self._batch(seed) for seed in range(_BATCHES)])
         self._draws = _input(case.batch, case.features, case.numerics, case.vocabulary)
         self._functions = {name: self._compiled(function) for name, function in _parts(self.model).items()}

@@ -52,6 +52,11 @@ def test_values_as_one_writes_them(text, value):
         (lambda: RunConfig("d", "m", optimizer="adm"), "`optimizer` must be one of the known values"),
         (lambda: RunConfig("d", "m", learning_rate=0), "`learning_rate` must be a finite number and > 0"),
         (lambda: RunConfig("d", "m", balancing="best"), "`balancing` must be one of the known values"),
+        (
+            lambda: RunConfig("d", "m", balancing_options={"steps": 3}),
+            "`balancing_options` must be empty without a method",
+        ),
+        (lambda: RunConfig("d", "m", balancing="dwa", balancing_options=[3]), "`balancing_options` must map names"),
         (lambda: RunConfig("d", "m", hyperparameters=[1]), "`hyperparameters` must map names to values"),
         (lambda: RunConfig("d", ""), "`model` must be a non-empty string"),
         (lambda: RunConfig("d", "m", train_fraction=0), "`train_fraction` must be a finite number and <= 1 and > 0"),
@@ -112,12 +117,25 @@ def test_a_suite_lays_each_of_its_runs_over_what_they_share():
         configs_from_dict(dict(content), model="single_task")
 
 
+def test_several_methods_in_one_file():
+    content = {"dataset": "d", "models": {"a": None, "b": None}, "balancings": {"equal": None, "dwa": {"steps": 4}}}
+    found = [(c.model, c.balancing, c.balancing_options) for c in configs_from_dict(dict(content))]
+    assert found == [(m, *b) for m in "ab" for b in (("equal", {}), ("dwa", {"steps": 4}))]
+    (one,) = configs_from_dict(dict(content), model="a", balancing="dwa", balancing_options={"window": 1})
+    assert (one.model, one.balancing, one.balancing_options) == ("a", "dwa", {"steps": 4, "window": 1})
+    assert len(configs_from_dict(dict(content), balancing=None, balancing_options={})) == 4  # a bare command line
+    (other,) = configs_from_dict(dict(content), model="a", balancing="rlw")
+    assert (other.balancing, other.balancing_options) == ("rlw", {})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("dataset: d\nmodel: m\nruns: {a: 1}\n", "`runs` must be a list of `key: value` mappings.*Received: runs="),
         ("dataset: d\nmodel: m\nruns: []\n", "`runs` must be a list of `key: value` mappings"),
         ("dataset: d\nruns:\n  - {model: m, epoch: 3}\n", "`config` has an unknown key. Received: 'epoch'"),
+        ("dataset: d\nmodel: m\nbalancings: [dwa]\n", "`balancings` must map names of methods to their options"),
+        ("dataset: d\nmodel: m\nbalancings: {dwa: }\nbalancing: rlw\n", "takes `balancing` or `balancings`, not both"),
         ("dataset: d\nmodel: m\nepoch: 3\n", "`config` has an unknown key. Received: 'epoch' .did you mean 'epochs'"),
         ("dataset: d\n", "`config` must give `model`, or `models`"),
         ("model: m\n", "`config` must give `dataset`"),

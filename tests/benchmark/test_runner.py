@@ -291,3 +291,123 @@ def test_schedule_and_loss_weights_reach_the_training(small, tmp_path):
     wrong = dataclasses.replace(config, leave_out="user")
     with pytest.raises(ValueError, match="`leave_out` must be one of the known values. Received: .*'user'"):
         run_config(wrong, store, dataset=small)
+
+
+# Balancing.
+
+
+def balanced(config, **options):
+    return dataclasses.replace(config, **options)
+
+
+def test_a_method_reaches_the_training_and_the_row_names_it(config, store, small):
+    kept = []
+    own = balanced(config, balancing="dwa", balancing_options={"steps": 7}, loss_weights={"conversion": 0.5})
+    run_config(own, store, dataset=small, on_trained=lambda *given: kept.append(given))
+    method = kept[0][0].balancing
+    assert (method.method_name, method.steps, float(method.step)) == ("dwa", 7, 4)
+    assert set(store.read()["balancing"]) == {"dwa(steps=7), loss_weights(conversion=0.5)"}
+    arguments = resolve_hyperparameters(config.model, config.hyperparameters)
+    variants = [
+        config,
+        own,
+        balanced(own, balancing_options={"steps": 8}),
+        balanced(own, balancing="rlw", balancing_options={}),
+    ]
+    assert len({runner._about(variant, small, arguments, 0)["key"] for variant in variants}) == 4
+
+
+def test_data_based_weights_come_from_the_training_labels(config, store, small):
+    kept = []
+    run_config(balanced(config, balancing="data_based"), store, dataset=small, on_trained=lambda *g: kept.append(g))
+    labels = small.train.labels
+    expected = {"click": labels["click"].mean(), "conversion": labels["conversion"][labels["click"] == 1].mean()}
+    assert kept[0][0].balancing.frequencies == pytest.approx(expected, rel=1e-5)
+    assert set(store.read()["balancing"]) == {"data_based"}
+
+
+def test_a_sweep_takes_the_weights_that_validate_best(config, store, small):
+    own = balanced(config, balancing="static_sweep", balancing_options={"steps": 1, "ratio": 50.0}, epochs=2)
+    assert run_config(own, store, dataset=small).finished == 1
+    table = store.read()
+    points = [
+        "static(click=0.0392157, conversion=1.96078)",
+        "static(click=1.96078, conversion=0.0392157)",
+        "static(click=1, conversion=1)",
+    ]
+    sweep = table[table["balancing"] == "static_sweep(ratio=50, steps=1)"]
+    assert set(table["balancing"]) == {*points, *sweep["balancing"]}
+    auc = table[(table["metric"] == "auc") & (table["split"] == "validation")]
+    scores = {name: auc.loc[auc["balancing"] == name, "value"].mean() for name in points}
+    best = max(scores, key=scores.get)
+    chosen = sweep[sweep["metric"] == "static_weight"].set_index("task")["value"]
+    assert best == f"static(click={chosen['click']:g}, conversion={chosen['conversion']:g})"
+    of_best = table[table["balancing"] == best]
+    mine = sweep[sweep["metric"] != "static_weight"]
+    assert mine["value"].tolist() == pytest.approx(of_best["value"].tolist(), nan_ok=True)
+    assert mine["best_epoch"].tolist() == of_best["best_epoch"].tolist()
+    # What the search took, not what its best point did.
+    seconds = table.drop_duplicates("key").set_index("balancing")["train_seconds"]
+    assert seconds[sweep["balancing"].iloc[0]] == pytest.approx(sum(seconds[name] for name in points), abs=0.01)
+    assert run_config(own, store, dataset=small).skipped == 1
+    # A point is the run that one would ask for by itself.
+    alone = balanced(own, balancing="static", balancing_options={"weights": {"click": 1.0, "conversion": 1.0}})
+    assert run_config(alone, store, dataset=small).skipped == 1
+
+
+def test_a_sweep_that_was_cut_goes_on(config, store, small, monkeypatch):
+    own = balanced(config, balancing="static_sweep", balancing_options={"steps": 1})
+    trained, real = [], runner._train
+
+    def broken(point, *arguments, **more):
+        if len(trained) == 1:
+            raise MemoryError("out of memory")
+        trained.append(point.balancing_options["weights"])
+        return real(point, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_train", broken)
+        assert run_config(own, store, dataset=small).failed == 1
+    assert len(trained) == 1 and "MemoryError: out of memory" in set(store.read()["error"])
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            runner,
+            "_train",
+            lambda point, *a, **m: trained.append(point.balancing_options["weights"]) or real(point, *a, **m),
+        )
+        assert run_config(own, store, dataset=small).finished == 1
+    assert len(trained) == 3 and len({str(weights) for weights in trained}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"balancing": "dwa", "balancing_options": {"stpes": 3}}, TypeError, "`stpes` is not an argument of 'dwa'"),
+        ({"balancing": "dwa", "balancing_options": {"steps": 0}}, ValueError, "`steps` must be a whole number >= 1"),
+        (
+            {"balancing": "static_sweep", "balancing_options": {"points": 3}},
+            ValueError,
+            "`balancing_options` of a static_sweep must be steps or ratio. Received: 'points'",
+        ),
+        (
+            {"balancing": "static_sweep", "balancing_options": {"ratio": 1}},
+            ValueError,
+            "`ratio` must be a finite number and > 1",
+        ),
+    ],
+)
+def test_options_of_balancing_that_are_refused(config, store, small, changes, error, message):
+    with pytest.raises(error, match=message):
+        run_config(balanced(config, **changes), store, dataset=small)
+    assert not store.path.exists()
+
+
+def test_balancing_from_the_command_line(tmp_path, capsys):
+    from mtl_zoo.benchmark.command import parse_run
+
+    words = "--dataset d --model m --out f --balancing nash_mtl --balancing-set update_every=5 include_tables=true"
+    (config,), _ = parse_run(words.split())
+    assert (config.balancing, config.balancing_options) == ("nash_mtl", {"update_every": 5, "include_tables": True})
+    words = f"--dataset synthetic_funnel --model mmoe --out {tmp_path / 'r.csv'} --balancing mgda --balancing-set a=1"
+    assert run_main(words.split()) == 2
+    assert "`a` is not an argument of 'mgda'" in capsys.readouterr().err
