@@ -54,7 +54,7 @@ def measure_balancing(
 ) -> pd.DataFrame:
     """Times a model's step with the plain sum and with each method, in turn: a row for each, the plain sum first.
 
-    Columns: the case's fields; `method`, and `kind` ("losses", "reevaluated" or "gradients"); `step_ms`, the median over
+    Columns: the fields of the case; `method`, `kind` ("losses", "reevaluated", "gradients"); `step_ms`, the median over
     the rounds; `ratio`, the median over rounds of the step against the plain sum's in the same round, with `ratio_low`
     and `ratio_high`; `allowed` and `within`; `dense_shared`, how many parameters several losses share, tables aside;
     `state_mb`, what the method keeps; `transient_mb`, how far a step raises the memory of the process (measured, Linux
