@@ -48,7 +48,7 @@ class SpeedCase:
         numerics: Numeric features.
         dim: Width of an embedding.
         hyperparameters: Arguments of the model.
-        num_tasks: Binary tasks: a click, a conversion on clicked rows, what the model needs besides, others on all rows.
+        num_tasks: Binary tasks: a click, a conversion on clicked rows, what the model needs, others on all rows.
         replicas: Logical CPUs of a MirroredStrategy; 1 is none.
         steps_per_execution: Steps that Keras' own train function runs at a call, reading from a `tf.data.Dataset`;
             1 is a call for each step, its batch at hand.
