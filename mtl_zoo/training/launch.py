@@ -209,6 +209,8 @@ class _Cluster:
         for process in self._processes.values():
             _signal_group(process, signal.SIGKILL)
             process.wait()
+        for process in self._processes.values():
+            _await_group(process, end=time.monotonic() + _GRACE_SECONDS)
         for thread in self._threads:
             thread.join(_GRACE_SECONDS)
 
@@ -217,6 +219,14 @@ def _signal_group(process: subprocess.Popen, number: int) -> None:
     # The group outlives its first process while another member runs.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
+
+
+def _await_group(process: subprocess.Popen, end: float) -> None:
+    """Returns once what the process had started is gone too: a kill takes effect some time after it was sent."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < end:
+            os.killpg(process.pid, 0)
+            time.sleep(_POLL_SECONDS)
 
 
 def _free_ports(count: int) -> list[int]:
