@@ -405,8 +405,13 @@ def test_no_op_of_a_step_is_as_large_as_a_table(balancing):
     model.compile("auto", balancing=method, metrics=None)
     model.optimizer.build(model.trainable_variables)
     types = []
-    apply = model.optimizer.apply_gradients
-    model.optimizer.apply_gradients = lambda pairs: types.extend((type(g), v.path) for g, v in pairs) or apply(pairs)
+    apply = model.optimizer.apply
+
+    def noted(gradients, variables):
+        types.extend((type(g), v.path) for g, v in zip(gradients, variables, strict=True))
+        apply(gradients, variables)
+
+    model.optimizer.apply = noted
     step = tf.function(lambda x, y: model.train_step((x, y)), autograph=False)
     graph = step.get_concrete_function(inputs_for(model, 16), labels_for(model, 16)).graph
     tables = model.get_layer("embedding").tables

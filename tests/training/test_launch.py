@@ -110,8 +110,10 @@ def test_a_cluster_that_does_not_end_is_ended(tmp_path):
 
 
 def test_ctrl_c_ends_all(tmp_path):
+    # Tests that run in the background inherit that Ctrl-C is ignored.
     code = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from mtl_zoo import cli
 sys.exit(cli.main(["launch", "--workers", "2", "--logs", {str(tmp_path)!r}, "--", *sys.argv[1:]]))
 """
