@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from mtl_zoo import _backend
+from mtl_zoo.layers._batch_norm import batch_norm
 from mtl_zoo.options import MLP, as_mlp
 
 
@@ -41,10 +41,7 @@ class DenseStack(keras.layers.Layer):
 
     def _norm(self, i):
         if self.mlp.norm == "batch":
-            # Synchronised: under tf.distribute the moments are those of the global batch.
-            return keras.layers.BatchNormalization(
-                name=f"norm_{i}", synchronized=_backend.is_tensorflow(), dtype=self.dtype_policy
-            )
+            return batch_norm(f"norm_{i}", self.dtype_policy)
         if self.mlp.norm == "layer":
             return keras.layers.LayerNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
         return None

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 from toys import gradients
 
-from mtl_zoo.layers import CrossStitchUnit, DenseStack, FunnelProduct
+from mtl_zoo.layers import CrossStitchUnit, DenseStack, ExpertBank, FunnelProduct
 from mtl_zoo.options import MLP
 
 RNG = np.random.default_rng(0)
@@ -95,3 +95,13 @@ def test_dense_stack_normalises_and_drops():
     trained = ops.convert_to_numpy(stack(x, training=True))
     assert 0.3 < np.mean(trained == 0) < 0.7
     assert len(stack.non_trainable_variables) >= 2
+
+
+@pytest.mark.parametrize("make", [DenseStack, lambda mlp: ExpertBank(3, mlp)])
+def test_running_moments_follow_within_an_epoch_of_a_small_table(make):
+    layer = make(MLP((4,), activation="linear", norm="batch"))
+    x = RNG.normal(5.0, 2.0, (64, 6)).astype("float32")
+    for _ in range(50):
+        trained = layer(x, training=True)
+    # Of the first moments, 0.9 ** 50 is left: half a percent.
+    np.testing.assert_allclose(layer(x, training=False), trained, atol=0.05)
