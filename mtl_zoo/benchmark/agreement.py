@@ -144,7 +144,6 @@ def _inside(setting: str, cases: Sequence[Case], weights: Path, out: Path) -> No
     """What a process of a setting does; its chief writes."""
     strategy = _strategy(setting)
     is_chief = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"] == 0
-    commit, dirty = environment.commit()
     for case in cases:
         started = time.perf_counter()
         found = train(case, strategy)
@@ -157,8 +156,7 @@ def _inside(setting: str, cases: Sequence[Case], weights: Path, out: Path) -> No
                 worst, weight = difference(dict(one), found)
             about = {"setting": setting, **case._asdict(), "steps": _STEPS, "batch": _BATCH}
             about |= {"worst": f"{worst:.3g}", "weight": weight, "seconds": round(time.perf_counter() - started, 1)}
-            about |= {"commit": commit, "dirty": dirty, "hardware": environment.hardware()}
-            _append(out, {**about, "versions": json.dumps(environment.versions_of_result())})
+            _append(out, about | environment.about())
         keras.backend.clear_session()
 
 

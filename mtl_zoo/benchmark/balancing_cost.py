@@ -89,14 +89,10 @@ def measure_balancing(
     times = [[run.seconds(steps) for run in runs] for _ in range(rounds)]
     transients = [[transient_mb(run.step) for run in runs] for _ in range(3)]
     dense = sum(shared_sizes(model, label_names(model.tasks)))
-    commit, dirty = environment.commit()
     about = {
         "rounds": rounds,
         "steps": steps,
-        "commit": commit,
-        "dirty": dirty,
-        "versions": json.dumps(environment.versions_of_result()),
-        "hardware": environment.hardware(),
+        **environment.about(),
     }
     rows = []
     for place, run in enumerate(runs):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from mtl_zoo import __version__
 
@@ -105,3 +107,9 @@ def commit() -> tuple[str, bool | None]:
         return git("rev-parse", "HEAD"), bool(changed)
     except (OSError, subprocess.SubprocessError):
         return "", None
+
+
+def about() -> dict[str, Any]:
+    """What every row of results says of where it comes from: `commit`, `dirty`, `versions` (JSON), `hardware`."""
+    name, dirty = commit()
+    return {"commit": name, "dirty": dirty, "versions": json.dumps(versions_of_result()), "hardware": hardware()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import threading
@@ -142,14 +141,10 @@ def measure_input(sizes: Sequence[float], *, steps: int = 400, pairs: int = 5, f
             turn()
         seconds[name].append(time.perf_counter() - started)
         peaks[name] = max(peaks[name], memory_used.bytes)
-    commit, dirty = environment.commit()
     common = {
         "steps": steps,
         "pairs": pairs,
-        "commit": commit,
-        "dirty": dirty,
-        "versions": json.dumps(environment.versions_of_result()),
-        "hardware": environment.hardware(),
+        **environment.about(),
     }
     table = []
     for name, times in seconds.items():

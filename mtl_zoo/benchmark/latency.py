@@ -107,13 +107,9 @@ def measure_latency(cases: Sequence[LatencyCase], *, calls: int = 500, core: int
     check.check_int("calls", calls)
     if core is None:
         core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    commit, dirty = environment.commit()
     about = {
         "core": core,
-        "commit": commit,
-        "dirty": dirty,
-        "versions": json.dumps(environment.versions_of_result()),
-        "hardware": environment.hardware(),
+        **environment.about(),
     }
     rows = []
     for case in cases:

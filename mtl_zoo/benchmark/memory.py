@@ -44,7 +44,6 @@ def measure_memory(cases: Sequence[SpeedCase], *, steps: int = 20) -> pd.DataFra
     several = [case.model for case in cases if case.replicas > 1]
     if several:
         raise ValueError(f"`cases` must have one replica to measure their memory. Received several: {several}")
-    commit, dirty = environment.commit()
     rows = []
     for case in cases:
         found = _in_own_process(case, steps)
@@ -59,10 +58,7 @@ def measure_memory(cases: Sequence[SpeedCase], *, steps: int = 20) -> pd.DataFra
                 "bound_mb": round(bound, 1),
                 "within_bound": over <= bound,
                 "steps": steps,
-                "commit": commit,
-                "dirty": dirty,
-                "versions": json.dumps(environment.versions_of_result()),
-                "hardware": environment.hardware(),
+                **environment.about(),
             }
         )
     return pd.DataFrame(rows)

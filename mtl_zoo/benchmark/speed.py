@@ -77,15 +77,11 @@ def measure(cases: Sequence[SpeedCase], *, rounds: int = 5, steps: int = 20) -> 
         for one, found in zip(timed, times, strict=True):
             for name, seconds in one.parts.items():
                 found[name].append(seconds(steps))
-    commit, dirty = environment.commit()
     about = {
         **limits,
         "rounds": rounds,
         "steps": steps,
-        "commit": commit,
-        "dirty": dirty,
-        "versions": json.dumps(environment.versions_of_result()),
-        "hardware": environment.hardware(),
+        **environment.about(),
     }
     costs = [one.cost() for one in timed]
     rows = []
