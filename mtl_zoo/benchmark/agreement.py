@@ -69,7 +69,8 @@ def all_cases() -> list[Case]:
     """Every model; every balancing method; every optimizer of ours that is not a name for another."""
     cases = [Case(model) for model in list_models()]
     cases += [Case("mmoe", balancing) for balancing in list_balancing()]
-    return cases + [Case("shared_bottom", "", optimizer) for optimizer in OPTIMIZER_NAMES if optimizer != "auto"]
+    cases += [Case("shared_bottom", "", optimizer) for optimizer in OPTIMIZER_NAMES if optimizer != "auto"]
+    return list(dict.fromkeys(cases))
 
 
 def make_model(case: Case) -> Any:
