@@ -146,8 +146,8 @@ def step_function(model, step: Callable, training: bool) -> Callable:
     strategy = model.distribute_strategy
     if has_servers(model):
         raise ValueError(
-            "`fit` and `evaluate` of a model on parameter servers are those of its ParameterServerTrainer: Keras' would "
-            f"run every step on the chief. Received: a model made in the scope of {type(strategy).__name__}"
+            "`fit` and `evaluate` of a model on parameter servers are those of its ParameterServerTrainer: Keras' "
+            f"would run every step on the chief. Received: a model made in the scope of {type(strategy).__name__}"
         )
 
     def execute(batches, updates):

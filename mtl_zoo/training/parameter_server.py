@@ -331,8 +331,8 @@ def _check_cluster(resolver) -> None:
     jobs = resolver.cluster_spec().as_dict()
     if not {"chief", "worker", "ps"} <= set(jobs) or len(jobs.get("chief", ())) != 1:
         raise ValueError(
-            "`TF_CONFIG` must describe a cluster of one chief, workers and parameter servers (`mtl-zoo launch --workers "
-            f"N --ps M` makes one). Received: {jobs}. Expected: tasks of the types 'chief', 'worker' and 'ps'"
+            "`TF_CONFIG` must describe a cluster of one chief, workers and parameter servers (`mtl-zoo launch "
+            f"--workers N --ps M` makes one). Received: {jobs}. Expected: tasks of the types 'chief', 'worker' and 'ps'"
         )
 
 
