@@ -42,14 +42,16 @@ def cluster(workers, servers=2):
 
     from mtl_zoo.training.launch import _free_ports
 
-    ports = iter(_free_ports(workers + servers))
+    ports = iter(_free_ports(1 + workers + servers))
     jobs = {job: [f"127.0.0.1:{next(ports)}" for _ in range(n)] for job, n in (("worker", workers), ("ps", servers))}
+    # Each waits for the others with a thread of a pool that they share.
+    threads = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=16)
     running = [
-        tf.distribute.Server(tf.train.ClusterSpec(jobs), job_name=job, task_index=i, protocol="grpc")
+        tf.distribute.Server(tf.train.ClusterSpec(jobs), job_name=job, task_index=i, protocol="grpc", config=threads)
         for job, hosts in jobs.items()
         for i in range(len(hosts))
     ]
-    spec = tf.train.ClusterSpec(jobs | {"chief": ["127.0.0.1:0"]})
+    spec = tf.train.ClusterSpec(jobs | {"chief": [f"127.0.0.1:{next(ports)}"]})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         spec, rpc_layer="grpc", task_type="chief", task_id=0
     )
@@ -89,46 +91,50 @@ def gap(one, other):
     return max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-3)) for a, b in zip(one, other, strict=True))
 
 
+def apart(logs, others):
+    return max(abs(a - b) for name in logs for a, b in zip(logs[name], others[name], strict=True))
+
+
 def one_worker(resolver, folder):
     """With one worker steps come one after the other: what one process finds is what must be found."""
     from mtl_zoo.training import Checkpoints, ParameterServerTrainer
 
     x, y = data()
     options = {"batch_size": BATCH, "epochs": 2}
-    found = {}
-    for name, choice in {"lazy": {}, "split": {"optimizer": {"embeddings": 0.05, "dense": 0.01}}}.items():
-        plain = make_model(**choice)
+    choices = {
+        "lazy": {},
+        "split": {"optimizer": {"embeddings": 0.05, "dense": 0.01}},
+        "pcgrad": {"optimizer": "lazy_sgd", "balancing": "pcgrad"},
+    }
+    plain, found = {}, {}
+    # All of them first: a process that joins a cluster loses what it held before.
+    for name, choice in choices.items():
+        model = make_model(**choice)
         np.random.seed(5)
-        logs = plain.fit(x, y, verbose=0, **options).history
-        trainer = ParameterServerTrainer(lambda choice=choice: make_model(**choice), ahead=1, resolver=resolver)
-        np.random.seed(5)
-        history = trainer.fit(x, y, **options).history
-        found[f"gap_{name}"] = gap(weights(plain), weights(trainer.model))
-        found[f"logs_{name}"] = max(abs(a - b) for key in logs for a, b in zip(logs[key], history[key], strict=True))
+        logs = model.fit(x, y, verbose=0, **options).history
+        plain[name] = weights(model), logs
 
-    balanced = make_model("lazy_sgd", "pcgrad")
-    balanced.fit(x, y, verbose=0, shuffle=False, **options)
-    trainer = ParameterServerTrainer(lambda: make_model("lazy_sgd", "pcgrad"), ahead=1, resolver=resolver)
-    trainer.fit(x, y, shuffle=False, **options)
-    found["gap_pcgrad"] = gap(weights(balanced), weights(trainer.model))
+    def train(*callbacks, **choice):
+        trainer = ParameterServerTrainer(lambda: make_model(**choice), ahead=1, resolver=resolver)
+        np.random.seed(5)
+        logs = trainer.fit(x, y, callbacks=list(callbacks), **options).history
+        return weights(trainer.model), logs
+
+    for name, choice in choices.items():
+        values, logs = train(**choice)
+        found[f"gap_{name}"] = gap(plain[name][0], values)
+        found[f"logs_{name}"] = apart(plain[name][1], logs)
 
     # Training that stops in the middle of an epoch, and a new trainer that goes on.
-    np.random.seed(5)
-    whole = ParameterServerTrainer(make_model, ahead=1, resolver=resolver)
-    logs = whole.fit(x, y, **options).history
-    np.random.seed(5)
     try:
-        cut = ParameterServerTrainer(make_model, ahead=1, resolver=resolver)
-        cut.fit(x, y, callbacks=[Checkpoints(folder / "run", every_steps=4), Watch(stop_at=14)], **options)
+        train(Checkpoints(folder / "run", every_steps=4), Watch(stop_at=14))
     except KeyboardInterrupt:
         pass
-    checkpoints = Checkpoints(folder / "run", every_steps=4)
-    resumed = ParameterServerTrainer(make_model, ahead=1, resolver=resolver)
-    watch = Watch()
-    history = resumed.fit(x, y, callbacks=[checkpoints, watch], **options).history
+    checkpoints, watch = Checkpoints(folder / "run", every_steps=4), Watch()
+    values, logs = train(checkpoints, watch)
     found["resumed_from"] = list(checkpoints.resumed_from)
-    found["gap_resumed"] = gap(weights(whole.model), weights(resumed.model))
-    found["logs_resumed"] = max(abs(logs[key][-1] - history[key][-1]) for key in logs)
+    found["gap_resumed"] = gap(plain["lazy"][0], values)
+    found["logs_resumed"] = apart({name: given[-1:] for name, given in plain["lazy"][1].items()}, logs)
     found["steps_resumed"], found["rows_resumed"] = len(watch.losses), watch.rows
     return found
 
@@ -139,7 +145,7 @@ def two_workers(resolver, folder):
     from mtl_zoo.training import ParameterServerTrainer
 
     x, y = data()
-    trainer = ParameterServerTrainer(make_model, resolver=resolver)
+    trainer = ParameterServerTrainer(lambda: make_model({"embeddings": 0.05, "dense": 0.01}), resolver=resolver)
     model, watch = trainer.model, Watch()
     held = trainer.server_bytes()
     tables = [v for v in model.weights if getattr(v, "is_embedding_table", False)]

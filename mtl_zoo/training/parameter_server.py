@@ -21,6 +21,8 @@ from mtl_zoo.models import MultiTaskModel, _data, _resume
 
 _log = logging.getLogger(__name__)
 
+# Of a process that serves: with as many as a small machine has cores, steps could wait for each other for ever.
+_FEWEST_THREADS = 8
 # A server that holds so much more than an equal share is worth a warning, if the tables are large at all.
 _SHARE_ALLOWED, _BYTES_OF_LARGE = 1.1, 64e6
 
@@ -95,7 +97,7 @@ class ParameterServerTrainer:
             _serve(resolver)
         self.strategy = tf.distribute.ParameterServerStrategy(resolver)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)
-        self._workers = len(resolver.cluster_spec().job_tasks("worker"))
+        self._workers, self._servers = (len(resolver.cluster_spec().job_tasks(job)) for job in ("worker", "ps"))
         with self.strategy.scope():
             self.model = make_model()
         _check_model(self.model, self.strategy)
@@ -107,7 +109,7 @@ class ParameterServerTrainer:
 
     def server_bytes(self) -> list[int]:
         """Bytes of the weights, and of the optimizer's, that each server holds."""
-        found = [0] * len(self.strategy.extended._cluster_resolver.cluster_spec().job_tasks("ps"))
+        found = [0] * self._servers
         variables = {id(v): v for v in (*self.model.variables, *self.model.optimizer.variables)}
         for variable in variables.values():
             found[_server_of(variable)] += math.prod(variable.shape) * np.dtype(str(variable.dtype)).itemsize
@@ -322,6 +324,8 @@ def _serve(resolver) -> None:
         job_name=resolver.task_type,
         task_index=resolver.task_id,
         protocol=resolver.rpc_layer or "grpc",
+        # A step waits in some of them for what other processes send.
+        config=tf.compat.v1.ConfigProto(inter_op_parallelism_threads=max(_FEWEST_THREADS, os.cpu_count() or 1)),
     )
     _log.info("%s %d serves", resolver.task_type, resolver.task_id)
     server.join()
