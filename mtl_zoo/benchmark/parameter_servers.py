@@ -79,7 +79,7 @@ def _inside(where: str, folder: Path, table_rows: int, train_rows: int, servers:
     task = json.loads(os.environ.get("TF_CONFIG", '{"task": {"type": "chief", "index": 0}}'))["task"]
     if task["type"] == "ps":
         _note_memory(folder / f"server-{task['index']}.json", start)
-    if task["type"] in ("ps", "worker"):
+    if where == "cluster" and task["type"] != "chief":
         ParameterServerTrainer(MultiTaskModel)  # serves, and makes nothing
     data = draw_data(table_rows, train_rows)
     shards = servers * _SHARDS_PER_SERVER
