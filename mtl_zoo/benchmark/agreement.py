@@ -191,7 +191,7 @@ def run_agreement(settings: Sequence[str], cases: Sequence[Case], out: Path, tim
         settings: Among `SETTINGS`.
         cases: What to train.
         out: The CSV file. The weights of one process lie beside it, in a folder.
-        timeout: Seconds for a handful of cases.
+        timeout: Seconds for eight cases in one setting.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     weights = out.with_suffix(".weights")
@@ -230,6 +230,7 @@ def agreement_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", help="only the cases of these models")
     parser.add_argument("--balancing", nargs="+", help="only the cases of these methods")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="largest max|dW| / max|W| that is equal")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for eight cases in one setting")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE.csv", help="rows are added; what is there stays"
     )
@@ -242,7 +243,7 @@ def agreement_main(arguments: Sequence[str] | None = None) -> int:
         return 0
     cases = [case for case in all_cases() if not args.models or case.model in args.models]
     cases = [case for case in cases if not args.balancing or case.balancing in args.balancing]
-    table = run_agreement(args.settings, cases, args.out)
+    table = run_agreement(args.settings, cases, args.out, args.timeout)
     table["worst"] = pd.to_numeric(table["worst"], errors="coerce").fillna(np.inf)
     apart = table[table["worst"] > args.tolerance]
     console = Console(width=160)
