@@ -124,11 +124,20 @@ def all_cases() -> list[CommunicationCase]:
 
 
 def step_sizes(model: Any, case: CommunicationCase) -> StepSizes:
-    """The sizes of one worker's step, read from a model."""
+    """The sizes of one worker's step, read from a model.
+
+    Raises:
+        ValueError: A balancing method whose gradients are of a layer or of the representation.
+    """
     # Gradients that wait for others are as large as the table.
     speed, adds_up = case.speed, case.accumulate > 1
     dense = [v for v in model.trainable_variables if adds_up or not _backend.is_table(v)]
     method = model.balancing
+    if getattr(method, "taken_of", "weight") != "weight":
+        raise ValueError(
+            "`balancing` must be a method of losses, or of the gradients of all shared weights: what others send is no "
+            f"part of the model. Received: balancing={case.balancing!r}"
+        )
     by_task = method is not None and not isinstance(method, LossBalancing)
     return StepSizes(
         dense=sum(math.prod(v.shape) for v in dense),

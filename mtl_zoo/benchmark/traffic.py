@@ -151,13 +151,13 @@ class Network:
         return self.gbits * 1e9 / 8
 
 
-def all_reduce_seconds(sizes: StepSizes, workers: int, network: Network, collectives: int = 0) -> float:
-    """How long the network takes for a synchronous step: bytes over its speed, and a round of hops a collective.
+def all_reduce_seconds(sizes: StepSizes, workers: int, network: Network) -> float:
+    """How long the network takes for a synchronous step: bytes over its speed, and the hops of its `collectives`.
 
-    A ring has 2 (W - 1) hops for a sum; `collectives` is how many of them follow one another in a step. Nothing is
-    taken to overlap with computing: gradients are reduced when all of them are known.
+    A ring has 2 (W - 1) hops for a sum, and a gather is counted like one. Nothing is taken to overlap: gradients are
+    reduced when all of them are known, one operation after the other.
     """
-    hops = 2 * (workers - 1) * collectives
+    hops = 2 * (workers - 1) * collectives(sizes)
     return sum(all_reduce_bytes(sizes, workers).values()) / network.bytes_per_second + hops * network.latency
 
 
@@ -193,3 +193,32 @@ def parameter_server_rates(
         "servers": servers * speed / max(pulled, pushed, 1.0),
         "chief": speed / max(parts["batch"], 1.0),
     }
+
+
+# MMoE, 8 experts (128, 64), towers (32,), 2 tasks, no metrics; 30 categorical features x 16, 10 numerics, batch 1,024.
+STANDARD = StepSizes(
+    dense=580_898, ids=30_720, width=16, tasks=2, shared=568_832, metrics=6, inputs=1024 * (30 + 10 + 2)
+)
+# Its step on one worker, from benchmarks/results/speed/vocabulary.csv (10,000 ids a feature, two cores).
+STANDARD_SECONDS = 0.0204
+# Seconds of a hop: taken, not measured.
+_LATENCY = 5e-5
+_SPEEDS, _WORKERS, _WORKERS_A_SERVER = (10, 25, 100), (8, 64, 512), 4
+
+
+def tables_on_paper() -> tuple[list[str], list[str]]:
+    """The standard case on 8, 64 and 512 workers: Markdown lines for all-reduce, and for parameter servers."""
+    reduced, served = [], []
+    for workers in _WORKERS:
+        sent = sum(all_reduce_bytes(STANDARD, workers).values()) / 1e6
+        cells, rates = [], []
+        for gbits in _SPEEDS:
+            network = Network(gbits, _LATENCY)
+            seconds = all_reduce_seconds(STANDARD, workers, network)
+            cells.append(f"{1000 * seconds:.0f} ms, {100 * STANDARD_SECONDS / (STANDARD_SECONDS + seconds):.0f} %")
+            found = parameter_server_rates(STANDARD, workers, workers // _WORKERS_A_SERVER, STANDARD_SECONDS, network)
+            least = min(found, key=lambda part: found[part])
+            rates.append(f"{100 * found[least] * STANDARD_SECONDS / workers:.0f} %, {least}")
+        reduced.append(f"| {workers} | {sent:.1f} | {' | '.join(cells)} |")
+        served.append(f"| {workers} | {workers // _WORKERS_A_SERVER} | {' | '.join(rates)} |")
+    return reduced, served
