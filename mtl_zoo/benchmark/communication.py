@@ -26,7 +26,6 @@ import keras
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from mtl_zoo import _backend, _distribute
 from mtl_zoo import _validation as check
@@ -366,19 +365,46 @@ def communication_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=10, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of a case")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="rows are added")
+    parser.add_argument("--show", action="store_true", help="measure nothing: the rows of the file as Markdown")
     parser.add_argument("--inside", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.inside:
         _inside([CommunicationCase.decode(text) for text in args.inside], args.out, args.steps, args.rounds)
         return 0
     cases = [case for case in all_cases() if not args.varies or case.varies in args.varies]
-    found = measure_communication(args.workers, cases, out=args.out, steps=args.steps, rounds=args.rounds)
-    shown = [column for column in COLUMNS[: COLUMNS.index("commit")] if not column.startswith("model_")]
-    table = Table(*shown)
-    for row in found.to_dict("records"):
-        table.add_row(*(str(row[column]) for column in shown))
-    Console(width=240).print(table)
+    if args.show:
+        found = pd.read_csv(args.out, keep_default_na=False)
+    else:
+        found = measure_communication(args.workers, cases, out=args.out, steps=args.steps, rounds=args.rounds)
+    Console(width=160, soft_wrap=True).print("\n".join(markdown_lines(found)), highlight=False, markup=False)
     return 0
+
+
+def markdown_lines(table: pd.DataFrame) -> list[str]:
+    """A Markdown row for each row that was measured: what, workers, MB a worker and step, those of the model, ratio."""
+    lines = []
+    for row in table.to_dict("records"):
+        parts = [f"{row[f'model_{part}'] / 1e6:.3f}" for part in ("dense", "sparse", "balancing")]
+        sent = [f"{row[figure] / 1e6:.3f}" for figure in ("sent", "model")]
+        lines.append(f"| {_describe(row)} | {row['workers']} | {' | '.join([*sent, *parts])} | {row['ratio']:.3f} |")
+    return lines
+
+
+def _describe(row: Mapping[str, Any]) -> str:
+    ids = f"{row['vocabulary']:,} ids a feature"
+    optimizer = " with Keras' Adam" if row["optimizer"] == "adam" else ""
+    words = {
+        "standard": "standard",
+        "dense": f"experts {tuple(json.loads(row['expert_units']))}",
+        "batch": f"batch {row['batch']:,}",
+        "width": f"width {row['dim']}",
+        "tasks": f"{row['tasks']} tasks",
+        "vocabulary": ids + optimizer,
+        "accumulate": f"{ids}, gradients of {row['accumulate']} steps added up",
+        "balancing": f"{row['balancing']}, {row['tasks']} tasks",
+        "metrics": "metrics kept",
+    }
+    return words[row["varies"]]
 
 
 def _kinds() -> list[str]:

@@ -1,7 +1,9 @@
 """Bytes of a training step, counted on the loopback interface and read off a model."""
 
 import dataclasses
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mtl_zoo.benchmark import communication
@@ -10,6 +12,7 @@ from mtl_zoo.benchmark.communication import (
     CommunicationCase,
     all_cases,
     communication_main,
+    markdown_lines,
     measure_communication,
     sent_bytes,
     step_sizes,
@@ -75,6 +78,36 @@ def test_an_interface_that_is_not_there():
     assert sent_bytes("lo") >= 0
     with pytest.raises(ValueError, match="`interface` must be one of this machine. Received: interface='nowhere'"):
         sent_bytes("nowhere")
+
+
+def kept_rows():
+    path = Path(__file__).parents[2] / "benchmarks" / "results" / "scale" / "communication.csv"
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def test_the_page_shows_the_rows_that_are_kept():
+    page = (Path(__file__).parents[2] / "docs" / "concepts" / "scaling.md").read_text(encoding="utf-8")
+    lines = markdown_lines(kept_rows())
+    assert len(lines) > 0
+    for line in lines:
+        assert line in page
+
+
+def test_every_kept_row_is_near_the_model():
+    rows = kept_rows()
+    assert set(rows["dirty"].astype(str)) == {"False"}
+    assert (rows["ratio"] - 1).abs().max() < 0.05
+
+
+def test_rows_as_markdown(tmp_path, capsys):
+    row = dict.fromkeys(COLUMNS, "") | {"varies": "vocabulary", "vocabulary": 1000, "optimizer": "adam", "workers": 2}
+    row |= {"sent": 1_500_000, "model": 1_000_000, "ratio": 1.5, "expert_units": "[8, 4]", "tasks": 2}
+    row |= {"batch": 64, "dim": 4}
+    row |= {"model_dense": 250_000, "model_sparse": 750_000, "model_balancing": 0, "accumulate": 1, "balancing": ""}
+    pd.DataFrame([row]).to_csv(tmp_path / "rows.csv", index=False)
+    assert communication_main(["--show", "--out", str(tmp_path / "rows.csv")]) == 0
+    shown = "| 1,000 ids a feature with Keras' Adam | 2 | 1.500 | 1.000 | 0.250 | 0.750 | 0.000 | 1.500 |"
+    assert capsys.readouterr().out.strip() == shown
 
 
 def test_one_worker_is_refused(tmp_path):
