@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-
 import keras
 import numpy as np
 from keras import ops
 
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, Encoded, MulticlassTask, Numeric, RegressionTask, Sequence
+from mtl_zoo.benchmark.agreement import small_arguments
 from mtl_zoo.losses import TaskLoss
 
 CLICK = BinaryTask("click")
@@ -21,18 +20,6 @@ FIVE_TASKS = (
     RegressionTask("watch_time"),
     MulticlassTask("effect", classes=("none", "mild", "severe")),
 )
-
-# Small, so that a test of every model is quick; merged into a model's own arguments where it has them.
-SMALL = {
-    "num_experts": 3,
-    "num_task_experts": 2,
-    "num_shared_experts": 1,
-    "expert_units": (8, 6),
-    "bottom_units": (8, 6),
-    "column_units": (8, 8),
-    "stage_units": (5,),
-    "tower_units": (5,),
-}
 
 
 def features():
@@ -88,12 +75,9 @@ def tasks_of(name, tasks=TASKS):
 
 def build(name, tasks=TASKS, **hyperparameters):
     """A small model of the catalogue."""
-    cls = mtl_zoo.model_info(name).cls
-    small = {argument: value for argument, value in SMALL.items() if argument in cls._hyperparameters()}
-    if "backbone" in cls._hyperparameters() and "backbone" not in hyperparameters:
-        backbone = inspect.signature(cls).parameters["backbone"].default
-        known = mtl_zoo.model_info(backbone).cls._hyperparameters()
-        small["backbone_options"] = {a: v for a, v in SMALL.items() if a in known and a != "tower_units"}
+    small = small_arguments(name)
+    if "backbone" in hyperparameters:
+        small.pop("backbone_options", None)
     return mtl_zoo.create_model(name, features(), tasks_of(name, tasks), **{**small, **hyperparameters})
 
 

@@ -42,7 +42,6 @@ _STEPS, _BATCH = 50, 16
 _CASES_AT_ONCE = 8
 # A weight that is smaller is rounding, such as the bias before a normalisation: it has no gradient.
 _SMALLEST = 1e-3
-# Merged into a model's own arguments where it has them, so that a case takes seconds.
 _SMALL: dict[str, Any] = {
     "num_experts": 3,
     "num_task_experts": 2,
@@ -73,14 +72,20 @@ def all_cases() -> list[Case]:
     return list(dict.fromkeys(cases))
 
 
-def make_model(case: Case) -> Any:
-    cls, info = model_info(case.model).cls, model_info(case.model)
-    names = inspect.signature(cls).parameters
+def small_arguments(model: str) -> dict[str, Any]:
+    """Few experts and narrow layers, as far as a model has such arguments, so that its steps take no time."""
+    names = inspect.signature(model_info(model).cls).parameters
     given = {argument: value for argument, value in _SMALL.items() if argument in names}
     if "backbone" in names:
-        inner = inspect.signature(model_info(names["backbone"].default).cls).parameters
-        given["backbone_options"] = {a: v for a, v in _SMALL.items() if a in inner and a != "tower_units"}
-    middle = [BinaryTask("cart", sample_space="click")] if "middle_action" in info.requires else []
+        inner = small_arguments(names["backbone"].default)
+        given["backbone_options"] = {a: v for a, v in inner.items() if a != "tower_units"}
+    return given
+
+
+def make_model(case: Case) -> Any:
+    """The case's model, small, on one feature of every kind that has weights."""
+    needs = model_info(case.model).requires
+    middle = [BinaryTask("cart", sample_space="click")] if "middle_action" in needs else []
     tasks = [BinaryTask("click"), *middle, BinaryTask("conversion", sample_space="click"), BinaryTask("like")]
     features: list[Feature] = [
         Categorical("user_id", size=30, dim=4),
@@ -89,7 +94,7 @@ def make_model(case: Case) -> Any:
         Numeric("age"),
         Categorical("domain", size=3, dim=2),
     ]
-    return create_model(case.model, features, tasks, **given)
+    return create_model(case.model, features, tasks, **small_arguments(case.model))
 
 
 def draw_rows(model: Any, rows: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -186,7 +191,7 @@ def run_agreement(settings: Sequence[str], cases: Sequence[Case], out: Path, tim
         settings: Among `SETTINGS`.
         cases: What to train.
         out: The CSV file. The weights of one process lie beside it, in a folder.
-        timeout: Seconds for a handful of cases.
+        timeout: Seconds for eight cases in one setting.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     weights = out.with_suffix(".weights")
@@ -225,6 +230,7 @@ def agreement_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", help="only the cases of these models")
     parser.add_argument("--balancing", nargs="+", help="only the cases of these methods")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="largest max|dW| / max|W| that is equal")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for eight cases in one setting")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE.csv", help="rows are added; what is there stays"
     )
@@ -237,7 +243,7 @@ def agreement_main(arguments: Sequence[str] | None = None) -> int:
         return 0
     cases = [case for case in all_cases() if not args.models or case.model in args.models]
     cases = [case for case in cases if not args.balancing or case.balancing in args.balancing]
-    table = run_agreement(args.settings, cases, args.out)
+    table = run_agreement(args.settings, cases, args.out, args.timeout)
     table["worst"] = pd.to_numeric(table["worst"], errors="coerce").fillna(np.inf)
     apart = table[table["worst"] > args.tolerance]
     console = Console(width=160)

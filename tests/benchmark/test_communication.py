@@ -1,0 +1,145 @@
+"""Bytes of a training step, counted on the loopback interface and read off a model."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mtl_zoo.benchmark import communication
+from mtl_zoo.benchmark.communication import (
+    COLUMNS,
+    CommunicationCase,
+    all_cases,
+    communication_main,
+    markdown_lines,
+    measure_communication,
+    sent_bytes,
+    step_sizes,
+)
+from mtl_zoo.benchmark.speed_case import SpeedCase
+from mtl_zoo.models import create_model
+
+pytestmark = pytest.mark.tensorflow
+
+SMALL = SpeedCase("shared_bottom", 50, batch=64, features=3, numerics=2, dim=4, hyperparameters={"bottom_units": [8]})
+
+
+def sizes_of(case):
+    speed = case.speed
+    model = create_model(speed.model, speed.specs(), speed.tasks, bottom_units=(8,), tower_units=(5,))
+    model.compile(speed.optimizer, balancing=case.balancing or None, metrics="auto" if case.metrics else None)
+    return step_sizes(model, case)
+
+
+BOTTOM = 14 * 8 + 8  # 3 embeddings x 4 and 2 numeric features, to 8 units
+TOWER = 8 * 5 + 5 + 5 + 1
+
+
+def test_sizes_are_read_off_the_model():
+    plain = sizes_of(CommunicationCase("standard", SMALL))
+    assert plain.dense == BOTTOM + 2 * TOWER
+    assert (plain.ids, plain.width, plain.tasks, plain.inputs) == (64 * 3, 4, 2, 64 * 7)
+    assert not plain.by_task and not plain.weighed and plain.every == 1
+    assert sizes_of(CommunicationCase("metrics", SMALL, metrics=True)).metrics > plain.metrics
+    weighed = sizes_of(CommunicationCase("balancing", SMALL, "famo"))
+    assert weighed.weighed and not weighed.by_task
+
+
+def test_a_method_of_gradients_shares_what_both_tasks_depend_on():
+    sizes = sizes_of(CommunicationCase("balancing", SMALL, "pcgrad"))
+    assert sizes.by_task and sizes.shared == BOTTOM
+
+
+def test_a_method_of_the_representation_is_no_part_of_the_model():
+    with pytest.raises(ValueError, match="`balancing` must be a method of losses.*Received: balancing='mgda_ub'"):
+        sizes_of(CommunicationCase("balancing", SMALL, "mgda_ub"))
+
+
+def test_gradients_that_add_up_are_as_large_as_the_table():
+    sizes = sizes_of(CommunicationCase("accumulate", SMALL, accumulate=2))
+    # Padding and out of vocabulary are rows too.
+    assert sizes.dense == BOTTOM + 2 * TOWER + 3 * 52 * 4
+    assert (sizes.ids, sizes.every) == (0, 2)
+
+
+def test_cases_travel_to_the_workers_as_text():
+    for case in all_cases():
+        assert CommunicationCase.decode(case.encode()) == case
+
+
+def test_the_standard_case_is_the_only_one_that_changes_nothing():
+    standard, *others = all_cases()
+    for case in others:
+        assert dataclasses.replace(case, varies=standard.varies, times=True) != standard, case
+
+
+def test_an_interface_that_is_not_there():
+    assert sent_bytes("lo") >= 0
+    with pytest.raises(ValueError, match="`interface` must be one of this machine. Received: interface='nowhere'"):
+        sent_bytes("nowhere")
+
+
+def kept_rows():
+    path = Path(__file__).parents[2] / "benchmarks" / "results" / "scale" / "communication.csv"
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def test_the_page_shows_the_rows_that_are_kept():
+    page = (Path(__file__).parents[2] / "docs" / "concepts" / "scaling.md").read_text(encoding="utf-8")
+    lines = markdown_lines(kept_rows())
+    assert len(lines) > 0
+    for line in lines:
+        assert line in page
+
+
+def test_every_kept_row_is_near_the_model():
+    rows = kept_rows()
+    assert set(rows["dirty"].astype(str)) == {"False"}
+    assert (rows["ratio"] - 1).abs().max() < 0.05
+
+
+def test_rows_as_markdown(tmp_path, capsys):
+    row = dict.fromkeys(COLUMNS, "") | {"varies": "vocabulary", "vocabulary": 1000, "optimizer": "adam", "workers": 2}
+    row |= {"sent": 1_500_000, "model": 1_000_000, "ratio": 1.5, "expert_units": "[8, 4]", "tasks": 2}
+    row |= {"batch": 64, "dim": 4}
+    row |= {"model_dense": 250_000, "model_sparse": 750_000, "model_balancing": 0, "accumulate": 1, "balancing": ""}
+    pd.DataFrame([row]).to_csv(tmp_path / "rows.csv", index=False)
+    assert communication_main(["--show", "--out", str(tmp_path / "rows.csv")]) == 0
+    shown = "| 1,000 ids a feature with Keras' Adam | 2 | 1.500 | 1.000 | 0.250 | 0.750 | 0.000 | 1.500 |"
+    assert capsys.readouterr().out.strip() == shown
+
+
+def test_one_worker_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`workers` must be"):
+        measure_communication([1], [CommunicationCase("standard", SMALL)], out=tmp_path / "rows.csv")
+
+
+def test_a_failed_worker_is_an_error(tmp_path, monkeypatch):
+    class Failed:
+        code, failures = 1, ("worker-1: exit code 1",)
+
+    monkeypatch.setattr(communication, "launch", lambda *_, **__: Failed)
+    with pytest.raises(RuntimeError, match=r"Workers failed: worker-1: exit code 1. Their logs are in .*rows\.logs"):
+        measure_communication([2], [], out=tmp_path / "rows.csv")
+
+
+def test_the_command_knows_its_cases(capsys):
+    with pytest.raises(SystemExit):
+        communication_main(["--help"])
+    assert "vocabulary" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_workers_send_what_the_model_says(tmp_path):
+    cases = [
+        CommunicationCase("standard", dataclasses.replace(SMALL, batch=1024, vocabulary=ids), times=ids == 50)
+        for ids in (50, 20_000)
+    ]
+    table = measure_communication([2], cases, out=tmp_path / "rows.csv", steps=4, rounds=1, timeout=600)
+    assert list(table.columns) == list(COLUMNS)
+    small, large = table.to_dict("records")
+    # Other traffic may use the interface too, so there is no upper bound.
+    assert small["ratio"] > 0.98 and large["ratio"] > 0.98
+    assert small["model"] == large["model"]  # whatever the table's size
+    assert float(small["together_ms"]) > 0 and large["together_ms"] == ""
