@@ -37,9 +37,7 @@ def take_step(method, gradients, losses, names=None, active=None):
     labels = {}
     for name, gradient, residual, counts in zip(names, gradients, residuals, active, strict=True):
         weights = gradient / (2 * residual)
-        head_kernel, head_bias = (v for v in model.task_variables(name))
-        head_kernel.assign(weights[:, None])
-        head_bias.assign([0.0])
+        model.get_layer(f"{name}_head").set_weights([weights[:, None], np.zeros(1)])
         labels[name] = np.array([weights.sum() - residual if counts else np.nan], "float32")
     model.train_on_batch({"x": np.ones(1, "float32")}, labels)
     coefficients = None if model.balancing is None else ops.convert_to_numpy(model.balancing.last_coefficients)
