@@ -218,11 +218,13 @@ def balancing_lines(results: Path = RESULTS) -> list[str]:
         "",
         "Each suite, `benchmarks/configs/balancing/SUITE.yaml`, trains one model with every method. `equal` is the "
         "plain sum; `static_sweep` the best of a grid of 9 static weights by the validation split, each with the "
-        "epochs that a method has (its `time` is that of all 9). The score is the mean over tasks of AUC, or of 1 - "
-        "NRMSE, by which epochs are chosen too. Differences are taken seed by seed (a seed draws the first weights "
-        "and the order of the rows) on the test split: mean and 95 % t-interval over the seeds, and on how many the "
-        "method is above the grid. All methods of a suite are compared with the same few runs of the grid and share "
-        "their luck. Times are against the plain sum, of all training and of an epoch, on a machine with other work.",
+        "epochs that a method has. The score is the mean over tasks of AUC, or of 1 - NRMSE, by which epochs are "
+        "chosen too. Differences are taken seed by seed (a seed draws the first weights and the order of the rows) on "
+        "the test split: mean and 95 % t-interval over the seeds, and on how many the method is above the grid. All "
+        "methods of a suite are compared with the same few runs of the grid and share their luck. `epochs` are those "
+        "trained, of the grid those of all its points; what a step costs with each method `python -m "
+        "benchmarks.balancing_cost` measures in turns, which the seconds of these runs, made beside other work, "
+        "cannot say.",
         "",
     ]
     for path in sorted(BALANCING.glob("*.yaml")):

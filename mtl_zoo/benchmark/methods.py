@@ -62,8 +62,7 @@ class Comparison:
         metrics: The metric of each task.
         table: A row for each method, best first: `method`, `seeds`, `score` (the mean over tasks and seeds of AUC,
             accuracy or 1 - NRMSE), `<task>` and `<task>_std`, `to_equal` and `to_sweep` (a `Difference` of scores, or
-            None), `time` and `epoch_time` (seconds of training and of an epoch, against the plain sum's). Values that a
-            sweep has not, or that have nothing to be compared with, are NaN.
+            None) and `epochs` (the mean that was trained; of a sweep those of all its points).
         points: A row for each vector of static weights that the sweep tried: `weights`, `seeds`, `score`, tasks.
         chosen: The weights that the sweep chose, by seed: {seed: {loss: weight}}.
         failed: Errors by run.
@@ -110,9 +109,10 @@ def compare_methods(table: pd.DataFrame, split: str = "test") -> list[Comparison
 def _comparison(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Comparison:
     # The tasks, without a funnel's product: only they have a score by which the epoch is chosen.
     judged = rows[rows["metric"] == "epochs_trained"][["task", "space"]].drop_duplicates()
+    epochs = rows[rows["metric"] == "epochs_trained"].groupby("key")["value"].max()
     own = rows[rows["split"] == split].merge(judged, on=["task", "space"])
     metrics = {task: metric for task in judged["task"] for metric in _metric_of(own, task)}
-    runs = _runs(own, metrics)
+    runs = _runs(own, metrics).assign(epochs=lambda found: found["key"].map(epochs))
     is_point = runs["method"].str.match(r"static\(")
     table, points = _by_method(runs[~is_point], metrics), _by_method(runs[is_point], metrics)
     scores = runs[~is_point].pivot(index="seed", columns="method", values="score")
@@ -120,11 +120,8 @@ def _comparison(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Compa
     for column, reference in (("to_equal", EQUAL), ("to_sweep", sweep)):
         differs = [None if m == reference else _difference(scores, m, reference) for m in table["method"]]
         table[column] = pd.Series(differs, index=table.index, dtype=object)
-    plain = table[table["method"] == EQUAL]
-    for column, of in (("time", "seconds"), ("epoch_time", "epoch_seconds")):
-        table[column] = table[of] / (float(plain[of].iloc[0]) if len(plain) else float("nan"))
-    # A sweep has the epochs of many runs.
-    table.loc[table["method"] == sweep, "epoch_time"] = float("nan")
+    # Of the point that was chosen, a sweep's rows say.
+    table.loc[table["method"] == sweep, "epochs"] = points["epochs"].sum()
     chosen = rows[rows["metric"] == CHOSEN_WEIGHT]
     first = rows.iloc[0]
     training = (
@@ -155,21 +152,21 @@ def _metric_of(rows: pd.DataFrame, task: str) -> list[str]:
 
 
 def _runs(rows: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
-    """One row a run: method, seed, each task's metric, score and seconds."""
+    """One row a run: key, method, seed, each task's metric, and the score."""
     found = []
     for _, run in rows.groupby("key", sort=False):
         first = run.iloc[0]
         values = {(row.task, row.metric): float(row.value) for row in run.itertuples()}
         own = {task: values.get((task, metric), float("nan")) for task, metric in metrics.items()}
         score = float(np.mean([score_of(metric, own[task]) for task, metric in metrics.items()]))
-        row = {"method": str(first["balancing"]), "seed": int(first["seed"]), **own, "score": score}
-        found.append({**row, "seconds": first["train_seconds"], "epoch_seconds": 1 / first["examples_per_second"]})
+        about = {"key": first["key"], "method": str(first["balancing"]), "seed": int(first["seed"])}
+        found.append({**about, **own, "score": score})
     return pd.DataFrame(found)
 
 
 def _by_method(runs: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
     grouped = runs.groupby("method", sort=False)
-    table = grouped[["score", *metrics, "seconds", "epoch_seconds"]].mean()
+    table = grouped[["score", *metrics, "epochs"]].mean()
     table = table.assign(seeds=grouped.size(), **{f"{task}_std": grouped[task].std(ddof=1) for task in metrics})
     return table.reset_index().sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
@@ -253,15 +250,15 @@ def methods_markdown(comparison: Comparison) -> str:
         "",
         *(f"* {sentence}" for sentence in methods_verdict(comparison)),
         "",
-        _row(["method", *titles, "score", "to the plain sum", "to the tuned grid", "seeds above", "time", "epoch"]),
-        _row(["---", *["---:"] * (len(tasks) + 6)]),
+        _row(["method", *titles, "score", "to the plain sum", "to the tuned grid", "seeds above", "epochs"]),
+        _row(["---", *["---:"] * (len(tasks) + 5)]),
     ]
     for row in comparison.table.to_dict("records"):
         to_equal, to_sweep = row["to_equal"], row["to_sweep"]
         differences = [difference.text if difference is not None else "" for difference in (to_equal, to_sweep)]
         above = f"{to_sweep.above} of {to_sweep.seeds}" if to_sweep is not None else ""
-        times = [f"{row[name]:.2f}" if np.isfinite(row[name]) else "" for name in ("time", "epoch_time")]
-        lines.append(_row([row["method"], *_values(row, tasks), f"{row['score']:.4f}", *differences, above, *times]))
+        scores = [*_values(row, tasks), f"{row['score']:.4f}"]
+        lines.append(_row([row["method"], *scores, *differences, above, f"{row['epochs']:.1f}"]))
     if len(comparison.points):
         lines += ["", "The points of the grid, weights relative to the largest:", ""]
         lines += [_row(["weights", *titles, "score", "seeds"]), _row(["---", *["---:"] * (len(tasks) + 2)])]
