@@ -178,8 +178,8 @@ def can_write_rows() -> bool:
     if not tf.distribute.has_strategy():
         return True
     # Several workers start from the values of one, which they take when a variable is made.
-    mirrored = isinstance(tf.distribute.get_strategy(), tf.distribute.MirroredStrategy)
-    return mirrored and tf.distribute.in_cross_replica_context()
+    from_here = (tf.distribute.MirroredStrategy, tf.distribute.ParameterServerStrategy)
+    return isinstance(tf.distribute.get_strategy(), from_here) and tf.distribute.in_cross_replica_context()
 
 
 def write_rows(variable, start, rows):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +26,16 @@ def is_distributed(model) -> bool:
     import tensorflow as tf
 
     kinds = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
-    return isinstance(model.distribute_strategy, kinds)
+    return isinstance(model.distribute_strategy, kinds) or has_servers(model)
+
+
+def has_servers(model) -> bool:
+    """Whether a model's weights lie on parameter servers."""
+    if not _backend.is_tensorflow():
+        return False
+    import tensorflow as tf
+
+    return isinstance(model.distribute_strategy, tf.distribute.ParameterServerStrategy)
 
 
 def is_multi_worker(model) -> bool:
@@ -39,8 +49,8 @@ def is_multi_worker(model) -> bool:
 
 
 def num_workers(model) -> int:
-    """How many processes train the model."""
-    if not is_distributed(model):
+    """How many processes run the same training script on parts of its rows; one leads where there are servers."""
+    if not is_distributed(model) or has_servers(model):
         return 1
     strategy = model.distribute_strategy
     return strategy.num_replicas_in_sync // len(_local_replicas(strategy))
@@ -48,7 +58,7 @@ def num_workers(model) -> int:
 
 def worker_index(model) -> int:
     """Which of the processes this is, from 0; process 0 is the chief, which alone writes files."""
-    if not is_distributed(model):
+    if not is_distributed(model) or has_servers(model):
         return 0
     replicas = _local_replicas(model.distribute_strategy)
     return replicas[0] // len(replicas)
@@ -96,6 +106,12 @@ def check_compile(model, optimizer, jit_compile) -> None:
             "gradients are finite would be asked of a part of them. Received: "
             f"gradient_accumulation_steps={inner.gradient_accumulation_steps!r}"
         )
+    if has_servers(model) and optimizer.gradient_accumulation_steps:
+        raise ValueError(
+            "`gradient_accumulation_steps` must be None with parameter servers: workers would add their gradients to "
+            "the same sums at the same time, and lose some. Received: "
+            f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps!r}"
+        )
 
 
 def build(model) -> None:
@@ -128,6 +144,11 @@ def step_function(model, step: Callable, training: bool) -> Callable:
         A function that runs `steps_per_execution` steps, fewer at the end, and gives the logs so far.
     """
     strategy = model.distribute_strategy
+    if has_servers(model):
+        raise ValueError(
+            "`fit` and `evaluate` of a model on parameter servers are those of its ParameterServerTrainer: Keras' "
+            f"would run every step on the chief. Received: a model made in the scope of {type(strategy).__name__}"
+        )
 
     def execute(batches, updates):
         for batch, update in zip(batches, updates, strict=True):
@@ -167,8 +188,8 @@ def _updates(optimizer, steps: int) -> tuple[bool, ...]:
 def metric_totals(model) -> list[np.ndarray]:
     """The values of the metrics' variables of all replicas together, after a training step."""
     if is_distributed(model):
-        return [value.numpy() for value in model.train_function.metric_totals]
-    return [keras.ops.convert_to_numpy(v) for metric in model.metrics for v in metric.variables]
+        return [np.asarray(value) for value in model.train_function.metric_totals]
+    return [keras.ops.convert_to_numpy(v) for v in metric_variables(model)]
 
 
 def _global_logs(model) -> tuple[dict[str, Any], list]:
@@ -178,12 +199,56 @@ def _global_logs(model) -> tuple[dict[str, Any], list]:
     """
     import tensorflow as tf
 
-    variables = [variable for metric in model.metrics for variable in metric.variables]
     # A copy, since what is read of a variable names no device, which the reduction asks for.
-    own = [tf.identity(variable) for variable in variables]
+    own = [tf.identity(variable) for variable in metric_variables(model)]
     everywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
-    with keras.StatelessScope(state_mapping=list(zip(variables, everywhere, strict=True))):
-        return model.get_metrics_result(), everywhere
+    return logs_of(model, everywhere), everywhere
+
+
+def metric_variables(model) -> list:
+    """Sums and counts: those of several replicas, or steps, add up to those of all."""
+    return [variable for metric in model.metrics for variable in metric.variables]
+
+
+def logs_of(model, values) -> dict[str, Any]:
+    """The metrics' results if their variables had these values."""
+    with keras.StatelessScope(state_mapping=list(zip(metric_variables(model), values, strict=True))):
+        return model.get_metrics_result()
+
+
+class MetricsApart:
+    """What one step adds to the metrics, kept apart from their variables.
+
+    Workers that train at the same time would lose each other's additions to a variable. Within the context, in this
+    thread, the steps below and `compute_metrics` leave the variables as they are.
+    """
+
+    def __init__(self, model):
+        self._variables = metric_variables(model)
+        self.values = [keras.ops.zeros(v.shape, v.dtype) for v in self._variables]
+
+    def __enter__(self):
+        _apart.now = self
+        return self
+
+    def __exit__(self, *error):
+        _apart.now = None
+
+    @contextlib.contextmanager
+    def updates(self):
+        scope = keras.StatelessScope(state_mapping=list(zip(self._variables, self.values, strict=True)))
+        with scope:
+            yield
+        self.values = [scope.get_current_value(variable) for variable in self._variables]
+
+
+_apart = threading.local()
+
+
+def metric_updates():
+    """The context in which a step updates its metrics."""
+    apart = getattr(_apart, "now", None)
+    return contextlib.nullcontext() if apart is None else apart.updates()
 
 
 # Steps of a replica. The sum of the replicas' losses is that of the global batch.
@@ -214,7 +279,8 @@ def test_step(model, data) -> dict[str, Any]:
 
 def track_loss(model, loss, x) -> None:
     """Enters the loss of a batch, given this replica's share of it, into the `loss` of the logs."""
-    _keras_private.track_loss(model, _backend.sum_over_replicas(loss), x)
+    with metric_updates():
+        _keras_private.track_loss(model, _backend.sum_over_replicas(loss), x)
 
 
 # Rows of several workers.

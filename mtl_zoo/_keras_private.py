@@ -124,6 +124,15 @@ def accumulation(optimizer, update):
         del optimizer._backend_apply_gradients
 
 
+def add_in_place(variable):
+    """Makes `assign_add` one operation where the variable lies. TensorFlow only.
+
+    Keras reads, adds and writes: of two workers that do so at the same time, one is forgotten.
+    """
+    tensor = variable.value
+    variable.assign_add = lambda value: tensor.assign_add(keras.ops.cast(value, variable.dtype))
+
+
 class DistributedHooks:
     """Base of models that prepare themselves for training under tf.distribute, and whose logs need no second look.
 

@@ -238,6 +238,11 @@ class Column:
         codes, values = pd.factorize(self._integers())
         return _without(Cells(self.name, self.kind, codes, values), MISSING_INTEGER)
 
+    def integers(self) -> np.ndarray | None:
+        """Its values as int64, MISSING_INTEGER where there is none; None if it does not hold one integer a row."""
+        is_plain = self.kind == INTEGER and not self.is_list and self.categories is None
+        return self._integers() if is_plain else None
+
     def numbers(self) -> np.ndarray:
         """Its values as float64, NaN where missing."""
         if self.is_list or self.kind == STRING:
@@ -294,6 +299,9 @@ class Column:
             raise ValueError(self._too_large())
         if isinstance(series.dtype, np.dtype):
             return series.to_numpy().astype(np.int64, copy=False)
+        if isinstance(series.dtype, pd.ArrowDtype):
+            # Those of 8 to 32 bits have no room for what stands for a missing one.
+            series = series.astype(pd.ArrowDtype(pa.int64()))
         return series.to_numpy(dtype=np.int64, na_value=MISSING_INTEGER)
 
     def _too_large(self) -> str:

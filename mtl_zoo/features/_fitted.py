@@ -73,9 +73,8 @@ class Fitted:
         return arrays, unseen
 
     def _encode_ids(self, feature: _ids.IdFeature, column: Column) -> tuple[np.ndarray, _ids.Unseen | None]:
-        reading = _ids.read(feature, column)
         length = feature.length if _ids.holds_lists(feature) else None
-        return _ids.encode(feature, self.vocabularies[feature.table], reading, length)
+        return _ids.encode(feature, self.vocabularies[feature.table], column, length)
 
 
 def read_columns(features: SequenceABC[Feature], frame: pd.DataFrame) -> dict[str, Column]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Sequence as SequenceABC
 
@@ -17,6 +18,8 @@ from mtl_zoo.features.spec import FIRST_ID, MISSING_ID, UNKNOWN_ID, Categorical,
 logger = logging.getLogger(__name__)
 
 IdFeature = Categorical | Sequence
+# Whole numbers that span at most so many, or so many times as many as there are, are looked up in a table.
+_TABLE_ROWS, _TABLE_FACTOR = 1 << 20, 4
 _WHOLE = "must hold whole numbers or strings, since its values become ids"
 _WHOLE_ADVICE = "Use Numeric for measured numbers, or convert it: table[column].astype(str)"
 
@@ -67,6 +70,28 @@ class Listed:
     def num_ids(self) -> int:
         return FIRST_ID + len(self.values)
 
+    @functools.cached_property
+    def _by_number(self) -> tuple[int, np.ndarray] | None:
+        """The smallest value, and the ids of all numbers from it to the largest, 0 where there is none."""
+        if self.is_text or not len(self.values):
+            return None
+        lowest, highest = int(self.values.min()), int(self.values.max())
+        if highest - lowest >= max(_TABLE_ROWS, _TABLE_FACTOR * len(self.values)):
+            return None
+        table = np.zeros(highest - lowest + 1, np.int32)
+        table[self.values - lowest] = np.arange(FIRST_ID, self.num_ids)
+        return lowest, table
+
+    def ids_of_numbers(self, numbers: np.ndarray) -> np.ndarray | None:
+        """Ids of int64 numbers if all of them are in the vocabulary, and it can be asked quickly; else None."""
+        if self._by_number is None:
+            return None
+        lowest, table = self._by_number
+        if numbers.min() < lowest or numbers.max() >= lowest + len(table):
+            return None
+        ids = table.take(numbers - lowest)
+        return ids if ids.all() else None
+
     def ids(self, cells: Cells) -> np.ndarray:
         if cells.kind == EMPTY:
             return np.array([], dtype=np.int64)
@@ -84,6 +109,12 @@ class Range:
     @property
     def num_ids(self) -> int:
         return FIRST_ID + self.size
+
+    def ids_of_numbers(self, numbers: np.ndarray) -> np.ndarray | None:
+        """Ids of int64 numbers if all of them are in the range; else None."""
+        if numbers.min() < 0 or numbers.max() >= self.size:
+            return None
+        return (numbers + FIRST_ID).astype(np.int32)
 
     def ids(self, cells: Cells) -> np.ndarray:
         if cells.kind == STRING:
@@ -105,6 +136,9 @@ class Hashed:
     @property
     def num_ids(self) -> int:
         return FIRST_ID + self.buckets
+
+    def ids_of_numbers(self, numbers: np.ndarray) -> None:
+        """None: a hash is that of the text, which is worth making once for each distinct value."""
 
     def ids(self, cells: Cells) -> np.ndarray:
         import tensorflow as tf
@@ -202,9 +236,16 @@ class Unseen:
 
 
 def encode(
-    feature: IdFeature, vocabulary: Vocabulary, reading: Cells | Lists, length: int | None
+    feature: IdFeature, vocabulary: Vocabulary, column: Column, length: int | None
 ) -> tuple[np.ndarray, Unseen | None]:
     """Ids (n,), or (n, length) for lists, and what was not in the vocabulary."""
+    if not holds_lists(feature):
+        # Most columns hold numbers that are all known: finding the distinct ones first would take ten times as long.
+        numbers = column.integers()
+        ids = None if numbers is None else vocabulary.ids_of_numbers(numbers)
+        if ids is not None:
+            return ids, None
+    reading = read(feature, column)
     cells = cells_of(reading)
     known = vocabulary.ids(cells)
     ids = np.append(known, MISSING_ID).astype(np.int32)[cells.codes]

@@ -290,6 +290,10 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         del x
+        with _distribute.metric_updates():
+            return self._update_metrics(y, y_pred, sample_weight)
+
+    def _update_metrics(self, y, y_pred, sample_weight):
         setup = self._require_compiled()
         labels = _data.labels_by_name(self, y)
         rows = self.head.loss_rows(self.tasks, labels, y_pred, sample_weight, setup.loss_functions)

@@ -35,20 +35,29 @@ class Run:
             arguments["initial_epoch"] = max(first, self._position.epoch)
         self.callback = _EpochNumber(self, first)
 
+    @property
+    def first_epoch(self) -> int:
+        """The epoch, from 0, that training which was interrupted goes on in."""
+        return 0 if self._position is None else self._position.epoch
+
+    def begin(self) -> int:
+        """Tells the checkpoints that training begins; how many steps of its first epoch are done already."""
+        if self._checkpoints is None:
+            return 0
+        self._checkpoints.begin(self._position)
+        return self._position.step
+
     @contextlib.contextmanager
     def started(self, model, data):
         """Within it `fit` leaves out the steps that are done."""
-        if self._checkpoints is None:
-            yield
-            return
-        self._checkpoints.begin(self._position)
-        if not self._position.step:
+        done = self.begin()
+        if not done:
             yield
             return
         model.make_train_function()
         whole = model.train_function
         batches = int(data.cardinality())
-        model.train_function = _LeavesOut(whole, self._position.step, batches, model.steps_per_execution)
+        model.train_function = _LeavesOut(whole, done, batches, model.steps_per_execution)
         try:
             with warnings.catch_warnings():
                 # Keras expects an epoch's number of batches of the one that is resumed, too.

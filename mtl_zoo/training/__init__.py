@@ -5,6 +5,7 @@ from mtl_zoo.training.callbacks import ExactValidation
 from mtl_zoo.training.checkpoints import Checkpoints
 from mtl_zoo.training.gate_callback import GateLogger
 from mtl_zoo.training.launch import Launched, launch
+from mtl_zoo.training.parameter_server import ParameterServerTrainer, SideEvaluation
 from mtl_zoo.training.selection import ParetoImprovement, PrimaryTask, WeightedScore
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "ExactValidation",
     "GateLogger",
     "Launched",
+    "ParameterServerTrainer",
     "ParetoImprovement",
     "PrimaryTask",
+    "SideEvaluation",
     "WeightedScore",
     "launch",
 ]

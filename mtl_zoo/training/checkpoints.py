@@ -189,7 +189,7 @@ class Checkpoints(keras.callbacks.Callback):
             self._offset = self._start.step
             self._at_epoch_start -= self._offset
             # Keras has just reset them.
-            for variable, value in zip(_metric_variables(self.model), self._saved_metrics, strict=False):
+            for variable, value in zip(_distribute.metric_variables(self.model), self._saved_metrics, strict=False):
                 variable.assign(value)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -277,13 +277,9 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _metric_variables(model) -> list[Any]:
-    return [variable for metric in model.metrics for variable in metric.variables]
-
-
 def _state(model) -> list[Any]:
     """Variables of a run, metrics aside: weights, seeds, balancing, optimizer."""
-    left_out = {id(v) for v in _metric_variables(model)}
+    left_out = {id(v) for v in _distribute.metric_variables(model)}
     found = {id(v): v for v in (*model.variables, *model.optimizer.variables)}
     return [variable for key, variable in found.items() if key not in left_out]
 
