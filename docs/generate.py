@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import pandas as pd
 
 import mtl_zoo
 from mtl_zoo.benchmark.correlation import correlation_losses, correlation_markdown
@@ -222,18 +223,33 @@ def balancing_lines(results: Path = RESULTS) -> list[str]:
         "chosen too. Differences are taken seed by seed (a seed draws the first weights and the order of the rows) on "
         "the test split: mean and 95 % t-interval over the seeds, and on how many the method is above the grid. All "
         "methods of a suite are compared with the same few runs of the grid and share their luck. `epochs` are those "
-        "trained, of the grid those of all its points; what a step costs with each method `python -m "
-        "benchmarks.balancing_cost` measures in turns, which the seconds of these runs, made beside other work, "
-        "cannot say.",
+        "trained, of the grid those of all its points; `step` is what a step with two tasks costs against the plain "
+        "sum, from `benchmarks/results/balancing/cost.csv`, since the seconds of these runs, made beside other work, "
+        "compare nothing.",
         "",
     ]
+    costs = step_costs(results)
     for path in sorted(BALANCING.glob("*.yaml")):
         table = kept(results / "balancing" / f"{path.stem}.csv")
         lines += [f"### {path.stem}", ""]
         lines += (
-            ["No rows yet.", ""] if table is None else ["#" + methods_markdown(own) for own in compare_methods(table)]
+            ["No rows yet.", ""]
+            if table is None
+            else ["#" + methods_markdown(own, costs) for own in compare_methods(table)]
         )
     return lines
+
+
+def step_costs(results: Path) -> dict[str, float] | None:
+    """What a step with two tasks costs with each method, against the plain sum's."""
+    path = results / "balancing" / "cost.csv"
+    if not path.exists():
+        return None
+    rows = pd.read_csv(path)
+    rows = rows[rows["num_tasks"] == 2]
+    costs = dict(zip(rows["method"], rows["ratio"], strict=True))
+    # By the bare name too, where there is none without options.
+    return {**{method.partition("(")[0]: ratio for method, ratio in costs.items()}, **costs}
 
 
 def study(results: Path = RESULTS) -> list[str]:

@@ -239,10 +239,18 @@ def _ratio(weights: dict[str, float]) -> str:
     return " : ".join(f"{task} {weight / largest:.2g}" for task, weight in weights.items())
 
 
-def methods_markdown(comparison: Comparison) -> str:
-    """A comparison as Markdown: the verdict, the table of methods and that of the grid's points."""
+def methods_markdown(comparison: Comparison, step_costs: Mapping[str, float] | None = None) -> str:
+    """A comparison as Markdown: the verdict, the table of methods and that of the grid's points.
+
+    Args:
+        comparison: One of those that `compare_methods` gives.
+        step_costs: What a step costs against the plain sum's, by the name of the method, or by its label where options
+            change the cost: a column more.
+    """
     tasks = list(comparison.metrics)
     titles = [f"{task} {'AUC' if metric == 'auc' else metric.upper()}" for task, metric in comparison.metrics.items()]
+    headers = ["method", *titles, "score", "to the plain sum", "to the tuned grid", "seeds above", "epochs"]
+    headers += [] if step_costs is None else ["step"]
     lines = [
         f"### {comparison.title}",
         "",
@@ -250,15 +258,16 @@ def methods_markdown(comparison: Comparison) -> str:
         "",
         *(f"* {sentence}" for sentence in methods_verdict(comparison)),
         "",
-        _row(["method", *titles, "score", "to the plain sum", "to the tuned grid", "seeds above", "epochs"]),
-        _row(["---", *["---:"] * (len(tasks) + 5)]),
+        _row(headers),
+        _row(["---", *["---:"] * (len(headers) - 1)]),
     ]
     for row in comparison.table.to_dict("records"):
         to_equal, to_sweep = row["to_equal"], row["to_sweep"]
         differences = [difference.text if difference is not None else "" for difference in (to_equal, to_sweep)]
         above = f"{to_sweep.above} of {to_sweep.seeds}" if to_sweep is not None else ""
         scores = [*_values(row, tasks), f"{row['score']:.4f}"]
-        lines.append(_row([row["method"], *scores, *differences, above, f"{row['epochs']:.1f}"]))
+        cells = [row["method"], *scores, *differences, above, f"{row['epochs']:.1f}"]
+        lines.append(_row([*cells, *([] if step_costs is None else [_step_cost(row["method"], step_costs)])]))
     if len(comparison.points):
         lines += ["", "The points of the grid, weights relative to the largest:", ""]
         lines += [_row(["weights", *titles, "score", "seeds"]), _row(["---", *["---:"] * (len(tasks) + 2)])]
@@ -267,6 +276,11 @@ def methods_markdown(comparison: Comparison) -> str:
             lines.append(_row([_ratio(weights), *_values(row, tasks), f"{row['score']:.4f}", str(row["seeds"])]))
     lines += ["", *(f"- failed: {run}: {error}" for run, error in comparison.failed.items())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _step_cost(method: str, step_costs: Mapping[str, float]) -> str:
+    cost = step_costs.get(method, step_costs.get(method.partition("(")[0]))
+    return "" if cost is None else f"{cost:.2f}"
 
 
 def _values(row: Mapping[Any, Any], tasks: Sequence[str]) -> list[str]:

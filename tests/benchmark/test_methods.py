@@ -144,6 +144,12 @@ def test_markdown(comparison):
     assert "| click 1 : sale 0.11 | 0.7300 ± 0.0100 | 0.6000 ± 0.0000 | 0.6650 | 3 |" in text
 
 
+def test_costs_of_a_step_stand_beside_the_method(comparison):
+    text = methods_markdown(comparison, {"pcgrad": 1.6, "dwa": 1.0, "dwa(steps=4)": 1.25})
+    assert "| seeds above | epochs | step |" in text
+    assert "| 3 of 3 | 4.0 | 1.60 |" in text and "| 2 of 3 | 3.0 | 1.25 |" in text and "|  |  | 6.0 |  |" in text
+
+
 def test_errors_are_better_when_lower():
     rating = ("rating", "impressions")
     found = table(
