@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import pandas as pd
 
 import mtl_zoo
 from mtl_zoo.benchmark.correlation import correlation_losses, correlation_markdown
+from mtl_zoo.benchmark.methods import compare_methods, methods_markdown
 from mtl_zoo.benchmark.report import Section, comparison, markdown, summarise
 from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.export.picture import model_svg
@@ -29,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "docs" / "models"
 README = ROOT / "README.md"
 SUITES = ROOT / "benchmarks" / "configs" / "catalogue"
+BALANCING = ROOT / "benchmarks" / "configs" / "balancing"
 RESULTS = ROOT / "benchmarks" / "results"
 
 # What a model needs of the embedded data set.
@@ -186,7 +189,7 @@ def results_of(name: str, results: Path = RESULTS) -> list[str]:
 
 
 def results_page(results: Path = RESULTS) -> str:
-    """The tables of the catalogue's suites and of the study of correlations, with what rows there are."""
+    """The tables of all suites, and of the study of correlations, with what rows there are."""
     lines = [
         "# Results",
         "",
@@ -205,8 +208,48 @@ def results_page(results: Path = RESULTS) -> str:
     for name, own in suites(results).items():
         lines += [f"## {name}", "", *(["No rows yet.", ""] if not own else [])]
         lines += ["#" + markdown([section]) for section in own]
-    lines += ["## Loss against the correlation of tasks", "", *study(results)]
+    lines += [*balancing_lines(results), "## Loss against the correlation of tasks", "", *study(results)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def balancing_lines(results: Path = RESULTS) -> list[str]:
+    """The suites of balancing methods."""
+    lines = [
+        "## Balancing methods against the plain sum and the tuned grid",
+        "",
+        "Each suite, `benchmarks/configs/balancing/SUITE.yaml`, trains one model with every method. `equal` is the "
+        "plain sum; `static_sweep` the best of a grid of 9 static weights by the validation split, each with the "
+        "epochs that a method has. The score is the mean over tasks of AUC, or of 1 - NRMSE, by which epochs are "
+        "chosen too. Differences are taken seed by seed (a seed draws the first weights and the order of the rows) on "
+        "the test split: mean and 95 % t-interval over the seeds, and on how many the method is above the grid. All "
+        "methods of a suite are compared with the same few runs of the grid and share their luck. `epochs` are those "
+        "trained, of the grid those of all its points; `step` is what a step with two tasks costs against the plain "
+        "sum, from `benchmarks/results/balancing/cost.csv`, since the seconds of these runs, made beside other work, "
+        "compare nothing.",
+        "",
+    ]
+    costs = step_costs(results)
+    for path in sorted(BALANCING.glob("*.yaml")):
+        table = kept(results / "balancing" / f"{path.stem}.csv")
+        lines += [f"### {path.stem}", ""]
+        lines += (
+            ["No rows yet.", ""]
+            if table is None
+            else ["#" + methods_markdown(own, costs) for own in compare_methods(table)]
+        )
+    return lines
+
+
+def step_costs(results: Path) -> dict[str, float] | None:
+    """What a step with two tasks costs with each method, against the plain sum's."""
+    path = results / "balancing" / "cost.csv"
+    if not path.exists():
+        return None
+    rows = pd.read_csv(path)
+    rows = rows[rows["num_tasks"] == 2]
+    costs = dict(zip(rows["method"], rows["ratio"], strict=True))
+    # By the bare name too, where there is none without options.
+    return {**{method.partition("(")[0]: ratio for method, ratio in costs.items()}, **costs}
 
 
 def study(results: Path = RESULTS) -> list[str]:

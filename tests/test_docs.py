@@ -51,7 +51,8 @@ def result_rows(model, values):
 
 def test_results_are_shown_as_far_as_there_are_rows(generate, tmp_path):
     empty = generate.results_page(tmp_path)
-    assert empty.count("No rows yet.") == len(list(generate.SUITES.glob("*.yaml"))) + 1
+    suites = [path for folder in (generate.SUITES, generate.BALANCING) for path in folder.glob("*.yaml")]
+    assert empty.count("No rows yet.") == len(suites) + 1
     assert generate.results_of("mmoe", tmp_path) == []
 
     plain = tmp_path / "catalogue" / "synthetic_funnel_small.csv"

@@ -51,7 +51,7 @@ SCRIPT = textwrap.dedent(
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_mirrored_training_equals_one_device():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     worst = json.loads(done.stdout.strip().splitlines()[-1])
     assert "must not evaluate a batch twice with several replicas" in worst.pop("refused")

@@ -1,7 +1,10 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from mtl_zoo.balancing import list_balancing
+from mtl_zoo.benchmark.balancing import check_balancing, sweep_points
 from mtl_zoo.benchmark.command import parse_run
 from mtl_zoo.benchmark.config import RunConfig, configs_from_dict, load_configs, parse_assignments, parse_value
 from mtl_zoo.benchmark.demo import demo_configs
@@ -177,11 +180,17 @@ def test_configs_of_the_repository_can_run_and_lie_where_their_names_say(path):
     configs = load_configs(path)
     for config in configs:
         resolve_hyperparameters(config.model, config.hyperparameters)
+        check_balancing(config)
         assert set(config.dataset_options) <= set(dataset_info(config.dataset).options)
     if path.parent.name == "catalogue":
         assert {config.dataset for config in configs} == {path.stem.rpartition("_")[0]}
         assert {config.parameter_matched["model"] for config in configs} == {"shared_bottom"}
         assert all(config.seeds == (0, 1, 2) for config in configs)
+    elif path.parent.name == "balancing":
+        assert path.stem.startswith(configs[0].dataset)
+        # All differ in nothing but the method.
+        alike = [dataclasses.replace(config, balancing="equal", balancing_options={}) for config in configs]
+        assert all(config == alike[0] for config in alike) and configs[0].seeds == (0, 1, 2)
     else:
         (config,) = configs
         assert (config.dataset, config.model) == (path.parent.name, path.stem)
@@ -198,3 +207,18 @@ def test_suites_hold_the_models_they_say():
         assert len(set(models(suite))) == len(models(suite)) == 8
     for suite in ("synthetic_funnel_small", "synthetic_funnel_full", "census_income_quarter", "census_income_full"):
         assert {"single_task", "shared_bottom"} <= set(models(suite))
+
+
+@pytest.mark.parametrize("suite", ["synthetic_funnel_small", "synthetic_regression_conflict", "census_income"])
+def test_suites_of_balancing_hold_every_method_and_the_tuned_grid(suite):
+    configs = load_configs(FOLDER / "balancing" / f"{suite}.yaml")
+    methods = [config.balancing for config in configs]
+    (sweep,) = (config for config in configs if config.balancing == "static_sweep")
+    assert len(sweep_points(sweep, ["a", "b"])) == 9
+    if suite == "census_income":
+        assert len(methods) == len(set(methods)) == 10 and "equal" in methods
+    else:
+        # `static` is what the sweep runs.
+        assert sorted([*methods, "static"]) == sorted([*list_balancing(), "equal", "static_sweep", "famo"])
+        exact = [config.balancing_options for config in configs if config.balancing == "famo"]
+        assert exact == [{}, {"reevaluates": True}]

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from linear_case import take_step
 from toys import FIVE_TASKS, inputs, labels, labels_for
 
 from mtl_zoo import BinaryTask, Categorical, Numeric, RegressionTask, create_model, list_balancing
@@ -300,7 +301,7 @@ GRADIENTS = np.array([[1.0, 0.2, -0.3, 0.5], [-0.6, 1.1, 0.4, 0.2], [0.3, -0.2, 
 LOSSES = np.array([0.6, 0.15, 1.7], "float32")
 
 
-def step(name, gradients, losses, names=None, active=None, **options):
+def step_alone(name, gradients, losses, names=None, active=None, **options):
     """One step's direction and coefficients, of a method that has no past."""
     gradients, losses = np.asarray(gradients, "float32"), np.asarray(losses, "float32")
     names = names or tuple("abc"[: len(losses)])
@@ -325,26 +326,37 @@ def step(name, gradients, losses, names=None, active=None, **options):
     return coefficients @ gradients, coefficients
 
 
+def step_in_a_model(name, gradients, losses, names=None, active=None, **options):
+    """The same by a training step of a model whose losses and gradients are these."""
+    names = names or tuple("abc"[: len(losses)])
+    return take_step(method_of(name, names, **options), gradients, losses, names, active)
+
+
+@pytest.fixture(params=[step_alone, pytest.param(step_in_a_model, marks=pytest.mark.tensorflow)])
+def step(request):
+    return request.param
+
+
 def assert_parallel(a, b):
     assert a @ b > 0
     np.testing.assert_allclose(a / np.linalg.norm(a), b / np.linalg.norm(b), atol=2e-4)
 
 
 @every_method
-def test_law_one_task_keeps_its_gradient(name):
+def test_law_one_task_keeps_its_gradient(step, name):
     direction, _ = step(name, GRADIENTS[:1], LOSSES[:1])
     assert_parallel(direction, GRADIENTS[0])
 
 
 @every_method
 @pytest.mark.parametrize("count", [2, 3])
-def test_law_equal_gradients_keep_their_direction(name, count):
+def test_law_equal_gradients_keep_their_direction(step, name, count):
     direction, _ = step(name, [GRADIENTS[0]] * count, [0.5] * count)
     assert_parallel(direction, GRADIENTS[0])
 
 
 @every_method
-def test_law_the_order_of_the_tasks_does_not_matter(name):
+def test_law_the_order_of_the_tasks_does_not_matter(step, name):
     excused("permutation", name)
     count = 2 if name in TAKES_PAIRS_IN_ORDER else 3
     order = [1, 0] if count == 2 else [2, 0, 1]
@@ -358,14 +370,14 @@ def test_law_the_order_of_the_tasks_does_not_matter(name):
 
 
 @every_method
-def test_law_orthogonal_equal_gradients_weigh_the_same(name):
+def test_law_orthogonal_equal_gradients_weigh_the_same(step, name):
     excused("symmetry", name)
     direction, _ = step(name, 2 * np.eye(3), [0.5] * 3)
     assert_parallel(direction, np.ones(3))
 
 
 @every_method
-def test_law_of_scale(name):
+def test_law_of_scale(step, name):
     degree = 1 if is_of_losses(name) else SCALE_LAWS.get(name, "unknown")
     assert degree != "unknown", f"say in SCALE_LAWS how {name} scales, or None"
     if degree is None:
@@ -376,7 +388,7 @@ def test_law_of_scale(name):
 
 
 @pytest.mark.parametrize("name", sorted(TASK_SCALE_SAME | TASK_SCALE_PARALLEL))
-def test_law_of_one_tasks_scale(name):
+def test_law_of_one_tasks_scale(step, name):
     factors = np.array([1.0, 5.0, 1.0], "float32")
     direction, _ = step(name, GRADIENTS, LOSSES)
     scaled, _ = step(name, factors[:, None] * GRADIENTS, factors * LOSSES)
@@ -386,7 +398,7 @@ def test_law_of_one_tasks_scale(name):
 
 
 @every_method
-def test_law_an_inactive_task_might_as_well_not_be_there(name):
+def test_law_an_inactive_task_might_as_well_not_be_there(step, name):
     excused("inactive", name)
     without, coefficients = step(name, GRADIENTS[:2], LOSSES[:2])
     direction, given = step(name, GRADIENTS, LOSSES, active=[1, 1, 0])
