@@ -63,8 +63,9 @@ def draw_correlations(losses: pd.DataFrame, path: str | Path) -> Path:
     """
     settings = list(dict.fromkeys(losses["setting"]))
     figure = _figure(10, 0.5 + 3.4 * len(settings))
-    panels = figure.subplots(len(settings), 2, squeeze=False)
-    for (left, right), setting in zip(panels, settings, strict=True):
+    rows = figure.subfigures(len(settings), 1, squeeze=False)[:, 0]
+    for row, setting in zip(rows, settings, strict=True):
+        left, right = row.subplots(1, 2)
         own = losses[losses["setting"] == setting]
         wide = own.pivot(index="seed", columns=["model", "correlation"], values="test")
         models = {"shared_bottom": "C0", "mmoe": "C1"}
@@ -79,7 +80,8 @@ def draw_correlations(losses: pd.DataFrame, path: str | Path) -> Path:
             panel.set_title(title, fontsize="medium")
             panel.grid(alpha=0.3)
             panel.legend(fontsize="small", frameon=False)
-        left.set_xlabel(f"correlation of the tasks' weights\n{setting}, {len(wide)} seeds", fontsize="small")
+        # Under both panels: it is longer than one of them is wide.
+        row.supxlabel(f"{setting}, {len(wide)} seeds", fontsize="small")
     return _save(figure, path)
 
 

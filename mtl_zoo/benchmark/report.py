@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mtl_zoo import options
 from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.evaluation import gain
 
@@ -266,7 +267,17 @@ def _labels(rows: pd.DataFrame) -> dict[tuple, str]:
 
 
 def _short(value) -> str:
-    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+    """A hyperparameter in few letters: widths as `256x128`, an option by what it has of its own."""
+    if isinstance(value, list):
+        return "x".join(map(str, value))
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, fields),) = value.items()
+        option = getattr(options, name, None)
+        if option is not None:
+            defaults = {field.name: field.default for field in dataclasses.fields(option)}
+            own = {field: item for field, item in fields.items() if item != defaults.get(field)}
+            return f"{name}({', '.join(f'{field}={_short(item)}' for field, item in own.items())})"
+    return str(value)
 
 
 def _number(value: float, form: str, missing: str = "") -> str:

@@ -26,7 +26,8 @@ GROUP = "group"
     kind="experts shared by all, by groups of tasks, and private",
     good_for="many tasks that fall into groups, some of them sparse",
     not_for="two or three tasks without groups: ple does the same with fewer parts",
-    fails="groups that do not fit the tasks; batch normalisation with small batches",
+    fails="groups that do not fit the tasks; batch normalisation with small batches, and on small tables, whose rows "
+    "the normalised experts learn by heart: with tens of thousands of rows give `expert_units` an `MLP` without a norm",
     cost="with C groups: m_s + C m_g experts of D e_1 + e_1 e_2 + ..., m_s + C m_g + T m_k of D = e or 2 e, a gate for "
     "each reader, a feature gate of about 2 R q D for each owner of experts, T towers",
 )

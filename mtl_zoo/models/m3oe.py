@@ -30,7 +30,9 @@ _BOTTOM, _EXPERT = MLP((256,), norm="layer"), MLP((64,), norm="layer")
     kind="several domains, gated experts",
     good_for="a few domains and a few tasks at once, each with rows enough for experts of its own",
     not_for="many domains or tasks (experts, gates and towers for each); a single domain",
-    fails="sparse pairs of a domain and a task, whose gate and tower see only their own rows",
+    fails="sparse pairs of a domain and a task, whose gate and tower see only their own rows; small tables, whose rows "
+    "the normalised towers and experts learn by heart: with tens of thousands of rows give `pair_units`, "
+    "`expert_units` and `bottom_units` as plain widths, which have no norm",
     cost="(M + 1) D s + (s + D) b for M domains, (n + M + T) b e for the experts, T M (n b + e h) for gates and towers",
     requires=("domain",),
 )

@@ -18,7 +18,8 @@ from mtl_zoo.models._registry import register_model
     kind="several domains",
     good_for="one model for a few domains (apps, countries, pages) whose users or items overlap",
     not_for="many domains, each of which costs as much as the shared network; a single domain",
-    fails="a domain with few rows in a batch has noisy moments, one with few rows at all overfits its factors",
+    fails="a domain with few rows in a batch has noisy moments, one with few rows at all overfits its factors; small "
+    "tables, whose rows it soon learns by heart",
     cost="(M + 1)(D b_1 + b_1 b_2 + ...) for M domains, D a_1 + ... for the auxiliary network, T towers",
     requires=("domain",),
 )

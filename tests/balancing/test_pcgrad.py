@@ -48,6 +48,14 @@ def test_fixed_order(count):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+def test_no_gradient_is_projected_on_its_own():
+    """Projected on the two others the third points against itself, and a loop over all tasks would project it again."""
+    gradients = np.array([[-0.8, 0.6], [-0.8, -0.6], [1.0, 0.0]])
+    expected = oracle(gradients)
+    np.testing.assert_allclose(expected[2], [-0.1008, 0.1344])
+    np.testing.assert_allclose(direction("pcgrad", gradients, shuffle=False), expected.sum(0), atol=1e-5)
+
+
 def test_random_orders_are_orders_and_all_occur():
     expected = {order: oracle(THREE, order).sum(0) for order in itertools.permutations(range(3))}
     method, seen = prepared("pcgrad", 3, seed=4), set()

@@ -1,8 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
-from mtl_zoo.benchmark import runner
+from mtl_zoo.benchmark import plots, runner
 from mtl_zoo.benchmark.correlation import (
     DIFFERENCE,
     MODELS,
@@ -147,3 +148,18 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     assert "`correlations` must be at least 2 different numbers" in capsys.readouterr().err
     assert correlation_main(["--out", str(tmp_path / "r.csv"), "--report-only"]) == 2
     assert "`--out` must hold finished runs of the study" in capsys.readouterr().err
+
+
+def test_captions_of_the_picture_are_whole(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    found = losses({"shared_bottom": 1.0, "mmoe": 1.0}, {"shared_bottom": 1.0, "mmoe": 1.0}, seeds=2)
+    setting = "c=1.0, m=10, d=100, size=50000, epochs=12, batch_size=128, optimizer=adam(learning_rate=0.001)"
+    found = pd.concat([found.assign(setting=setting), found.assign(setting=setting.replace("c=1.0", "c=0.3"))])
+    plots.draw_correlations(found, tmp_path / "r.png")
+    (figure,) = drawn
+    figure.canvas.draw()
+    captions = [text for text in figure.findobj(Text) if setting[5:] in text.get_text()]
+    assert [text.get_text()[:5] for text in captions] == ["c=1.0", "c=0.3"]
+    for box in (text.get_window_extent() for text in captions):
+        assert figure.bbox.x0 < box.x0 < box.x1 < figure.bbox.x1 and figure.bbox.y0 < box.y0

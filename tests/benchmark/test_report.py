@@ -101,6 +101,19 @@ def test_settings_of_one_model_are_told_apart_and_the_baseline_is_chosen_on_vali
     assert section.training == "epochs 5 where no other is named, batch size 8, optimizer adam, balancing equal"
 
 
+def test_options_are_named_by_what_they_have_of_their_own():
+    units = {"activation": "relu", "dropout": 0.0, "norm": "batch", "residual": False, "units": [8, 4]}
+    runs = [
+        run("home", 0, {CLICK: {"auc": 0.7}}, hyperparameters={"expert_units": value})
+        for value in ({"MLP": units}, {"MLP": {**units, "norm": None}}, [8, 4], {"a": 1})
+    ]
+    (section,) = summarise(table(*runs))
+    assert {line.label for line in section.lines} == {
+        "home (expert_units=MLP(norm=batch, units=8x4))", "home (expert_units=MLP(units=8x4))",
+        "home (expert_units=8x4)", "home (expert_units={'a': 1})",
+    }  # fmt: skip
+
+
 def against(*models):
     """The section of models with three seeds each: {model: (click AUCs, sale AUCs)}."""
     return summarise(

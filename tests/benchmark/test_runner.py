@@ -106,6 +106,22 @@ def test_same_seed_same_result(config, store, small, tmp_path):
     np.testing.assert_allclose(store.read()["value"], again.read()["value"], rtol=1e-4)
 
 
+def test_the_test_split_has_no_part_in_the_choice(config, store, small, tmp_path):
+    """With every click of the test split turned round, the epoch that scores best there is another one."""
+    config = dataclasses.replace(config, epochs=3)
+    run_config(config, store, dataset=small)
+    labels = {**small.test.labels, "click": 1 - small.test.labels["click"]}
+    turned = dataclasses.replace(small, test=dataclasses.replace(small.test, labels=labels))
+    other = type(store)(tmp_path / "other.csv")
+    run_config(config, other, dataset=turned)
+    first, second = store.read(), other.read()
+    assert first["best_epoch"].tolist() == second["best_epoch"].tolist()
+    own, others = (table[table["split"] == "validation"]["value"] for table in (first, second))
+    np.testing.assert_allclose(own, others, rtol=1e-4)
+    auc, of_turned = (t[(t["split"] == "test") & (t["metric"] == "auc")]["value"].iloc[0] for t in (first, second))
+    assert auc == pytest.approx(1 - of_turned, rel=1e-4)
+
+
 def test_a_failed_run_keeps_its_row_and_is_tried_again(config, store, small, monkeypatch):
     def broken(*arguments, **more):
         raise MemoryError("out of memory")

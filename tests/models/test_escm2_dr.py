@@ -70,6 +70,14 @@ def test_risk_against_numpy():
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("a", [-4.0, -9.0, -100.0])
+def test_no_row_weighs_more_than_the_bound(a):
+    y = {"click": [1], "conversion": [1]}
+    error = np.log(2) - 0.5
+    found = risk(y, [a], [0.0], [softplus_inverse(0.5)], min_propensity=0.02)
+    assert found == pytest.approx(0.5 + 50 * error + 50 * error**2, rel=1e-5)
+
+
 def constant_model(**options):
     model = build("escm2_dr", (CLICK, CONVERSION), min_propensity=0.1, **options)
     for tower, value in (("click", logit(0.25)), ("conversion", 0.4), ("conversion_imputation", 0.3)):
