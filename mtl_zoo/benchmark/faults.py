@@ -170,8 +170,13 @@ class _Note(keras.callbacks.Callback):
         self._file.close()
 
 
+def _values(weight) -> np.ndarray:
+    """A copy: what a variable shows of itself may change with it."""
+    return np.array(keras.ops.convert_to_numpy(weight))
+
+
 def _row_weights(model) -> list[np.ndarray]:
-    return [np.array(weight) for weight in model.weights if tuple(weight.shape)[1:] == (_ROW_DIM,)]
+    return [_values(weight) for weight in model.weights if tuple(weight.shape)[1:] == (_ROW_DIM,)]
 
 
 def train(setting: Setting, folder: Path, strategy: Any = None) -> dict[str, np.ndarray]:
@@ -191,7 +196,7 @@ def train(setting: Setting, folder: Path, strategy: Any = None) -> dict[str, np.
             callbacks = [saves]  # one process notes
     before = _row_weights(model)
     history = fit(x, y, callbacks=callbacks, **options).history
-    found = {f"weight {i} {weight.path}": np.array(weight) for i, weight in enumerate(model.weights)}
+    found = {f"weight {i} {weight.path}": _values(weight) for i, weight in enumerate(model.weights)}
     moved = sum(int((a != b).any(1).sum()) for a, b in zip(before, _row_weights(model), strict=True))
     found["untrained"] = np.array(setting.rows - moved)
     found["steps"] = np.array(int(model.optimizer.iterations.numpy()))
