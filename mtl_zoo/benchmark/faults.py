@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import itertools
 import json
 import os
 import signal
@@ -369,12 +370,12 @@ def run_faults(
             row |= {"survived": not wrong, "error": "; ".join(wrong)}
         _append(out, row)
 
-    for role in roles:
+    # In turn, so that a file that was cut short has some of each.
+    for number, role in itertools.product(range(times), roles):
         name = setting or ("servers" if role == "server" else "workers")
-        for number in range(_ALONE if SETTINGS[name].servers else 1):
-            run(name, "none", number, None)
-        for number in range(times):
-            run(name, role, number, draw_kill(SETTINGS[name], role, number))
+        for alone in range(_ALONE if SETTINGS[name].servers else 1):
+            run(name, "none", alone, None)
+        run(name, role, number, draw_kill(SETTINGS[name], role, number))
     return _read(out)
 
 

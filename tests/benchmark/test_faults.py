@@ -104,10 +104,10 @@ def test_rows_are_kept_as_they_come_and_a_second_call_goes_on(tmp_path, monkeypa
     out = tmp_path / "rows.csv"
     assert len(faults.run_faults(["worker"], 1, out)) == 2
     table = faults.run_faults(["worker", "chief"], 2, out)
-    expected = [("worker", 0), ("worker", 1), ("chief", 0), ("chief", 1)]
+    expected = [("worker", 0), ("chief", 0), ("worker", 1), ("chief", 1)]
     workers = SETTINGS["workers"]
     assert cases == [(workers, None), *((workers, draw_kill(workers, *which)) for which in expected)]
-    assert list(table["role"]) == ["none", "worker", "worker", "chief", "chief"]
+    assert list(table["role"]) == ["none", "worker", "chief", "worker", "chief"]
     assert list(table["survived"].astype(str)) == ["", "True", "False", "False", "True"]
     assert table["error"][2].startswith("worker-0: exit code 1; its logs are in workers-worker-1-")
     assert table["error"][3] == "difference 0.2"
