@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -49,35 +48,27 @@ def make_model(strategy, case):
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps the losses of the steps, and ends the process at one of them if asked."""
+    """Keeps the losses of the steps."""
 
-    def __init__(self, kill_at=None, flag=None):
+    def __init__(self):
         super().__init__()
-        self.losses, self._kill_at, self._flag = [], kill_at, flag
+        self.losses = []
 
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append(logs["loss"])
-        if len(self.losses) == self._kill_at and not self._flag.exists():
-            self._flag.touch()  # once, not in what goes on from the checkpoint
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(strategy, case, kill_at=None, flag=None):
+def run(strategy, case):
     """Arrays by name: weights, logs, losses by step, evaluation, predictions."""
     import tensorflow as tf
-
-    from mtl_zoo.training import Checkpoints
 
     model = make_model(strategy, case)
     (x, y), validation = data(case.get("rows", 65)), data(37, seed=5)
     if case.get("own_seeds"):
         np.random.seed(case["own_seeds"])
-    watch = Watch(kill_at, flag)
-    callbacks = [watch]
-    if "checkpoints" in case:
-        callbacks.insert(0, Checkpoints(case["checkpoints"], every_steps=3))
-    options = {"batch_size": 16, "epochs": case.get("epochs", 2), "verbose": 0}
-    history = model.fit(x, y, validation_data=validation, callbacks=callbacks, **options).history
+    watch = Watch()
+    options = {"batch_size": 16, "epochs": 2, "verbose": 0}
+    history = model.fit(x, y, validation_data=validation, callbacks=[watch], **options).history
     found = {f"weight {i}": w.numpy() for i, w in enumerate(model.weights)}
     found |= {f"history {name}": np.array(values) for name, values in history.items()}
     found["losses"] = np.array(watch.losses)
@@ -110,9 +101,8 @@ def main(folder, case):
 
     index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    kill_at = case["kill"].get(str(index)) if "kill" in case else None
     # Workers need not agree on a seed: the chief's counts.
-    found = run(strategy, {**case, "own_seeds": index and 7 * index}, kill_at, Path(folder) / f"killed-{index}")
+    found = run(strategy, {**case, "own_seeds": index and 7 * index})
     np.savez(Path(folder) / f"{index}.npz", **found)
 
 

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 # Raised when the layout changes in a way that older code would misread.
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{12})\.ckpt")
-_PART = ".part"
+_PART, _BAD = ".part", ".bad"
 # What a checkpoint takes beside the numbers: names and headers of the arrays.
 _OVERHEAD_BYTES = 1 << 20
 
@@ -57,9 +57,9 @@ class Checkpoints(keras.callbacks.Callback):
     `TableStream` at `epoch`. When a run has ended its last checkpoint stays, and `fit` on it trains no more.
 
     Under tf.distribute the chief alone writes, and all workers must see the folder. A checkpoint appears under its name
-    only when it is whole. One that was cut short or changed afterwards is recognised by its checksums, and the one
-    before it is used. When writing fails in the middle of a run, the run goes on, with a warning, and the last one
-    stays.
+    only when it is whole. One that was cut short or changed afterwards is recognised by its checksums and renamed
+    (`.bad`), and the one before it is used. When writing fails in the middle of a run, the run goes on, with a warning,
+    and the last one stays.
 
     The state of other callbacks (patience, the best epoch) is not kept.
 
@@ -125,6 +125,8 @@ class Checkpoints(keras.callbacks.Callback):
         if chief:
             self._check_folder(model)
         newest = _newest(self.folder) if chief else None
+        if chief:
+            _set_aside(self.folder, newest)
         total = _distribute.same_on_all_workers(model, -1 if newest is None else _total(newest))
         if total < 0:
             self.resumed_from = None
@@ -256,6 +258,14 @@ def _newest(folder: Path) -> Path | None:
             return path
         _log.warning("%s is not whole (%s); the one before it is used", path, fault)
     return None
+
+
+def _set_aside(folder: Path, newest: Path | None) -> None:
+    """Renames those after the newest whole one: counted among the last ones they would crowd out what is whole."""
+    for path in _checkpoints(folder):
+        if newest is None or _total(path) > _total(newest):
+            with contextlib.suppress(OSError):
+                path.replace(path.with_name(path.name + _BAD))
 
 
 def _fault(path: Path) -> str | None:

@@ -52,6 +52,7 @@ def launch(
     timeout: float | None = None,
     echo: Callable[[str], Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    started: Callable[[dict[str, int]], Any] | None = None,
 ) -> Launched:
     """Runs a training command as the processes of one cluster, each with its own TF_CONFIG, and waits for their end.
 
@@ -70,6 +71,7 @@ def launch(
         timeout: Seconds for one attempt, after which it has failed.
         echo: Called with each line that the chief writes.
         environment: Variables of the processes, beside those of this one.
+        started: Called at the start of each attempt with the ids of its processes, by name.
 
     Raises:
         ValueError: `command` is empty; `workers` < 1; `servers` or `restarts` < 0; `timeout` <= 0.
@@ -98,6 +100,8 @@ def launch(
     for attempt in range(1, restarts + 2):
         cluster = _Cluster(command, workers, servers, folder, attempt, echo, environment or {})
         with cluster:
+            if started is not None:
+                started(cluster.process_ids())
             failed = cluster.wait(timeout)
         if failed is None:
             return Launched(0, cluster.codes(), attempt, tuple(failures))
@@ -194,6 +198,9 @@ class _Cluster:
             if end is not None and time.monotonic() > end:
                 return next(name for name, code in codes.items() if code is None), _TIMEOUT
             time.sleep(_POLL_SECONDS)
+
+    def process_ids(self) -> dict[str, int]:
+        return {name: process.pid for name, process in self._processes.items()}
 
     def codes(self) -> dict[str, int]:
         return {name: process.returncode for name, process in self._processes.items()}

@@ -176,6 +176,18 @@ def test_the_one_before_is_used_when_one_is_not_whole(tmp_path, spoil, caplog):
     assert Checkpoints(tmp_path / "copy").epoch == 0
 
 
+def test_one_that_is_not_whole_does_not_crowd_out_those_that_are(tmp_path):
+    train(tmp_path, stop_after=10)
+    spoil_end(checkpoints._checkpoints(tmp_path)[-1])
+    train(tmp_path, stop_after=3, every={"every_steps": 3, "keep": 1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-000000000006.ckpt",
+        "step-000000000008.ckpt.bad",
+    ]
+    _, _, saves = train(tmp_path)
+    assert saves.resumed_from.total == 6
+
+
 def test_a_write_that_fails_keeps_the_last_one(tmp_path, monkeypatch, caplog):
     real, writes = checkpoints._write_array, []
 
@@ -197,6 +209,46 @@ def test_a_write_that_fails_keeps_the_last_one(tmp_path, monkeypatch, caplog):
     resumed, _, saves = train(tmp_path / "run")
     assert saves.resumed_from.total == 4
     assert_same(model, resumed)
+
+
+class After(keras.callbacks.Callback):
+    """Calls a function once, after a step."""
+
+    def __init__(self, step, function):
+        super().__init__()
+        self.left, self._function = step, function
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            self._function()
+
+
+def test_a_limit_of_the_system_that_is_met_in_a_write_keeps_the_last_one(tmp_path, caplog):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit():
+        size = (tmp_path / "step-000000000004.ckpt").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
+
+    try:
+        model, history, _ = train(tmp_path, callbacks=[After(5, limit)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(history["loss"]) == EPOCHS
+    assert "no checkpoint at step 8: [Errno 27] File too large; the last one stays" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000000004.ckpt"]
+    resumed, _, saves = train(tmp_path)
+    assert saves.resumed_from.total == 4
+    assert_same(model, resumed)
+
+
+def test_a_folder_that_vanishes_does_not_end_training(tmp_path, caplog):
+    run = tmp_path / "run"
+    _, history, _ = train(run, callbacks=[After(5, lambda: shutil.rmtree(run))])
+    assert len(history["loss"]) == EPOCHS
+    assert "no checkpoint at step 8: [Errno 2] No such file or directory" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, monkeypatch):

@@ -41,6 +41,10 @@ def assert_ended(folder):
     assert not [pid for pid in pids if is_alive(pid)]
 
 
+def assert_gone(started):
+    assert not [pid for pids in started for pid in pids.values() if is_alive(pid)]
+
+
 WRITE_PID = """
 def write_pid(name, pid):
     part = os.path.join(sys.argv[1], name + ".part")
@@ -97,7 +101,11 @@ def test_a_failure_is_restarted_and_told(tmp_path):
         time.sleep(600)
     """
     command = [*program(code), str(tmp_path)]
-    done = launch(command, workers=2, restarts=2, logs=tmp_path, timeout=60)
+    started = []
+    done = launch(command, workers=2, restarts=2, logs=tmp_path, timeout=60, started=started.append)
+    assert [set(pids) for pids in started] == [{"worker-0", "worker-1"}] * 2
+    assert len({pid for pids in started for pid in pids.values()}) == 4
+    assert_gone(started)
     assert (done.code, done.attempts, done.failures) == (0, 2, ("worker-1: exit code 3",))
     (tmp_path / "failed").unlink()
     done = launch(command, workers=2, logs=tmp_path, timeout=60)
@@ -171,3 +179,23 @@ def test_threads_of_a_library_user(tmp_path):
     thread.start()
     thread.join(60)
     assert found == [0]
+
+
+def test_restarts_end_after_the_number_that_was_given(tmp_path):
+    started = []
+    done = launch(program("sys.exit(7)"), workers=1, restarts=2, logs=tmp_path, timeout=60, started=started.append)
+    assert (done.code, done.attempts, len(started)) == (7, 3, 3)
+    assert done.failures == ("worker-0: exit code 7",) * 3
+
+
+def test_an_error_of_the_caller_ends_all(tmp_path):
+    started = []
+
+    def fail(pids):
+        started.append(pids)
+        raise RuntimeError("of the caller")
+
+    with pytest.raises(RuntimeError, match="of the caller"):
+        launch(program("time.sleep(600)"), workers=2, logs=tmp_path, restarts=3, started=fail)
+    assert len(started) == 1
+    assert_gone(started)
