@@ -109,8 +109,8 @@ def test_rows_are_kept_as_they_come_and_a_second_call_goes_on(tmp_path, monkeypa
     assert cases == [(workers, None), *((workers, draw_kill(workers, *which)) for which in expected)]
     assert list(table["role"]) == ["none", "worker", "chief", "worker", "chief"]
     assert list(table["survived"].astype(str)) == ["", "True", "False", "False", "True"]
-    assert table["error"][2].startswith("worker-0: exit code 1; its logs are in workers-worker-1-")
-    assert table["error"][3] == "difference 0.2"
+    assert table["error"][2].startswith("worker-0: exit code 1; its logs are in workers-chief-0-")
+    assert table["error"][3] == "difference 0.25"
     assert set(table["commit"]) != {""} and os.path.exists(out.with_suffix(".runs") / "workers-0.npz")
 
 
