@@ -218,14 +218,14 @@ def balancing_lines(results: Path = RESULTS) -> list[str]:
         "## Balancing methods against the plain sum and the tuned grid",
         "",
         "Each suite, `benchmarks/configs/balancing/SUITE.yaml`, trains one model with every method. `equal` is the "
-        "plain sum; `static_sweep` the best of a grid of 9 static weights by the validation split, each with the "
-        "epochs that a method has. The score is the mean over tasks of AUC, or of 1 - NRMSE, by which epochs are "
-        "chosen too. Differences are taken seed by seed (a seed draws the first weights and the order of the rows) on "
-        "the test split: mean and 95 % t-interval over the seeds, and on how many the method is above the grid. All "
-        "methods of a suite are compared with the same few runs of the grid and share their luck. `epochs` are those "
-        "trained, of the grid those of all its points; `step` is what a step with two tasks costs against the plain "
-        "sum, from `benchmarks/results/balancing/cost.csv`, since the seconds of these runs, made beside other work, "
-        "compare nothing.",
+        "plain sum; `static_sweep` the best of a grid of static weights (9 points, on census_income 5) by the "
+        "validation split, each with the epochs that a method has. The score is the mean over tasks of AUC, or of 1 - "
+        "NRMSE, by which epochs are chosen too. Differences are taken seed by seed (a seed draws the first weights "
+        "and the order of the rows) on the test split: mean and 95 % t-interval over the seeds, and on how many the "
+        "method is above the grid. All methods of a suite are compared with the same few runs of the grid and share "
+        "their luck. `epochs` are those trained, of the grid those of all its points; `step` is what a step with two "
+        "tasks costs against the plain sum, from `benchmarks/results/balancing/cost.csv`, since the seconds of these "
+        "runs, made beside other work, compare nothing.",
         "",
     ]
     costs = step_costs(results)
