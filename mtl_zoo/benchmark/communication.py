@@ -390,7 +390,7 @@ def markdown_lines(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _describe(row: Mapping[str, Any]) -> str:
+def _describe(row: Mapping[Any, Any]) -> str:
     ids = f"{row['vocabulary']:,} ids a feature"
     optimizer = " with Keras' Adam" if row["optimizer"] == "adam" else ""
     words = {

@@ -135,7 +135,7 @@ def _comparison(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Compa
         table=table,
         points=points.rename(columns={"method": "weights"}),
         chosen={
-            int(seed): dict(zip(of_seed["task"], of_seed["value"], strict=True))
+            int(str(seed)): dict(zip(of_seed["task"], of_seed["value"], strict=True))
             for seed, of_seed in chosen.groupby("seed")
         },
         failed=failed,
@@ -155,8 +155,9 @@ def _runs(rows: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
     """One row a run: key, method, seed, each task's metric, and the score."""
     found = []
     for _, run in rows.groupby("key", sort=False):
-        first = run.iloc[0]
-        values = {(row.task, row.metric): float(row.value) for row in run.itertuples()}
+        records: list[dict[Any, Any]] = run.to_dict("records")
+        first = records[0]
+        values = {(row["task"], row["metric"]): float(row["value"]) for row in records}
         own = {task: values.get((task, metric), float("nan")) for task, metric in metrics.items()}
         score = float(np.mean([score_of(metric, own[task]) for task, metric in metrics.items()]))
         about = {"key": first["key"], "method": str(first["balancing"]), "seed": int(first["seed"])}

@@ -80,7 +80,7 @@ def _inside(where: str, folder: Path, table_rows: int, train_rows: int, servers:
     if task["type"] == "ps":
         _note_memory(folder / f"server-{task['index']}.json", start)
     if where == "cluster" and task["type"] != "chief":
-        ParameterServerTrainer(MultiTaskModel)  # serves, and makes nothing
+        ParameterServerTrainer(lambda: make_model(draw_data(table_rows, 1000), 1))  # serves, and makes nothing
     data = draw_data(table_rows, train_rows)
     shards = servers * _SHARDS_PER_SERVER
     began = time.perf_counter()
