@@ -8,7 +8,6 @@ fall on the replicas unevenly, and on some not at all.
 from __future__ import annotations
 
 import argparse
-import csv
 import inspect
 import json
 import os
@@ -25,6 +24,7 @@ from rich.console import Console
 
 from mtl_zoo.balancing import list_balancing
 from mtl_zoo.benchmark import environment
+from mtl_zoo.benchmark.results import append_row
 from mtl_zoo.features.spec import Categorical, Feature, Numeric
 from mtl_zoo.features.spec import Sequence as SequenceFeature
 from mtl_zoo.models import create_model, list_models, model_info
@@ -162,17 +162,8 @@ def _inside(setting: str, cases: Sequence[Case], weights: Path, out: Path) -> No
                 worst, weight = difference(dict(one), found)
             about = {"setting": setting, **case._asdict(), "steps": _STEPS, "batch": _BATCH}
             about |= {"worst": f"{worst:.3g}", "weight": weight, "seconds": round(time.perf_counter() - started, 1)}
-            _append(out, about | environment.about())
+            append_row(out, COLUMNS, about | environment.about())
         keras.backend.clear_session()
-
-
-def _append(out: Path, row: dict[str, Any]) -> None:
-    is_new = not out.exists()
-    with open(out, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def _finished(out: Path) -> set[tuple]:
@@ -218,7 +209,7 @@ def run_agreement(settings: Sequence[str], cases: Sequence[Case], out: Path, tim
                     break
                 # The first that has no row is the one that failed: the others have their turn without it.
                 about = {"setting": setting, **left[0]._asdict(), "steps": _STEPS, "batch": _BATCH}
-                _append(out, {**about, "error": error})
+                append_row(out, COLUMNS, {**about, "error": error})
                 todo = left[1:]
     return pd.read_csv(out, keep_default_na=False)
 

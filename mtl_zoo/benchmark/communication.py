@@ -9,7 +9,6 @@ On a busy machine seconds of the processor say more than those of the clock.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import itertools
 import json
@@ -32,6 +31,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo.balancing import LossBalancing
 from mtl_zoo.balancing._facts import shared_sizes
 from mtl_zoo.benchmark import environment
+from mtl_zoo.benchmark.results import append_row
 from mtl_zoo.benchmark.runner import resolve_hyperparameters
 from mtl_zoo.benchmark.speed_case import SpeedCase, draw_rows
 from mtl_zoo.benchmark.traffic import StepSizes, all_reduce_bytes, collectives
@@ -212,7 +212,7 @@ def _inside(cases: Sequence[CommunicationCase], out: Path, steps: int, rounds: i
     for case in cases:
         row = _measure(case, strategy, steps, rounds)
         if row is not None:
-            _append(out, row | environment.about())
+            append_row(out, COLUMNS, row | environment.about())
         keras.backend.clear_session()
 
 
@@ -294,15 +294,6 @@ def _shares(times: Sequence[tuple[float, float]], used: Sequence[tuple[float, fl
         "together_cpu_ms": median_ms(together for _, together in used),
         "cpu_share": round(statistics.median(1 - alone / together for alone, together in used), 3),
     }
-
-
-def _append(out: Path, row: Mapping[str, Any]) -> None:
-    is_new = not out.exists()
-    with open(out, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 # Outside.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import itertools
 import json
 import os
@@ -32,6 +31,7 @@ from scipy import stats
 from mtl_zoo import _validation as check
 from mtl_zoo.benchmark import environment
 from mtl_zoo.benchmark.agreement import difference
+from mtl_zoo.benchmark.results import append_row
 from mtl_zoo.features.spec import FIRST_ID, Categorical, Numeric
 from mtl_zoo.models import create_model
 from mtl_zoo.options import MLP, Embedding
@@ -318,15 +318,6 @@ def faults_of(setting: Setting, row: dict[str, Any]) -> list[str]:
     return [text for text, is_wrong in wrong.items() if is_wrong]
 
 
-def _append(out: Path, row: dict[str, Any]) -> None:
-    is_new = not out.exists()
-    with open(out, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        if is_new:
-            writer.writeheader()
-        writer.writerow({**row, **environment.about()})
-
-
 def _read(out: Path) -> pd.DataFrame:
     return pd.read_csv(out, keep_default_na=False) if out.exists() else pd.DataFrame(columns=list(COLUMNS))
 
@@ -368,7 +359,7 @@ def run_faults(
             row |= _compare(name, row, table, folder)
             wrong = faults_of(SETTINGS[name], row)
             row |= {"survived": not wrong, "error": "; ".join(wrong)}
-        _append(out, row)
+        append_row(out, COLUMNS, row | environment.about())
 
     # In turn, so that a file that was cut short has some of each.
     for number, role in itertools.product(range(times), roles):

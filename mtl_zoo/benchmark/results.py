@@ -8,7 +8,7 @@ import fcntl
 import gzip
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -139,6 +139,16 @@ class ResultStore:
         """Keys of the runs that ended without an error."""
         table = self.read()
         return set(table.loc[table["error"] == "", "key"])
+
+
+def append_row(path: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
+    """Adds a row to a CSV file of these columns, which it makes if there is none; what they lack is left out."""
+    is_new = not path.exists()
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def _as_csv(rows: list[Mapping[str, Any]]) -> str:

@@ -10,6 +10,7 @@ import pytest
 from mtl_zoo import list_balancing, list_models
 from mtl_zoo.benchmark import agreement
 from mtl_zoo.benchmark.agreement import SETTINGS, Case, agreement_main, all_cases, difference, make_model, run_agreement
+from mtl_zoo.benchmark.results import append_row
 from mtl_zoo.optimizers import OPTIMIZER_NAMES
 
 # One of each kind of what is reduced: gradients and normalisers; products of gradients; gradients by task; rows.
@@ -53,7 +54,7 @@ class Cluster:
             elif case.model in self.fails:
                 return SimpleNamespace(failures=("worker-0: exit code 1",))
             else:
-                agreement._append(out, {"setting": setting, **case._asdict(), "worst": "1e-07"})
+                append_row(out, agreement.COLUMNS, {"setting": setting, **case._asdict(), "worst": "1e-07"})
         return SimpleNamespace(failures=())
 
 
