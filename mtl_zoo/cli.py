@@ -6,10 +6,8 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -92,12 +90,7 @@ def _demo(args: argparse.Namespace) -> int:
 def _launch(args: argparse.Namespace) -> int:
     from mtl_zoo.training.launch import launch
 
-    def end(number, frame):
-        raise KeyboardInterrupt
-
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    # What a scheduler sends: the processes must end with this one.
-    before = signal.signal(signal.SIGTERM, end) if threading.current_thread() is threading.main_thread() else None
     try:
         done = launch(
             args.training[1:] if args.training[:1] == ["--"] else args.training,
@@ -108,12 +101,9 @@ def _launch(args: argparse.Namespace) -> int:
             timeout=args.timeout,
             echo=lambda line: Console(soft_wrap=True).print(line, highlight=False, markup=False),
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         console.print("[bold red]interrupted:[/] all processes have ended")
         return 130
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
     for failure in done.failures:
         console.print(f"[bold red]failed:[/] {escape(failure)}; logs in {escape(str(args.logs))}")
     return done.code

@@ -7,7 +7,9 @@ encoding and shuffling are all in the figure. Every turn trains the same number 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
+import shutil
 import statistics
 import tempfile
 import threading
@@ -50,17 +52,22 @@ def make_table(rows: int, seed: int) -> pa.Table:
 
 
 def write_files(folder: Path, gigabytes: float) -> int:
-    """Parquet files of about so many bytes together, a tenth of it each; the number of rows."""
-    folder.mkdir(parents=True)
+    """Parquet files of about so many bytes together, a tenth of it each; the number of rows. What is there is kept."""
+    if folder.exists():
+        return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     rows = written = number = 0
     while written < gigabytes * 1e9:
-        path = folder / f"part-{number:03d}.parquet"
+        path = part / f"part-{number:03d}.parquet"
         with pq.ParquetWriter(path, make_table(1, 0).schema) as writer:
             while path.stat().st_size < gigabytes * 1e8:
                 writer.write_table(make_table(_ROW_GROUP, rows), row_group_size=_ROW_GROUP)
                 rows += _ROW_GROUP
         written += path.stat().st_size
         number += 1
+    part.rename(folder)
     return rows
 
 
@@ -170,9 +177,11 @@ def input_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", nargs="+", type=float, default=[0.5, 5.0], help="GB of files (default: 0.5 5)")
     parser.add_argument("--steps", type=int, default=400, help="steps of a turn, 1,024 rows each")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="keeps the files there, and uses those of an earlier run")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="where the rows go, anew")
     args = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
+    kept = args.folder and contextlib.nullcontext(args.folder)
+    with kept or tempfile.TemporaryDirectory() as folder:
         table = measure_input(args.sizes, steps=args.steps, pairs=args.pairs, folder=Path(folder))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(args.out, index=False)

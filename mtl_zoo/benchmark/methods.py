@@ -13,6 +13,7 @@ import pandas as pd
 from mtl_zoo import _validation as check
 from mtl_zoo.benchmark.balancing import CHOSEN_WEIGHT
 from mtl_zoo.benchmark.config import EQUAL, STATIC_SWEEP
+from mtl_zoo.benchmark.results import rows_by
 from mtl_zoo.training.selection import score_of
 
 # What a task's runs are compared by: the first of these that it has, as the best epoch and the sweep's point are.
@@ -93,17 +94,10 @@ def compare_methods(table: pd.DataFrame, split: str = "test") -> list[Comparison
         ValueError: There are no results of that split.
     """
     check.check_choice("split", split, ("validation", "test"))
-    done = table[table["error"] == ""].drop_duplicates(["key", "split", "task", "metric", "space"], keep="last")
-    if split not in set(done["split"]):
-        raise ValueError(f"`split` must have results. Received: split={split!r}. Found: {sorted(set(done['split']))}")
     suite = ["dataset", "variant", "data_version", "dataset_options", "split_rule", "model", "hyperparameters"]
-    found = []
-    for data, rows in done.groupby(suite, sort=False):
-        same = np.logical_and.reduce([table[name] == value for name, value in zip(suite, data, strict=True)])
-        tried = table[same & (table["error"] != "") & ~table["key"].isin(set(rows["key"]))]
-        failed = {f"{row.balancing}, seed {row.seed}": row.error for row in tried.itertuples()}
-        found.append(_comparison(rows, split, failed))
-    return found
+    return [
+        _comparison(rows, split, failed) for rows, failed in rows_by(table, suite, split, lambda row: row.balancing)
+    ]
 
 
 def _comparison(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Comparison:

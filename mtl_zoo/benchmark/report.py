@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mtl_zoo import options
-from mtl_zoo.benchmark.results import ResultStore
+from mtl_zoo.benchmark.results import ResultStore, rows_by
 from mtl_zoo.evaluation import gain
 
 BASELINE = "single_task"
@@ -128,17 +128,7 @@ def summarise(table: pd.DataFrame, split: str = "test") -> list[Section]:
     Raises:
         ValueError: There are no results of that split.
     """
-    done = table[table["error"] == ""]
-    done = done.drop_duplicates(["key", "split", "task", "metric", "space"], keep="last")
-    if split not in set(done["split"]):
-        raise ValueError(f"`split` must have results. Received: split={split!r}. Found: {sorted(set(done['split']))}")
-    sections = []
-    for data, rows in done.groupby(_DATA, sort=False):
-        same = np.logical_and.reduce([table[name] == value for name, value in zip(_DATA, data, strict=True)])
-        tried = table[same & (table["error"] != "") & ~table["key"].isin(set(rows["key"]))]
-        failed = {f"{row.model}, seed {row.seed}": row.error for row in tried.itertuples()}
-        sections.append(_section(rows, split, failed))
-    return sections
+    return [_section(rows, split, failed) for rows, failed in rows_by(table, _DATA, split, lambda row: row.model)]
 
 
 def _section(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Section:

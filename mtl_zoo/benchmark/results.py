@@ -8,10 +8,11 @@ import fcntl
 import gzip
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pandas as pd
 
 # `key` comes first, so that a line cut short still tells whose it is.
@@ -139,6 +140,29 @@ class ResultStore:
         """Keys of the runs that ended without an error."""
         table = self.read()
         return set(table.loc[table["error"] == "", "key"])
+
+
+def rows_by(
+    table: pd.DataFrame, columns: Sequence[str], split: str, name: Callable[[Any], str]
+) -> Iterator[tuple[pd.DataFrame, dict[str, str]]]:
+    """For each set of values of `columns`: the rows of finished runs, each once, and the errors of the others.
+
+    Args:
+        table: What `ResultStore.read` gives.
+        columns: What the runs of a group share.
+        split: Of which there must be rows; those of the other splits are given too.
+        name: What a run is called among the errors, from one of its rows.
+
+    Raises:
+        ValueError: There are no results of that split.
+    """
+    done = table[table["error"] == ""].drop_duplicates(["key", "split", "task", "metric", "space"], keep="last")
+    if split not in set(done["split"]):
+        raise ValueError(f"`split` must have results. Received: split={split!r}. Found: {sorted(set(done['split']))}")
+    for data, rows in done.groupby(list(columns), sort=False):
+        same = np.logical_and.reduce([table[column] == value for column, value in zip(columns, data, strict=True)])
+        tried = table[same & (table["error"] != "") & ~table["key"].isin(set(rows["key"]))]
+        yield rows, {f"{name(row)}, seed {row.seed}": row.error for row in tried.itertuples()}
 
 
 def append_row(path: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,8 +59,8 @@ def launch(
     Without parameter servers there are `workers` processes, of which worker 0 is the chief. With them there are
     `servers` more, and a chief of its own that gives the workers their steps; the cluster has ended when it has. When a
     process fails, the others are ended too, and the cluster is started anew as often as `restarts` says: a command that
-    trains with `Checkpoints` goes on from the last one. Whatever ends `launch` (an exception, Ctrl-C) ends all
-    processes, and those that they have started.
+    trains with `Checkpoints` goes on from the last one. Whatever ends `launch` (an exception, Ctrl-C, SIGTERM in the
+    main thread) ends all processes, and those that they have started.
 
     Args:
         command: The program and its arguments, the same for every process.
@@ -76,6 +76,7 @@ def launch(
     Raises:
         ValueError: `command` is empty; `workers` < 1; `servers` or `restarts` < 0; `timeout` <= 0.
         OSError: The program cannot be started, or `logs` cannot be written.
+        SystemExit: This process got SIGTERM, for which it has no handler of its own.
 
     Example:
 
@@ -99,7 +100,7 @@ def launch(
     failures: list[str] = []
     for attempt in range(1, restarts + 2):
         cluster = _Cluster(command, workers, servers, folder, attempt, echo, environment or {})
-        with cluster:
+        with _exit_on_sigterm(), cluster:
             if started is not None:
                 started(cluster.process_ids())
             failed = cluster.wait(timeout)
@@ -109,6 +110,24 @@ def launch(
         failures.append(f"{name}: {_describe(code)}")
         _log.warning("attempt %d failed: %s; its log is %s", attempt, failures[-1], folder / f"{name}.log")
     return Launched(128 - code if code < 0 else code, cluster.codes(), attempt, tuple(failures))
+
+
+@contextlib.contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """SIGTERM, which a scheduler sends, ends a process at once by default, and its children would stay."""
+
+    def leave(number, frame):
+        raise SystemExit(128 + number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _describe(code: int) -> str:

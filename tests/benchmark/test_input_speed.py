@@ -22,3 +22,12 @@ def test_a_row_for_memory_and_one_for_each_size(tmp_path, monkeypatch):
 def test_no_sizes_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`sizes` must hold at least one size"):
         input_speed.measure_input([], folder=tmp_path)
+
+
+def test_files_are_used_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(input_speed, "_ROW_GROUP", 2048)
+    rows = input_speed.write_files(tmp_path / "files", 0.001)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "files").iterdir()}
+    assert input_speed.write_files(tmp_path / "files", 0.001) == rows
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "files").iterdir()} == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "files"]

@@ -117,25 +117,48 @@ def test_a_cluster_that_does_not_end_is_ended(tmp_path):
     assert done.code == 124 and done.failures == ("worker-0: timeout",)
 
 
-def test_ctrl_c_ends_all(tmp_path):
+@pytest.mark.parametrize(
+    ("call", "number", "code"),
+    [
+        ("cli.main(['launch', '--workers', '2', '--logs', LOGS, '--', *sys.argv[1:]])", signal.SIGINT, 130),
+        ("cli.main(['launch', '--workers', '2', '--logs', LOGS, '--', *sys.argv[1:]])", signal.SIGTERM, 130),
+        ("launch(sys.argv[1:], workers=2, logs=LOGS).code", signal.SIGTERM, 143),
+    ],
+)
+def test_a_signal_ends_all(tmp_path, call, number, code):
     # Tests that run in the background inherit that Ctrl-C is ignored.
-    code = f"""
+    program_of_user = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from mtl_zoo import cli
-sys.exit(cli.main(["launch", "--workers", "2", "--logs", {str(tmp_path)!r}, "--", *sys.argv[1:]]))
+from mtl_zoo.training import launch
+LOGS = {str(tmp_path)!r}
+sys.exit({call})
 """
     worker = [*program(WRITE_PID + "time.sleep(600)"), str(tmp_path)]
-    process = subprocess.Popen([sys.executable, "-c", code, *worker])
+    process = subprocess.Popen([sys.executable, "-c", program_of_user, *worker])
     try:
         while len(list(tmp_path.glob("*.pid"))) < 2:
             assert process.poll() is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        process.send_signal(number)
+        assert process.wait(30) == code
     finally:
         process.kill()
     assert_ended(tmp_path)
+
+
+def test_a_users_own_handler_of_sigterm_stays(tmp_path):
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    try:
+        kill = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+        kill.start()
+        assert launch(program("time.sleep(1.5)"), workers=1, logs=tmp_path, timeout=60).code == 0
+        kill.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [signal.SIGTERM]
 
 
 @pytest.mark.parametrize(
