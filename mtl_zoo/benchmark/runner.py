@@ -302,6 +302,7 @@ def _train(config, dataset, arguments, seed, about, *, save_scores, progress, af
         loss_weights=_loss_weights(config, model),
         metrics=None,
         balancing=balancing_of(config, model, dataset.train.labels),
+        steps_per_execution=config.steps_per_execution,
     )
     progress.started(config, seed, steps * config.epochs)
     timer = EpochTimer(len(dataset.train))

@@ -5,11 +5,13 @@ import signal
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from mtl_zoo import MLP, DSelectK, Gate
 from mtl_zoo.benchmark import environment, runner
 from mtl_zoo.benchmark.command import run_main
+from mtl_zoo.benchmark.progress import Silent
 from mtl_zoo.benchmark.runner import resolve_hyperparameters, run_config
 from mtl_zoo.evaluation import evaluate
 from mtl_zoo.models import create_model, parameter_count
@@ -104,6 +106,25 @@ def test_same_seed_same_result(config, store, small, tmp_path):
     again = type(store)(tmp_path / "again.csv")
     run_config(config, again, dataset=small)
     np.testing.assert_allclose(store.read()["value"], again.read()["value"], rtol=1e-4)
+
+
+def test_several_steps_a_call_are_the_same_run(config, store, small, tmp_path):
+    class Counting(Silent):
+        steps = 0
+
+        def step(self):
+            self.steps += 1
+
+    one, several = Counting(), Counting()
+    config = dataclasses.replace(config, epochs=2)
+    run_config(config, store, dataset=small, progress=one)
+    other = type(store)(tmp_path / "other.csv")
+    # 4 steps an epoch: a call of three, and a short one.
+    config = dataclasses.replace(config, steps_per_execution=3)
+    run_config(config, other, dataset=small, progress=several)
+    assert one.steps == several.steps == 8
+    pd.testing.assert_series_equal(store.read()["value"], other.read()["value"], rtol=1e-4)
+    assert run_config(config, store, dataset=small).skipped == 1
 
 
 def test_the_test_split_has_no_part_in_the_choice(config, store, small, tmp_path):
