@@ -95,6 +95,8 @@ def contestants(torch_rechub: str | None, deepctr: str | None, cores: int) -> li
     found = [
         Contestant("mtl_zoo", "fit", ours, choices(optimizer=["auto"], threads=threads)),
         Contestant("mtl_zoo", "fit", ours, choices(optimizer=["adam"], threads=threads)),
+        # What the zoo's own setting of the allocator is worth: TensorFlow's left as it is.
+        Contestant("mtl_zoo", "fit", ours, choices(optimizer=["auto"], threads=threads, allocator=["tensorflow"])),
         Contestant("mtl_zoo", "products", ours, choices(threads=threads)),
     ]
     if torch_rechub:

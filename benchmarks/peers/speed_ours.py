@@ -19,6 +19,9 @@ class Fit:
     def __init__(self, case: dict, data: Data, settings: dict):
         from mtl_zoo import BinaryTask, Categorical, MMoE, Numeric
 
+        if settings.get("allocator") == "tensorflow":
+            os.environ["MALLOC_MMAP_THRESHOLD_"] = "131072"  # a user's own setting, which the zoo leaves alone
+
         # Ids 0 and 1 stand for missing and unknown: a table has two rows more than the vocabulary, as the peers' have.
         features = [Categorical(name, size=case["table_rows"] - 2, dim=case["dim"]) for name in data.ids]
         features += [Numeric(name, normalization=None) for name in data.numbers]

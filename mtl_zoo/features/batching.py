@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl_zoo import _allocator
 from mtl_zoo import _validation as check
 
 # Rows that go from NumPy to TensorFlow at once: enough to make the cost of that small, and little memory.
@@ -229,6 +230,7 @@ class Layout:
             size = batch_size if all_full else None
             return self.unpack([tf.ensure_shape(array, (size, *array.shape[1:])) for array in packed])
 
+        _allocator.keep_freed_memory()
         plain = tf.autograph.experimental.do_not_convert
         data = tf.data.Dataset.from_generator(epoch, output_signature=signature).flat_map(plain(cut))
         data = data.map(plain(columns))

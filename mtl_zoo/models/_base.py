@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mtl_zoo import _backend, _distribute, _keras_private
+from mtl_zoo import _allocator, _backend, _distribute, _keras_private
 from mtl_zoo.balancing import LossBalancing, as_balancing
 from mtl_zoo.balancing._cut import current_crossing
 from mtl_zoo.balancing._facts import prepare_for
@@ -326,6 +326,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             FloatingPointError: A loss is not finite any more.
         """
         self._require_compiled()
+        if _backend.is_tensorflow():
+            _allocator.keep_freed_memory()
         run = _resume.Run(self, x, arguments)
         x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
         arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)

@@ -111,7 +111,7 @@ def test_the_data_are_the_same_every_time_and_in_range():
 
 def test_a_peer_without_a_python_is_left_out():
     assert {side.framework for side in contestants(None, None, 2)} == {"mtl_zoo"}
-    found = {side.name: side for side in contestants("rechub/python", "deepctr/python", 2)[3:]}
+    found = {side.name: side for side in contestants("rechub/python", "deepctr/python", 2)[4:]}
     assert set(found) == {"torch-rechub fit", "torch-rechub no_loader", "deepctr fit", "deepctr fit_without_l2"}
     assert len(found["torch-rechub fit"].candidates) == 6
     assert {settings["workers"] for settings in found["torch-rechub fit"].candidates} == {0, 1, 2}

@@ -1,0 +1,49 @@
+"""The C library's allocator keeps the memory of freed tensors, although TensorFlow sets it otherwise."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+# Says whether a block of 1 MB is mapped by itself, after batches from a generator were read.
+SCRIPT = textwrap.dedent(
+    """
+    import ctypes, sys
+    import keras, numpy as np
+    from mtl_zoo.features import make_batches
+
+    class MallInfo(ctypes.Structure):
+        names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+        _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype, libc.malloc.restype = MallInfo, ctypes.c_void_p
+    for _ in range(2):
+        assert len(list(make_batches({"x": np.arange(5)}, batch_size=2))) == 3
+    before = libc.mallinfo2().hblks
+    blocks = [libc.malloc(ctypes.c_size_t(2**20)) for _ in range(8)]
+    assert all(blocks)
+    print(libc.mallinfo2().hblks - before)
+    """
+)
+
+
+def mapped_blocks(**env) -> int:
+    cleared = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env={**cleared, **env}, capture_output=True, text=True)
+    if "mallinfo2" in done.stderr:
+        pytest.skip("the C library is not glibc, or older than 2.33")
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is set")
+def test_tensors_take_memory_that_was_freed():
+    assert mapped_blocks() == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is set")
+def test_a_setting_of_the_users_own_is_left_alone():
+    assert mapped_blocks(MALLOC_MMAP_THRESHOLD_="131072") == 8
