@@ -20,8 +20,9 @@ import pandas as pd
 import mtl_zoo
 from mtl_zoo.benchmark.correlation import correlation_losses, correlation_markdown
 from mtl_zoo.benchmark.methods import compare_methods, methods_markdown
-from mtl_zoo.benchmark.report import Section, comparison, markdown, summarise
+from mtl_zoo.benchmark.report import comparison, markdown
 from mtl_zoo.benchmark.results import ResultStore
+from mtl_zoo.benchmark.summary import Section, summarise
 from mtl_zoo.export.picture import model_svg
 from mtl_zoo.layers import FeatureEmbedding
 from mtl_zoo.models import ModelInfo, parameter_count

@@ -16,8 +16,9 @@ from mtl_zoo.benchmark.command import count_runs, run_configs
 from mtl_zoo.benchmark.config import RunConfig, configs_from_dict
 from mtl_zoo.benchmark.plots import draw_gates, draw_report, draw_stitches
 from mtl_zoo.benchmark.progress import Shown
-from mtl_zoo.benchmark.report import markdown, print_report, summarise
+from mtl_zoo.benchmark.report import markdown, print_report
 from mtl_zoo.benchmark.results import ResultStore
+from mtl_zoo.benchmark.summary import summarise
 from mtl_zoo.evaluation import gate_report
 from mtl_zoo.layers import BaseGate, CrossStitchUnit
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo.benchmark.pareto import front_of
-from mtl_zoo.benchmark.report import Section
+from mtl_zoo.benchmark.summary import Section
 from mtl_zoo.evaluation._figures import heat_map
 from mtl_zoo.evaluation._figures import new_figure as _figure
 from mtl_zoo.evaluation._figures import save_figure as _save

@@ -117,6 +117,8 @@ def _exit_on_sigterm() -> Iterator[None]:
     """SIGTERM, which a scheduler sends, ends a process at once by default, and its children would stay."""
 
     def leave(number, frame):
+        # A second one is not to cut short the end of the processes, which takes some seconds at most.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
     is_main = threading.current_thread() is threading.main_thread()

@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from mtl_zoo.benchmark.plots import draw_gates, draw_stitches
-from mtl_zoo.benchmark.report import comparison, markdown, print_report, report_main, summarise
+from mtl_zoo.benchmark.report import comparison, markdown, print_report, report_main
 from mtl_zoo.benchmark.results import COLUMNS, ResultStore
+from mtl_zoo.benchmark.summary import summarise
 
 
 def run(model, seed, values, *, dataset="d", hyperparameters=None, validation=0.5, **more):

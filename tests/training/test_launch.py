@@ -132,16 +132,21 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from mtl_zoo import cli
 from mtl_zoo.training import launch
+sys.modules[launch.__module__]._GRACE_SECONDS = 1.0
 LOGS = {str(tmp_path)!r}
 sys.exit({call})
 """
-    worker = [*program(WRITE_PID + "time.sleep(600)"), str(tmp_path)]
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    worker = [*program(deaf + WRITE_PID + "time.sleep(600)"), str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-c", program_of_user, *worker])
     try:
         while len(list(tmp_path.glob("*.pid"))) < 2:
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
+        if number == signal.SIGTERM:  # a second one, while the first is at work
+            time.sleep(0.3)
+            process.send_signal(number)
         assert process.wait(30) == code
     finally:
         process.kill()
