@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 # Two test processes of one thread each: at most two cores, and TensorFlow's import is paid in parallel.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
-# Every test compiles on JAX, which takes minutes: the contract tests, and the layers' and metrics' own.
-JAX_TESTS := $(wildcard tests/contract tests/layers tests/models tests/optimizers tests/test_metrics.py)
+# Every test compiles on JAX, which takes minutes: the contract tests, and the own ones of layers, metrics and balancing methods.
+JAX_TESTS := $(wildcard tests/balancing tests/contract tests/layers tests/models tests/optimizers tests/test_metrics.py)
 PEER_VENV := .venv-peers
 DEEPCTR_VENV := .venv-deepctr
 PEER_OUT ?= results/peers
@@ -18,7 +18,7 @@ help:
 	@echo "make demo         train, evaluate and compare the models on synthetic data; results/demo/"
 	@echo "make test         the tests, slow ones aside"
 	@echo "make test-slow    the slow tests"
-	@echo "make test-jax     the contract, layer and metric tests on the JAX backend"
+	@echo "make test-jax     the contract tests, and those of layers, metrics, optimizers and balancing methods, on the JAX backend"
 	@echo "make lint types   ruff and mypy;  make format applies ruff's changes"
 	@echo "make docs         the documentation, as HTML in docs/_build/html"
 	@echo "make bench-peers  the comparisons with torch-rechub and DeepCTR (MTL_ZOO_DATA must be set)"
