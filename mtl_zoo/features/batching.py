@@ -66,8 +66,12 @@ def make_batches(
     )
 
 
-def batches_of_epochs(inputs, labels, weights, batch_size, *, seed, epoch, drop_remainder=False):
-    """`make_batches` with the orders of the epochs that `epoch()` gives, from 0; `seed` None does not shuffle."""
+def batches_of_epochs(inputs, labels, weights, batch_size, *, seed, epoch, drop_remainder=False, at_end=None):
+    """`make_batches` with the orders of the epochs that `epoch()` gives, from 0; `seed` None does not shuffle.
+
+    TensorFlow keeps a generator, and its rows with it, after the dataset has gone. `at_end` (an `ExitStack`) gets what
+    lets go of them.
+    """
     import tensorflow as tf
 
     parts = as_parts(inputs, labels, weights)
@@ -83,6 +87,8 @@ def batches_of_epochs(inputs, labels, weights, batch_size, *, seed, epoch, drop_
     packed = layout.pack(arrays)
     num_batches = rows // batch_size if drop_remainder else -(-rows // batch_size)
     orders = None if seed is None else _Orders(rows, seed)
+    if at_end is not None:
+        at_end.callback(packed.clear)
 
     def one_epoch():
         order = None if orders is None else orders(epoch())

@@ -329,10 +329,11 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         if _backend.is_tensorflow():
             _allocator.keep_freed_memory()
         run = _resume.Run(self, x, arguments)
-        x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
-        arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)
-        with run.started(self, x):
-            return super().fit(x, y, **arguments)
+        with run.at_end:
+            x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
+            arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)
+            with run.started(self, x):
+                return super().fit(x, y, **arguments)
 
     def evaluate(self, x=None, y=None, **arguments):
         """Keras' `evaluate`; `x` may also be a table. For exact metrics by task see `mtl_zoo.evaluate`."""

@@ -87,7 +87,8 @@ def _as_batches(run, x, y, arguments):
     batch_size = arguments.pop("batch_size")
     shuffle, weights = arguments.pop("shuffle", True), arguments.pop("sample_weight", None)
     arguments.setdefault("validation_batch_size", batch_size)
-    batches = batches_of_epochs(x, y, weights, batch_size, seed=run.seed if shuffle else None, epoch=lambda: run.epoch)
+    seed = run.seed if shuffle else None
+    batches = batches_of_epochs(x, y, weights, batch_size, seed=seed, epoch=run.epoch, at_end=run.at_end)
     return batches, None, {**arguments, "shuffle": False}
 
 

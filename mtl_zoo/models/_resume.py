@@ -13,18 +13,30 @@ from mtl_zoo import _backend, _distribute
 from mtl_zoo.models import _data
 
 
+class Epoch:
+    """The number of an epoch, from 0. It knows nothing else: TensorFlow keeps the generators of batches, which ask it,
+    and would keep the model with them."""
+
+    number = 0
+
+    def __call__(self) -> int:
+        return self.number
+
+
 class Run:
     """One call of `fit`: where it starts, and which epoch's batches are to come.
 
     Attributes:
         seed: What the order of the rows is drawn from: one number on all workers, and for all of an interrupted run.
-        epoch: The number of the epoch, from 0, that is about to begin, or has begun.
+        epoch: Which epoch is about to begin, or has begun.
+        at_end: What is to be called when the call is over.
     """
 
     def __init__(self, model, x, arguments):
         self._checkpoints = _find(arguments.get("callbacks"))
         first = arguments.get("initial_epoch", 0)
-        self.seed, self.epoch, self._position = 0, 0, None
+        self.seed, self.epoch, self._position = 0, Epoch(), None
+        self.at_end = contextlib.ExitStack()
         if _data.holds_rows(x):
             self.seed = _distribute.same_on_all_workers(model, np.random.randint(2**31))
         if self._checkpoints is not None:
@@ -33,7 +45,7 @@ class Run:
             self._position = self._checkpoints.resume(model, self.seed)
             self.seed = self._position.seed
             arguments["initial_epoch"] = max(first, self._position.epoch)
-        self.callback = _EpochNumber(self, first)
+        self.callback = _EpochNumber(self.epoch, first)
 
     @property
     def first_epoch(self) -> int:
@@ -99,15 +111,15 @@ class _LeavesOut:
 
 
 class _EpochNumber(keras.callbacks.Callback):
-    """Tells a run which epoch begins."""
+    """Notes which epoch begins."""
 
-    def __init__(self, run, first):
+    def __init__(self, epoch, first):
         super().__init__()
-        self._run, self._first = run, first
+        self._epoch, self._first = epoch, first
 
     def on_epoch_begin(self, epoch, logs=None):
         # Keras may open an iterator that it never uses: the order of the rows must not count those.
-        self._run.epoch = epoch - self._first
+        self._epoch.number = epoch - self._first
 
 
 def _find(callbacks) -> Any:

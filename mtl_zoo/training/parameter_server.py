@@ -206,6 +206,7 @@ class ParameterServerTrainer:
                     break
         finally:
             model.train_function = None
+            run.at_end.close()
         beside.wait()
         listeners.on_train_end()
         return history
