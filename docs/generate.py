@@ -181,12 +181,17 @@ def suites(results: Path = RESULTS) -> dict[str, list[Section]]:
 
 def results_of(name: str, results: Path = RESULTS) -> list[str]:
     """How a model did beside shared_bottom, as lines of its page; none without results."""
-    found = [sentence for own in suites(results).values() for section in own for sentence in comparison(section, name)]
+    found = [
+        f"`{suite}`: {prose(sentence)}"
+        for suite, own in suites(results).items()
+        for section in own
+        for sentence in comparison(section, name)
+    ]
     if not found:
         return []
-    intro = "At one size, on test rows; [all results](../results.md) say how. "
+    intro = "By suite, at one size, on test rows; [all results](../results.md) say how. "
     note = '"Every seed" means that none reached the worst one of `shared_bottom`.'
-    return ["## How it did", "", intro + note, "", *(f"* {prose(sentence)}" for sentence in found), ""]
+    return ["## How it did", "", intro + note, "", *(f"* {sentence}" for sentence in found), ""]
 
 
 def results_page(results: Path = RESULTS) -> str:
