@@ -31,12 +31,13 @@ MAY_IMPORT = {
     "_serialization": ("_validation",),
     "_backend": ("_validation",),
     "_distribute": ("_backend", "_keras_private"),
+    "_allocator": (),
     "_keras_private": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation",),
     "features.spec": ("_validation",),
     "features.serialization": ("features.spec",),
-    "features": ("_validation", "_files", "_serialization", "tasks"),
+    "features": ("_validation", "_files", "_serialization", "_allocator", "tasks"),
     "layers": _BASE,
     "layers.feature_embedding": (*_BASE, "layers._tables", "features.spec", "features.serialization"),
     "losses": _BASE,
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     "training.step": (*_BASE, "losses", "balancing"),
     "backbones": (*_BASE, *_PARTS),
     "heads": (*_BASE, *_PARTS),
-    "models": (*_BASE, *_PARTS, "backbones", "heads", "training.step"),
+    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "training.step"),
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -58,8 +59,8 @@ MAY_IMPORT = {
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
 _STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts", "_probe"))
-TENSORFLOW = ("_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_backend", "_distribute", "balancing", "features")
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "features")
 NO_TENSORFLOW = ("features.spec", "features.inputs")
 PURE_DATA = ("_validation", "tasks", "features.spec")
 PRIVATE = "_keras_private"
