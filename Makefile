@@ -12,13 +12,14 @@ PEER_VENV := .venv-peers
 DEEPCTR_VENV := .venv-deepctr
 PEER_OUT ?= results/peers
 
-.PHONY: help demo test test-slow test-jax lint types format docs bench-peers bench-peers-speed clean
+.PHONY: help demo test test-slow test-jax test-slow-jax lint types format docs bench-peers bench-peers-speed clean
 
 help:
 	@echo "make demo         train, evaluate and compare the models on synthetic data; results/demo/"
 	@echo "make test         the tests, slow ones aside"
 	@echo "make test-slow    the slow tests"
 	@echo "make test-jax     the contract tests, and those of layers, metrics, optimizers and balancing methods, on the JAX backend"
+	@echo "make test-slow-jax  the slow ones of these"
 	@echo "make lint types   ruff and mypy;  make format applies ruff's changes"
 	@echo "make docs         the documentation, as HTML in docs/_build/html"
 	@echo "make bench-peers  the comparisons with torch-rechub and DeepCTR (MTL_ZOO_DATA must be set)"
@@ -34,6 +35,9 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow
+
+test-slow-jax: $(VENV)/.jax
+	KERAS_BACKEND=jax $(PYTEST) -m slow $(JAX_TESTS)
 
 test-jax: $(VENV)/.jax
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow" -n $(WORKERS) $(JAX_TESTS)

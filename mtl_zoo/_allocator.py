@@ -23,9 +23,11 @@ _MOST = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
 def keep_freed_memory() -> bool:
     """Lets blocks below 32 MB come from memory that was freed before, up to 64 MB of it in each arena.
 
-    Done once a process, and only with glibc. Who sets `MALLOC_MMAP_THRESHOLD_` or `GLIBC_TUNABLES` is left alone.
+    Done once a process, and only with glibc. Who sets such a threshold in the environment, by `GLIBC_TUNABLES` or
+    `MALLOC_MMAP_THRESHOLD_`, is left alone.
     """
-    if not sys.platform.startswith("linux") or {"MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"} & set(os.environ):
+    own = "MALLOC_MMAP_THRESHOLD_" in os.environ or "_threshold" in os.environ.get("GLIBC_TUNABLES", "")
+    if own or not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

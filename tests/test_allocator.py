@@ -39,11 +39,18 @@ def mapped_blocks(**env) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is set")
-def test_tensors_take_memory_that_was_freed():
-    assert mapped_blocks() == 0
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is set")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is set")
-def test_a_setting_of_the_users_own_is_left_alone():
-    assert mapped_blocks(MALLOC_MMAP_THRESHOLD_="131072") == 8
+@pytest.mark.parametrize("env", [{}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}], ids=["plain", "huge_pages"])
+def test_tensors_take_memory_that_was_freed(env):
+    assert mapped_blocks(**env) == 0
+
+
+@pytest.mark.parametrize(
+    "env",
+    [{"MALLOC_MMAP_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}],
+    ids=lambda env: next(iter(env)),
+)
+def test_a_setting_of_the_users_own_is_left_alone(env):
+    assert mapped_blocks(**env) == 8

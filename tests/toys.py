@@ -82,8 +82,11 @@ def build(name, tasks=TASKS, **hyperparameters):
 
 
 def compile_eagerly(model, optimizer="sgd", **arguments):
-    """Compiles for a handful of small batches, for which tracing a graph would take most of the time."""
-    model.compile(optimizer, run_eagerly=True, **arguments)
+    """Compiles for a handful of small batches, for which tracing a graph would take most of the time.
+
+    On JAX it compiles as usual: there each operation of an eager step is compiled by itself.
+    """
+    model.compile(optimizer, run_eagerly=keras.backend.backend() == "tensorflow", **arguments)
     return model
 
 
@@ -94,24 +97,50 @@ def labels_for(model, rows=64):
 
 def gradients(model, scalar):
     """d scalar(model) / d weight for each trainable variable, by its path; zeros where it does not matter."""
+    return gradients_of_each(model, lambda m: {"": scalar(m)})[""]
+
+
+def gradients_of_each(model, scalars):
+    """`gradients` of each of the scalars that a function of the model gives, by name."""
     variables = model.trainable_variables
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        with tf.GradientTape() as tape:
-            value = scalar(model)
+        with tf.GradientTape(persistent=True) as tape:
+            values = scalars(model)
         zero = tf.UnconnectedGradients.ZERO
-        grads = tape.gradient(value, [v.value for v in variables], unconnected_gradients=zero)
-        grads = [tf.convert_to_tensor(g) for g in grads]
+        weights = [v.value for v in variables]
+        found = {
+            name: [tf.convert_to_tensor(g) for g in tape.gradient(value, weights, unconnected_gradients=zero)]
+            for name, value in values.items()
+        }
     else:
         import jax
 
-        def of_values(values):
-            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-                return scalar(model)
+        def of_weights(weights):
+            with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
+                return scalars(model)
 
-        grads = jax.grad(of_values)([v.value for v in variables])
-    return {v.path: ops.convert_to_numpy(g) for v, g in zip(variables, grads, strict=True)}
+        @jax.jit  # one compilation, where each operation by itself would have one
+        def of_each(weights):
+            values, pull = jax.vjp(of_weights, weights)
+            zeros = {name: 0.0 * value for name, value in values.items()}
+            return {name: pull({**zeros, name: zeros[name] + 1})[0] for name in values}
+
+        found = of_each([v.value for v in variables])
+    return {
+        name: {v.path: ops.convert_to_numpy(g) for v, g in zip(variables, grads, strict=True)}
+        for name, grads in found.items()
+    }
+
+
+def logits_of(model, x):
+    """`model(x)`, compiled whole on JAX: operation by operation takes several times as long."""
+    if keras.backend.backend() != "jax":
+        return model(x)
+    import jax
+
+    return jax.jit(model)(x)
 
 
 def outputs(model):

@@ -16,20 +16,23 @@ OF_THE_BASE = (
     "test_a_file_of_a_newer_format_is_refused",
     "test_extra_inputs_are_ignored_by_name",
 )
-# On JAX every operation of a new shape is compiled, and all of the contract takes minutes a model.
-ON_JAX = (
-    "test_outputs_are_named_logits",
-    "test_config_makes_the_same_model",
-    "test_every_weight_gets_a_gradient",
-    "test_one_tasks_loss_leaves_the_private_parts_of_others_alone",
-)
+GRADIENTS = "test_every_weight_is_moved_and_private_ones_by_their_own_losses_alone"
+# On JAX everything is compiled, and all of the contract takes minutes a model: training is left to one of them.
+ON_JAX = ("test_outputs_are_named_logits", "test_config_makes_the_same_model", GRADIENTS)
+TRAINS_ON_JAX = "shared_bottom"
+# Whose gradients take long to compile.
+DEEP = ("adatt", "home", "m3oe", "mose")
+
+
+def is_slow(test: str, name: str) -> bool:
+    if keras.backend.backend() == "tensorflow":
+        return test in OF_THE_BASE and name not in IN_FULL
+    if test == "test_fit_lowers_the_loss":
+        return name != TRAINS_ON_JAX
+    return test not in ON_JAX or (test == GRADIENTS and name in DEEP)
 
 
 def pytest_collection_modifyitems(items):
-    on_tensorflow = keras.backend.backend() == "tensorflow"
     for item in items:
-        if "contract/test_models" not in item.nodeid or item.callspec.params["name"] in IN_FULL:
-            continue
-        test = item.originalname
-        if test in OF_THE_BASE or not (on_tensorflow or test in ON_JAX):
+        if "contract/test_models" in item.nodeid and is_slow(item.originalname, item.callspec.params["name"]):
             item.add_marker(pytest.mark.slow)
