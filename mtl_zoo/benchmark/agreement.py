@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from mtl_zoo.balancing import list_balancing
+from mtl_zoo.balancing import DataBased, label_frequencies, list_balancing
 from mtl_zoo.benchmark import environment
 from mtl_zoo.benchmark.results import append_row
 from mtl_zoo.features.spec import Categorical, Feature, Numeric
@@ -112,13 +112,20 @@ def draw_rows(model: Any, rows: int) -> tuple[dict[str, np.ndarray], dict[str, n
     return x, {name: y[name].astype("float32") for name in label_names(model.tasks)}
 
 
-def train(case: Case, strategy: Any) -> dict[str, np.ndarray]:
-    """The weights after the steps, by number and path."""
+def compiled(case: Case, strategy: Any) -> tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The case's model on a strategy, ready to train, with all of its rows and labels."""
     keras.utils.set_random_seed(3)
     with strategy.scope():
         model = make_model(case)
-        model.compile(case.optimizer, balancing=case.balancing or None, metrics=None)
-    x, y = draw_rows(model, _STEPS * _BATCH)
+        x, y = draw_rows(model, _STEPS * _BATCH)
+        balancing = DataBased(label_frequencies(model, y)) if case.balancing == "data_based" else case.balancing or None
+        model.compile(case.optimizer, balancing=balancing, metrics=None)
+    return model, x, y
+
+
+def train(case: Case, strategy: Any) -> dict[str, np.ndarray]:
+    """The weights after the steps, by number and path."""
+    model, x, y = compiled(case, strategy)
     model.fit(x, y, batch_size=_BATCH, shuffle=False, verbose=0)
     return {f"{i} {weight.path}": weight.numpy() for i, weight in enumerate(model.weights)}
 
@@ -195,22 +202,33 @@ def run_agreement(settings: Sequence[str], cases: Sequence[Case], out: Path, tim
         done = launch(command, workers=workers, logs=weights / "logs", timeout=timeout)
         return "; ".join(done.failures) or None
 
+    def failures(setting: str, todo: Sequence[Case], has_ended: Callable[[Case], bool]):
+        """Trains the cases; those that fail, and why: the first that has not ended, whose others have another turn."""
+        while todo:
+            error = start(setting, todo)
+            left = [case for case in todo if not has_ended(case)]
+            if error is None or not left:
+                return
+            yield left[0], error
+            todo = left[1:]
+
+    def note(setting: str, case: Case, error: str) -> None:
+        about = {"setting": setting, **case._asdict(), "steps": _STEPS, "batch": _BATCH}
+        append_row(out, COLUMNS, {**about, "error": error})
+
+    def is_alone_trained(case: Case) -> bool:
+        return (weights / f"{case.key}.npz").exists()
+
     for begin in range(0, len(cases), _CASES_AT_ONCE):
         some = cases[begin : begin + _CASES_AT_ONCE]
-        missing = [case for case in some if not (weights / f"{case.key}.npz").exists()]
-        if missing:
-            start("one", missing)
+        wanted = [case for case in some if any((setting, case) not in _finished(out) for setting in settings)]
+        for case, error in failures("one", [case for case in wanted if not is_alone_trained(case)], is_alone_trained):
+            for setting in settings:
+                note(setting, case, f"in one process: {error}")
         for setting in settings:
-            todo = [case for case in some if (setting, case) not in _finished(out)]
-            while todo:
-                error = start(setting, todo)
-                left = [case for case in todo if (setting, case) not in _finished(out)]
-                if error is None or not left:
-                    break
-                # The first that has no row is the one that failed: the others have their turn without it.
-                about = {"setting": setting, **left[0]._asdict(), "steps": _STEPS, "batch": _BATCH}
-                append_row(out, COLUMNS, {**about, "error": error})
-                todo = left[1:]
+            todo = [case for case in some if is_alone_trained(case) and (setting, case) not in _finished(out)]
+            for case, error in failures(setting, todo, lambda case, setting=setting: (setting, case) in _finished(out)):
+                note(setting, case, error)
     return pd.read_csv(out, keep_default_na=False)
 
 

@@ -40,8 +40,8 @@ def test_a_difference_is_relative_to_the_weight_and_names_the_worst():
 class Cluster:
     """Stands in for `launch`: cases of `fails` end the processes that train them, the others are equal."""
 
-    def __init__(self, fails=()):
-        self.fails, self.started = fails, []
+    def __init__(self, fails=(), fails_alone=()):
+        self.fails, self.fails_alone, self.started = fails, fails_alone, []
 
     def __call__(self, command, workers, logs, timeout):
         arguments = dict(zip(command[3:7:2], command[4:8:2], strict=True))
@@ -49,6 +49,8 @@ class Cluster:
         cases = [Case(*text.split("/")) for text in command[command.index("--cases") + 1 :]]
         self.started.append((setting, workers, [case.model for case in cases]))
         for case in cases:
+            if setting == "one" and case.model in self.fails_alone:
+                return SimpleNamespace(failures=("worker-0: exit code 3",))
             if setting == "one":
                 np.savez(logs.parent / f"{case.key}.npz", w=np.ones(1))
             elif case.model in self.fails:
@@ -73,6 +75,34 @@ def test_a_failed_case_keeps_its_row_and_the_others_have_their_turn(tmp_path, mo
         "mmoe": "worker-0: exit code 1",
         "star": "",
     }
+
+
+def test_a_case_that_fails_in_one_process_stops_no_other(tmp_path, monkeypatch):
+    cluster = Cluster(fails_alone={"mmoe"})
+    monkeypatch.setattr(agreement, "launch", cluster)
+    cases = [Case("ple"), Case("mmoe"), Case("star")]
+    table = run_agreement(["mirrored 2", "workers 2"], cases, tmp_path / "rows.csv")
+    assert cluster.started == [
+        ("one", 1, ["ple", "mmoe", "star"]),
+        ("one", 1, ["star"]),
+        ("mirrored 2", 1, ["ple", "star"]),
+        ("workers 2", 2, ["ple", "star"]),
+    ]
+    failed = table[table["error"] != ""]
+    assert list(failed["setting"]) == ["mirrored 2", "workers 2"]
+    assert set(failed["model"]) == {"mmoe"}
+    assert set(failed["error"]) == {"in one process: worker-0: exit code 3"}
+    cluster.started.clear()
+    run_agreement(["mirrored 2", "workers 2"], cases, tmp_path / "rows.csv")
+    assert not cluster.started
+
+
+@pytest.mark.tensorflow
+def test_weights_of_rare_labels_come_from_the_rows():
+    import tensorflow as tf
+
+    model, _, y = agreement.compiled(Case("mmoe", "data_based"), tf.distribute.get_strategy())
+    assert model.balancing.frequencies["click"] == pytest.approx(y["click"].mean())
 
 
 def test_only_what_has_no_row_is_trained(tmp_path, monkeypatch):
