@@ -224,10 +224,15 @@ def run_agreement(settings: Sequence[str], cases: Sequence[Case], out: Path, tim
         wanted = [case for case in some if any((setting, case) not in _finished(out) for setting in settings)]
         for case, error in failures("one", [case for case in wanted if not is_alone_trained(case)], is_alone_trained):
             for setting in settings:
-                note(setting, case, f"in one process: {error}")
+                if (setting, case) not in _finished(out):
+                    note(setting, case, f"in one process: {error}")
         for setting in settings:
-            todo = [case for case in some if is_alone_trained(case) and (setting, case) not in _finished(out)]
-            for case, error in failures(setting, todo, lambda case, setting=setting: (setting, case) in _finished(out)):
+
+            def has_row(case: Case, setting: str = setting) -> bool:
+                return (setting, case) in _finished(out)
+
+            todo = [case for case in some if is_alone_trained(case) and not has_row(case)]
+            for case, error in failures(setting, todo, has_row):
                 note(setting, case, error)
     return pd.read_csv(out, keep_default_na=False)
 
