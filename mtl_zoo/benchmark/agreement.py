@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,11 +202,15 @@ def run_agreement(settings: Sequence[str], cases: Sequence[Case], out: Path, tim
         done = launch(command, workers=workers, logs=weights / "logs", timeout=timeout)
         return "; ".join(done.failures) or None
 
-    def failures(setting: str, todo: Sequence[Case], has_ended: Callable[[Case], bool]):
-        """Trains the cases; those that fail, and why: the first that has not ended, whose others have another turn."""
+    def has_ended(setting: str, case: Case) -> bool:
+        return (weights / f"{case.key}.npz").exists() if setting == "one" else (setting, case) in _finished(out)
+
+    def failures(setting: str, some: Sequence[Case]):
+        """Trains what has not ended; the cases that fail, and why: the first in turn, whose others start again."""
+        todo = [case for case in some if not has_ended(setting, case)]
         while todo:
             error = start(setting, todo)
-            left = [case for case in todo if not has_ended(case)]
+            left = [case for case in todo if not has_ended(setting, case)]
             if error is None or not left:
                 return
             yield left[0], error
@@ -216,23 +220,16 @@ def run_agreement(settings: Sequence[str], cases: Sequence[Case], out: Path, tim
         about = {"setting": setting, **case._asdict(), "steps": _STEPS, "batch": _BATCH}
         append_row(out, COLUMNS, {**about, "error": error})
 
-    def is_alone_trained(case: Case) -> bool:
-        return (weights / f"{case.key}.npz").exists()
-
     for begin in range(0, len(cases), _CASES_AT_ONCE):
         some = cases[begin : begin + _CASES_AT_ONCE]
-        wanted = [case for case in some if any((setting, case) not in _finished(out) for setting in settings)]
-        for case, error in failures("one", [case for case in wanted if not is_alone_trained(case)], is_alone_trained):
+        wanted = [case for case in some if not all(has_ended(setting, case) for setting in settings)]
+        for case, error in failures("one", wanted):
             for setting in settings:
-                if (setting, case) not in _finished(out):
+                if not has_ended(setting, case):
                     note(setting, case, f"in one process: {error}")
+        # A case that failed alone has its rows now, and is not tried.
         for setting in settings:
-
-            def has_row(case: Case, setting: str = setting) -> bool:
-                return (setting, case) in _finished(out)
-
-            todo = [case for case in some if is_alone_trained(case) and not has_row(case)]
-            for case, error in failures(setting, todo, has_row):
+            for case, error in failures(setting, some):
                 note(setting, case, error)
     return pd.read_csv(out, keep_default_na=False)
 

@@ -16,9 +16,9 @@ OF_THE_BASE = (
     "test_a_file_of_a_newer_format_is_refused",
     "test_extra_inputs_are_ignored_by_name",
 )
-GRADIENTS = "test_every_weight_is_moved_and_private_ones_by_their_own_losses_alone"
+GRADIENTS = ("test_every_weight_gets_a_gradient", "test_one_tasks_loss_leaves_the_private_parts_of_others_alone")
 # On JAX everything is compiled, and all of the contract takes minutes a model: training is left to one of them.
-ON_JAX = ("test_outputs_are_named_logits", "test_config_makes_the_same_model", GRADIENTS)
+ON_JAX = ("test_outputs_are_named_logits", "test_config_makes_the_same_model", *GRADIENTS)
 TRAINS_ON_JAX = "shared_bottom"
 # Whose gradients take long to compile.
 DEEP = ("adatt", "home", "m3oe", "mose")
@@ -29,7 +29,7 @@ def is_slow(test: str, name: str) -> bool:
         return test in OF_THE_BASE and name not in IN_FULL
     if test == "test_fit_lowers_the_loss":
         return name != TRAINS_ON_JAX
-    return test not in ON_JAX or (test == GRADIENTS and name in DEEP)
+    return test not in ON_JAX or (test in GRADIENTS and name in DEEP)
 
 
 def pytest_collection_modifyitems(items):
