@@ -36,6 +36,7 @@ from mtl_zoo.benchmark.runner import resolve_hyperparameters
 from mtl_zoo.benchmark.speed_case import SpeedCase, draw_rows
 from mtl_zoo.benchmark.traffic import StepSizes, all_reduce_bytes, collectives
 from mtl_zoo.models import create_model
+from mtl_zoo.optimizers._rows import RowUpdates
 from mtl_zoo.tasks import label_names
 from mtl_zoo.training.launch import launch
 
@@ -59,7 +60,8 @@ COLUMNS = (
         "dim",
         "tasks",
     ),
-    *("expert_units", "dense", "shared", "ids", "metric_values", "collectives", "steps", "sent", "model", "ratio"),
+    *("expert_units", "dense", "shared", "ids", "rows", "metric_values", "collectives"),
+    *("steps", "sent", "model", "ratio"),
     *(f"model_{part}" for part in _COUNTED),
     *("other_traffic", "alone_ms", "together_ms", "share", "share_low", "share_high"),
     *("alone_cpu_ms", "together_cpu_ms", "cpu_share", "rounds", "load"),
@@ -122,7 +124,18 @@ def all_cases() -> list[CommunicationCase]:
     ]
 
 
-def step_sizes(model: Any, case: CommunicationCase) -> StepSizes:
+def different_ids(case: SpeedCase, workers: int) -> int:
+    """Different ids in a worker's batch, the most among the workers; the mean of the batches that take turns."""
+
+    def of_batch(seed):
+        columns, _ = draw_rows(case, case.batch, seed)
+        return sum(len(np.unique(column)) for column in columns.values() if column.dtype.kind == "i")
+
+    turns = [[turn * workers + worker for worker in range(workers)] for turn in range(_BATCHES)]
+    return round(statistics.mean(max(map(of_batch, seeds)) for seeds in turns))
+
+
+def step_sizes(model: Any, case: CommunicationCase, workers: int = 1) -> StepSizes:
     """The sizes of one worker's step, read from a model.
 
     Raises:
@@ -138,10 +151,12 @@ def step_sizes(model: Any, case: CommunicationCase) -> StepSizes:
             f"part of the model. Received: balancing={case.balancing!r}"
         )
     by_task = method is not None and not isinstance(method, LossBalancing)
+    by_row = isinstance(model.optimizer, RowUpdates)  # others send duplicates too
     return StepSizes(
         dense=sum(math.prod(v.shape) for v in dense),
         ids=0 if adds_up else speed.batch * speed.features,
         width=speed.dim,
+        unique=different_ids(speed, workers) if by_row and not adds_up else None,
         tasks=len(model.loss_names),
         shared=sum(shared_sizes(model, label_names(model.tasks))) if by_task else 0,
         by_task=by_task,
@@ -222,7 +237,7 @@ def _measure(case: CommunicationCase, strategy: Any, steps: int, rounds: int) ->
     together = _Trained(case, strategy)
     model, workers = together.model, _distribute.num_workers(together.model)
     is_chief = _distribute.worker_index(model) == 0
-    sizes = step_sizes(model, case)
+    sizes = step_sizes(model, case, workers)
     alone = _Trained(case, tf.distribute.get_strategy()) if is_chief and case.times else None
 
     def meet():
@@ -263,6 +278,7 @@ def _measure(case: CommunicationCase, strategy: Any, steps: int, rounds: int) ->
         "dense": sizes.dense,
         "shared": sizes.shared,
         "ids": sizes.ids,
+        "rows": sizes.rows,
         "metric_values": sizes.metrics,
         "collectives": collectives(sizes),
         "steps": steps,

@@ -108,7 +108,7 @@ class RowUpdates(_keras_private.GradientHooks):
         table = TableRows(variable, gradient.indices, self)
         self.update_rows(table, ops.cast(gradient.values, variable.dtype), ops.cast(learning_rate, variable.dtype))
 
-    def prepare_gradients(self, gradients):
+    def condense(self, gradients):
         return [sum_duplicates(g) if is_sparse(g) else g for g in gradients]
 
     def clip_gradients(self, gradients, clip):

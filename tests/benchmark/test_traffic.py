@@ -28,6 +28,11 @@ def test_a_ring_of_four():
     }
 
 
+def test_duplicates_are_not_sent():
+    sizes = StepSizes(dense=1000, ids=30, unique=20, width=16)
+    assert all_reduce_bytes(sizes, 4)["sparse"] == 3 * (20 * 68 + 4)
+
+
 def test_one_worker_sends_nothing():
     assert set(all_reduce_bytes(StepSizes(dense=1000, ids=30, width=16, metrics=10), 1).values()) == {0.0}
 

@@ -13,7 +13,7 @@ SCRIPT = textwrap.dedent(
     sys.path.insert(0, "tests")
     import keras, numpy as np, tensorflow as tf
     from toys import CLICK, build, inputs, labels
-    from mtl_zoo.optimizers import LazyAdam, RowWiseAdagrad, SplitOptimizer
+    from mtl_zoo.optimizers import LazyAdam, LazySGD, RowWiseAdagrad, SplitOptimizer
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -53,6 +53,20 @@ SCRIPT = textwrap.dedent(
     keras.config.set_dtype_policy("mixed_float16")
     model = train(lambda: LazyAdam(0.01), mirrored)
     found["float16"] = {"apart": apart(model), "steps": int(model.optimizer.iterations.numpy())}
+
+    class Watched(LazySGD):
+        rows = []
+
+        def condense(self, gradients):
+            self.rows.append(int(tf.size(gradients[0].indices)))
+            return super().condense(gradients)
+
+    with mirrored.scope():
+        table, optimizer = keras.Variable(np.ones((5, 2), "float32")), Watched(0.5)
+        optimizer.build([table])
+    thrice = tf.IndexedSlices(tf.ones((3, 2)), tf.constant([1, 1, 1]), tf.constant([5, 2]))
+    mirrored.run(lambda: optimizer.apply([thrice], [table]))
+    found["rows"], found["table"] = sorted(Watched.rows), table.numpy().tolist()
     print(json.dumps(found))
     """
 )
@@ -67,3 +81,6 @@ def test_mirrored_training_equals_one_device():
     assert found["apart"] == 0
     assert not found["whole"], "a step copies tables"
     assert found["float16"] == {"apart": 0, "steps": 6}
+    # Each replica sums its three rows to one before they travel; then the two that came are summed.
+    assert found["rows"] == [2, 2, 3, 3]
+    assert found["table"] == [[1, 1], [-2, -2], [1, 1], [1, 1], [1, 1]]
