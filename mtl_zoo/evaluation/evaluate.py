@@ -102,19 +102,25 @@ def evaluate(
     ['click', 'conversion']
     """
     check.check_int("batch_size", batch_size)
-    if len(split) == 0:
-        raise ValueError("`split` must have at least one row. Received: an empty split")
-    if is_table(split):
-        split = _split_of_table(model, split)
+    split = as_split(model, split)
     if group is not None:
         check.check_choice("group", group, tuple(split.groups))
     scores = model.predict(split.inputs, batch_size=batch_size, verbose=0)
     return evaluate_scores(model, split, scores, group=group, products=products)
 
 
-def _split_of_table(model: Any, table: Any) -> Split:
-    inputs, labels, weights = encode_table(model, table)
-    groups = {name: np.asarray(table[name]) for name in getattr(table, "column_names", table.columns)}
+def as_split(model: Any, split: Any) -> Split:
+    """A split as it is, or a table encoded as the model reads it.
+
+    Raises:
+        ValueError: There is no row; a table, and the model has no transform.
+    """
+    if len(split) == 0:
+        raise ValueError("`split` must have at least one row. Received: an empty split")
+    if not is_table(split):
+        return split
+    inputs, labels, weights = encode_table(model, split)
+    groups = {name: np.asarray(split[name]) for name in getattr(split, "column_names", split.columns)}
     return Split(inputs, labels, weights, groups)
 
 

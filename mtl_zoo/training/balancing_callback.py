@@ -22,7 +22,7 @@ from mtl_zoo.evaluation.balancing_report import (
     recorded_gradients,
     tables_of,
 )
-from mtl_zoo.models._data import encode_table, is_table
+from mtl_zoo.evaluation.evaluate import as_split
 from mtl_zoo.tasks import label_names
 from mtl_zoo.training.gate_callback import write_scalars
 
@@ -218,11 +218,6 @@ def _probe_of(model: Any) -> Any:
 
 def _rows_of(model: Any, split: Any) -> tuple[Mapping[str, Any], Mapping[str, Any], Any]:
     """Inputs, labels and weights."""
-    if len(split) == 0:
-        raise ValueError("`split` must have at least one row. Received: an empty split")
-    if is_table(split):
-        inputs, labels, weights = encode_table(model, split)
-    else:
-        inputs, labels, weights = split.inputs, split.labels, split.weights
-    inputs = {feature.name: inputs[feature.name] for feature in model.features}
-    return inputs, {name: labels[name] for name in label_names(model.tasks)}, weights
+    split = as_split(model, split)
+    inputs = {feature.name: split.inputs[feature.name] for feature in model.features}
+    return inputs, {name: split.labels[name] for name in label_names(model.tasks)}, split.weights

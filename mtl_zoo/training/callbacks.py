@@ -6,17 +6,14 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.evaluation import evaluate_scores
+from mtl_zoo.evaluation.evaluate import as_split, evaluate_scores
 from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs, score_of
-
-if TYPE_CHECKING:
-    from mtl_zoo.datasets import Split
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +30,7 @@ class ExactValidation(keras.callbacks.Callback):
     for the others) or `ParetoImprovement` (no task may get worse), all in `mtl_zoo.training`.
 
     Args:
-        split: The validation split.
+        split: The validation split, or a table (pandas, pyarrow) if the model was made with a transform.
         patience: Stop after this many epochs without a better score. None: train all epochs.
         per_task: Each task keeps its own best epoch, and training stops when none has improved for `patience` epochs.
             For models of independent networks, which give their parts by `model.task_variables(name)`; a shared stop
@@ -48,8 +45,9 @@ class ExactValidation(keras.callbacks.Callback):
         best_epochs: {task: epoch (from 1) whose weights it has}.
 
     Raises:
-        ValueError: `patience` < 1; the split is empty, or does not define the scores that are compared; `per_task` with
-            a model whose tasks share weights, or with `select`; `select` names what the model does not have.
+        ValueError: `patience` < 1; the split is empty, or does not define the scores that are compared, or is a table
+            and the model has no transform; `per_task` with a model whose tasks share weights, or with `select`;
+            `select` names what the model does not have.
         TypeError: `select` is no rule.
 
     Example:
@@ -68,7 +66,7 @@ class ExactValidation(keras.callbacks.Callback):
 
     def __init__(
         self,
-        split: Split,
+        split: Any,
         patience: int | None = None,
         per_task: bool = False,
         restore_best: bool = True,
@@ -102,6 +100,7 @@ class ExactValidation(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.history, self.best_epochs, self._best, self._weights = [], {}, {}, {}
         self._own, self._compared = {}, self.select.metrics_of(self.model)
+        self._rows = as_split(self.model, self.split)
         if self.per_task and not getattr(self.model, "independent_tasks", False):
             raise ValueError(
                 "`per_task` needs a model whose tasks share no weights. "
@@ -112,8 +111,8 @@ class ExactValidation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         started = time.perf_counter()
-        scores = self.model.predict(self.split.inputs, batch_size=self.batch_size, verbose=0)
-        table = evaluate_scores(self.model, self.split, scores, only=set(self._compared.values()))
+        scores = self.model.predict(self._rows.inputs, batch_size=self.batch_size, verbose=0)
+        table = evaluate_scores(self.model, self._rows, scores, only=set(self._compared.values()))
         tasks = scores_of(self.model, table, self._compared)
         self.select.check_defined(tasks)
         score = self.select.score(tasks)

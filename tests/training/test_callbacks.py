@@ -1,8 +1,9 @@
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
-from mtl_zoo import create_model
+from mtl_zoo import BinaryTask, Categorical, FeatureTransform, create_model
 from mtl_zoo.datasets import Split, load_dataset
 from mtl_zoo.evaluation import evaluate
 from mtl_zoo.training import ParetoImprovement, PrimaryTask, WeightedScore
@@ -85,6 +86,23 @@ def test_a_task_without_a_score_leaves_the_choice_to_the_others(data):
     fitted(data, "shared_bottom", 1, validation, bottom_units=(4,))
     (epoch,) = validation.history
     assert np.isnan(epoch["tasks"]["conversion"]) and epoch["score"] == epoch["tasks"]["click"]
+
+
+def test_a_table_is_a_split_too():
+    rng = np.random.default_rng(0)
+    city, click = rng.choice(["Rome", "Oslo"], 200), rng.integers(0, 2, 200)
+    table = pd.DataFrame({"city": city, "click": click})
+    transform = FeatureTransform([Categorical("city")], BinaryTask("click")).fit(table)
+    model = create_model("shared_bottom", transform, transform.tasks, bottom_units=(4,))
+    model.compile("adam")
+    of_table = ExactValidation(table)
+    model.fit(table, batch_size=50, epochs=1, verbose=0, callbacks=[of_table])
+    found = evaluate(model, table).query("metric == 'auc'")["value"].item()
+    assert of_table.history[0]["tasks"] == {"click": found}
+    plain = create_model("shared_bottom", [Categorical("city", size=2)], BinaryTask("click"), bottom_units=(4,))
+    plain.compile("adam")
+    with pytest.raises(ValueError, match="FeatureTransform"):
+        plain.fit({"city": np.ones(2, int)}, {"click": np.ones(2)}, verbose=0, callbacks=[ExactValidation(table)])
 
 
 def test_errors(data):
