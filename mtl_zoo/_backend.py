@@ -279,6 +279,15 @@ def compile_rows(function, inputs):
     return lambda arrays: run([tf.constant(array, spec.dtype) for array, spec in zip(arrays, specs, strict=True)])
 
 
+def has_workers() -> bool:
+    """Whether the current tf.distribute strategy trains on several processes; False on other backends."""
+    if not is_tensorflow():
+        return False
+    import tensorflow as tf
+
+    return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+
+
 def num_replicas() -> int:
     """How many replicas of the current tf.distribute strategy train together; 1 on other backends."""
     if not is_tensorflow():

@@ -29,8 +29,12 @@ class GradientHooks:
     Keras clips each replica's own gradients and sums them after; then the weights depend on how a batch was split.
     """
 
-    def condense(self, gradients):
-        """The same gradients, smaller: first a replica's own, before they are sent, then those of the global batch."""
+    def own_gradients(self, gradients):
+        """A replica's gradients -> what is summed over replicas."""
+        return gradients
+
+    def prepare_gradients(self, gradients):
+        """Gradients of the global batch -> what is clipped and applied."""
         return gradients
 
     def clip_gradients(self, gradients, clip):
@@ -42,10 +46,10 @@ class GradientHooks:
 
     def _backend_apply_gradients(self, grads, trainable_variables):
         reduce = getattr(super(), "_all_reduce_sum_gradients", None)
-        if reduce is not None and self._distribution_strategy.num_replicas_in_sync > 1:
-            own = self.condense(grads)
+        if reduce is not None:
+            own = self.own_gradients(grads)
             grads = [grad for grad, _ in reduce(list(zip(own, trainable_variables, strict=True)))]
-        super()._backend_apply_gradients(self.condense(grads), trainable_variables)
+        super()._backend_apply_gradients(self.prepare_gradients(grads), trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         # Keras would sum them here, after clipping.

@@ -131,6 +131,14 @@ def draw_rows(case: SpeedCase, rows: int, seed: int = 0) -> tuple[dict[str, np.n
     return inputs, {task.name: (rng.random(rows) < 0.2).astype("float32") for task in case.tasks}
 
 
+@functools.cache
+def _mirrored(replicas: int) -> Any:
+    """One strategy for all cases: TensorFlow numbers the collective operations of each anew, and two may collide."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+
 class TimedCase:
     """A model whose parts can be timed: `input`, `embedding`, `forward`, `gradients`, `step`.
 
@@ -138,12 +146,8 @@ class TimedCase:
     """
 
     def __init__(self, case: SpeedCase):
-        import tensorflow as tf
-
         self.case = case
-        self._strategy = None
-        if case.replicas > 1:
-            self._strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(case.replicas)])
+        self._strategy = _mirrored(case.replicas) if case.replicas > 1 else None
         with self._strategy.scope() if self._strategy else contextlib.nullcontext():
             self.model = build_model(case)
         touch_slots(self.model)

@@ -108,7 +108,11 @@ class RowUpdates(_keras_private.GradientHooks):
         table = TableRows(variable, gradient.indices, self)
         self.update_rows(table, ops.cast(gradient.values, variable.dtype), ops.cast(learning_rate, variable.dtype))
 
-    def condense(self, gradients):
+    def own_gradients(self, gradients):
+        # Between workers each row travels once; the devices of one process share its memory.
+        return self.prepare_gradients(gradients) if _backend.has_workers() else gradients
+
+    def prepare_gradients(self, gradients):
         return [sum_duplicates(g) if is_sparse(g) else g for g in gradients]
 
     def clip_gradients(self, gradients, clip):

@@ -64,9 +64,13 @@ def test_the_hooks_are_called():
     called = []
 
     class Watched(_keras_private.GradientHooks, keras.optimizers.SGD):
-        def condense(self, gradients):
-            called.append("condense")
-            return super().condense(gradients)
+        def own_gradients(self, gradients):
+            called.append("own")
+            return super().own_gradients(gradients)
+
+        def prepare_gradients(self, gradients):
+            called.append("prepare")
+            return super().prepare_gradients(gradients)
 
         def clip_gradients(self, gradients, clip):
             called.append("clip")
@@ -74,7 +78,7 @@ def test_the_hooks_are_called():
 
     variable = keras.Variable([1.0])
     Watched(0.5).apply([keras.ops.ones(1)], [variable])
-    assert called == ["condense", "clip"]
+    assert called == ["own", "prepare", "clip"]
     assert float(variable[0]) == 0.5
 
 

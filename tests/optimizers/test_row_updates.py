@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from mtl_zoo import _backend
 from mtl_zoo.optimizers import LazyAdagrad, LazyAdam, LazyFtrl, LazySGD, RowWiseAdagrad
 
 pytestmark = pytest.mark.tensorflow
@@ -40,6 +41,16 @@ def test_duplicates_are_summed_before_clipping(clipping):
     weights = table((5, 1))
     LazySGD(1.0, **clipping).apply([gradient([1.0, 1.0, 1.0, 1.0], [2, 2, 2, 2], (5, 1))], [weights])
     np.testing.assert_allclose(weights.numpy()[2], 0.0, atol=1e-6)  # one step of norm 1, not of 4 or 1.84
+
+
+def test_between_workers_each_row_travels_once(monkeypatch):
+    duplicates = [gradient([[1, 2], [3, 4], [5, 6]], [1, 3, 1]), keras.ops.ones(2)]
+    here, dense = LazySGD(1.0).own_gradients(duplicates)
+    assert here is duplicates[0] and dense is duplicates[1]
+    monkeypatch.setattr(_backend, "has_workers", lambda: True)
+    sent, dense = LazySGD(1.0).own_gradients(duplicates)
+    assert sent.indices.numpy().tolist() == [1, 3] and sent.values.numpy().tolist() == [[6, 8], [3, 4]]
+    assert dense is duplicates[1]
 
 
 @pytest.mark.parametrize("make", EVERY)
