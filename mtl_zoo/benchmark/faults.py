@@ -333,7 +333,8 @@ def run_faults(
     Args:
         roles: Among `worker`, `chief` and `server`.
         times: Kills of each.
-        out: The CSV file. Logs and weights lie beside it, in a folder.
+        out: The CSV file. Logs and weights lie beside it, in a folder; where that is missing, one run is left alone
+            again, for its weights.
         setting: Among `SETTINGS`. Default: `servers` for a server, else `workers`.
         timeout: Seconds for one attempt of a run.
     """
@@ -343,7 +344,9 @@ def run_faults(
 
     def run(name: str, role: str, number: int, kill: Kill | None) -> None:
         table = _read(out)
-        if ((table["setting"] == name) & (table["role"] == role) & (table["number"] == number)).any():
+        is_kept = ((table["setting"] == name) & (table["role"] == role) & (table["number"] == number)).any()
+        lacks_weights = kill is None and not SETTINGS[name].servers and not (folder / f"{name}-{number}.npz").exists()
+        if is_kept and not lacks_weights:
             return
         row: dict[str, Any] = {"setting": name, "role": role, "number": number}
         place = folder / f"{name}-{role}-{number}-{time.time_ns()}"
@@ -359,7 +362,8 @@ def run_faults(
             row |= _compare(name, row, table, folder)
             wrong = faults_of(SETTINGS[name], row)
             row |= {"survived": not wrong, "error": "; ".join(wrong)}
-        append_row(out, COLUMNS, row | environment.about())
+        if not is_kept:
+            append_row(out, COLUMNS, row | environment.about())
 
     # In turn, so that a file that was cut short has some of each.
     for number, role in itertools.product(range(times), roles):

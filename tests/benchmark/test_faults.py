@@ -1,7 +1,5 @@
 """Kills of processes: three real ones, and how the benchmark draws, judges and keeps them."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -111,7 +109,12 @@ def test_rows_are_kept_as_they_come_and_a_second_call_goes_on(tmp_path, monkeypa
     assert list(table["survived"].astype(str)) == ["", "True", "False", "False", "True"]
     assert table["error"][2].startswith("worker-0: exit code 1; its logs are in workers-chief-0-")
     assert table["error"][3] == "difference 0.25"
-    assert set(table["commit"]) != {""} and os.path.exists(out.with_suffix(".runs") / "workers-0.npz")
+    weights = out.with_suffix(".runs") / "workers-0.npz"
+    assert set(table["commit"]) != {""} and weights.exists()
+    # The rows without the folder: the run that was left alone is made again, and has no second row.
+    weights.unlink()
+    assert len(faults.run_faults(["worker"], 2, out)) == 5
+    assert weights.exists() and cases[-1] == (workers, None)
 
 
 def test_losses_on_servers_must_lie_where_those_of_runs_left_alone_do(tmp_path, monkeypatch):
