@@ -39,6 +39,19 @@ def generate(app) -> None:
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
+def write_tutorials(app) -> None:
+    """Each tutorial as a page: its prose as it is, its code in blocks."""
+    folder = Path(__file__).parent / "generated" / "tutorials"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted((Path(__file__).parents[1] / "tutorials").glob("*.py")):
+        parts = re.split(r"^# %%( \[markdown\])?\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+        cells = []
+        for is_prose, cell in zip(parts[::2], parts[1::2], strict=True):
+            prose = "\n".join(line[2:] for line in cell.strip().splitlines())
+            cells.append(prose if is_prose else f"```python\n{cell.strip()}\n```")
+        (folder / f"{path.stem}.md").write_text("\n\n".join(cells) + "\n", encoding="utf-8")
+
+
 def escape(app, what, name, obj, options, lines: list[str]) -> None:
     """Docstrings are plain text with `code`: stars and bars mean themselves, outside of code and examples."""
     for index, line in enumerate(lines):
@@ -58,3 +71,4 @@ def setup(app) -> None:
     app.connect("autodoc-process-signature", show_arguments)
     app.connect("autodoc-process-docstring", escape, priority=100)  # before napoleon reads the sections
     app.connect("builder-inited", generate)
+    app.connect("builder-inited", write_tutorials)
