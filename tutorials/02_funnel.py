@@ -56,7 +56,7 @@ ways = {
 # %% [markdown]
 # Two choices that matter more than the model:
 #
-# * The loss of `conversion` is a mean over the clicked rows of a batch, about 28 of 512. Each weighs as much as 18
+# * The loss of `conversion` is a mean over the clicked rows of a batch, about 30 of 512. Each weighs as much as 17
 #   impressions in the loss of `click`. `loss_weights` makes that about two.
 # * Few positive rows make the *level* of a rate wander from batch to batch, by a quarter. A learning rate that falls
 #   to zero lets it settle.
