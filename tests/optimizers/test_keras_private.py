@@ -78,7 +78,9 @@ def test_the_hooks_are_called():
 
     variable = keras.Variable([1.0])
     Watched(0.5).apply([keras.ops.ones(1)], [variable])
-    assert called == ["own", "prepare", "clip"]
+    # On JAX there are no replicas whose gradients are summed.
+    sums = keras.backend.backend() == "tensorflow"
+    assert called == [*(["own"] if sums else []), "prepare", "clip"]
     assert float(variable[0]) == 0.5
 
 
