@@ -280,7 +280,7 @@ def compile_rows(function, inputs):
 
 
 def has_workers() -> bool:
-    """Whether the current tf.distribute strategy trains on several processes; False on other backends."""
+    """Whether the current tf.distribute strategy is one of several processes; False on other backends."""
     if not is_tensorflow():
         return False
     import tensorflow as tf

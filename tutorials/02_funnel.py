@@ -54,12 +54,12 @@ ways = {
 }
 
 # %% [markdown]
-# Two choices that matter more than the model:
+# Two choices to make with care:
 #
 # * The loss of `conversion` is a mean over the clicked rows of a batch, about 30 of 512. Each weighs as much as 17
 #   impressions in the loss of `click`. `loss_weights` makes that about two.
-# * Few positive rows make the *level* of a rate wander from batch to batch, by a quarter. A learning rate that falls
-#   to zero lets it settle.
+# * Few positive rows make the *level* of a rate wander from batch to batch. A learning rate that falls to zero lets it
+#   settle.
 
 # %%
 BATCH, EPOCHS = 512, 5
@@ -109,9 +109,9 @@ print(pd.DataFrame(about, columns=["model", "space", "level", "error"]).round(3)
 # %% [markdown]
 # Read it with care. A model of clicked rows is not wrong on the others *because* they were not clicked: here
 # everything that drives clicks is among the features, so it can carry over what it has learned. What it cannot know
-# is what only the user knew. All three ways come out alike on these data; differences in the third digit are those of
-# seeds. On your own table compare `click_and_conversion` on all impressions, on several seeds, and keep the simplest
-# model that is not beaten. `docs/results.md` has such comparisons for all funnel models, and
-# `docs/concepts/sample_spaces.md` the formulas.
+# is what only the user knew. All three ways come out much alike on these data, and one seed cannot say whether what is
+# left between them is more than luck. On your own table compare `click_and_conversion` on all impressions, on several
+# seeds, and keep the simplest model that is not beaten. `docs/results.md` has comparisons of funnel models over seeds,
+# and `docs/concepts/sample_spaces.md` the formulas.
 #
 # Next: when tasks pull the shared weights in different directions (`03_balancing.py`).

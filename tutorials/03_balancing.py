@@ -16,8 +16,8 @@ from mtl_zoo.training import BalancingLogger
 # %% [markdown]
 # ## Three tasks on two scales
 #
-# Click and conversion are yes or no, watch time is a number of seconds for clicked rows. A squared error of seconds
-# and a cross-entropy are not measured in the same units, and nothing makes them count alike.
+# Click and conversion are yes or no, watch time is a number, for clicked rows. A squared error and a cross-entropy are
+# not measured in the same units, and nothing makes them count alike.
 
 # %%
 data = mtl_zoo.load_dataset("synthetic_funnel", size=(30_000, 1_000, 20_000), watch_time=True)

@@ -100,7 +100,6 @@ class ExactValidation(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.history, self.best_epochs, self._best, self._weights = [], {}, {}, {}
         self._own, self._compared = {}, self.select.metrics_of(self.model)
-        self._rows = as_split(self.model, self.split)
         if self.per_task and not getattr(self.model, "independent_tasks", False):
             raise ValueError(
                 "`per_task` needs a model whose tasks share no weights. "
@@ -108,6 +107,7 @@ class ExactValidation(keras.callbacks.Callback):
             )
         if self.per_task:
             self._own = {task.name: self.model.task_variables(task.name) for task in self.model.tasks}
+        self._rows = as_split(self.model, self.split)
 
     def on_epoch_end(self, epoch, logs=None):
         started = time.perf_counter()
