@@ -21,12 +21,13 @@ PACKAGE = ROOT / "mtl_zoo"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
-_BASE = ("_validation", "_files", "_serialization", "_backend", "_distribute", "_keras_private", "options")
+_BASE = ("_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private", "options")
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
 _MODELS = ("backbones", "heads", "models")
 _TOOLS = ("training", "datasets", "evaluation", "export")
 MAY_IMPORT = {
     "_validation": (),
+    "_registry": ("_validation",),
     "_files": (),
     "_serialization": ("_validation",),
     "_backend": ("_validation",),
