@@ -145,7 +145,7 @@ def _describe_data(data: Dataset, console: Console) -> None:
     console.print(tasks)
     features = Table("feature", "kind", "ids", "shape")
     for feature in data.features:
-        ids = None if feature.kind == "numeric" and not feature.is_bucketed else getattr(feature, "num_ids", None)
+        ids = getattr(feature.embed(), "num_ids", None)
         features.add_row(feature.name, feature.kind, "" if ids is None else f"{ids:,}", str(feature.shape or ""))
     console.print(features)
 

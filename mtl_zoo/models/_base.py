@@ -14,7 +14,7 @@ from mtl_zoo.balancing import LossBalancing, as_balancing
 from mtl_zoo.balancing._cut import current_crossing
 from mtl_zoo.balancing._facts import prepare_for
 from mtl_zoo.balancing._step import balanced_train_step, reevaluating_train_step
-from mtl_zoo.features.serialization import features_from_config, features_to_config
+from mtl_zoo.features.spec import features_from_config, features_to_config
 from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import row_weight
 from mtl_zoo.models import _compile, _data, _predict, _resume

@@ -4,7 +4,6 @@ import keras
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features.inputs import make_inputs
-from mtl_zoo.features.spec import Categorical
 from mtl_zoo.layers import DenseStack, GateUnit
 from mtl_zoo.layers.dense_stack import one_layer
 from mtl_zoo.models._base import MultiTaskModel
@@ -117,7 +116,7 @@ class PEPNet(MultiTaskModel):
 def _prior_names(plan, prior, of_domain):
     known = [f.name for f in plan.features]
     if prior is None:
-        prior = [f.name for f in plan.features if isinstance(f, Categorical) and f is not of_domain]
+        prior = [f.name for f in plan.features if f.is_id and f is not of_domain]
         return prior or [of_domain.name]
     names = [prior] if isinstance(prior, str) else list(prior)
     unknown = [n for n in names if n not in known]
