@@ -21,11 +21,15 @@ PACKAGE = ROOT / "mtl_zoo"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
-_BASE = ("_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private", "options")
+_BASE = (
+    *("_types", "_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private"),
+    "options",
+)
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
 _MODELS = ("backbones", "heads", "models")
 _TOOLS = ("training", "datasets", "evaluation", "export")
 MAY_IMPORT = {
+    "_types": (),
     "_validation": (),
     "_registry": ("_validation",),
     "_files": (),
@@ -63,7 +67,7 @@ _STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources"
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "features")
 NO_TENSORFLOW = ("features.spec", "features.inputs")
-PURE_DATA = ("_validation", "tasks", "features.spec")
+PURE_DATA = ("_types", "_validation", "tasks", "features.spec")
 PRIVATE = "_keras_private"
 
 

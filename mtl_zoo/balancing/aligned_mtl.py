@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keras import ops
 
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import GramBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import SMALLEST
@@ -48,14 +51,20 @@ class AlignedMTL(GramBalancing):
     Reference: Senushkin et al., CVPR 2023, arXiv:2305.19000.
     """
 
-    def __init__(self, preferences=None, include_tables=False, update_every=1, name=None):
+    def __init__(
+        self,
+        preferences: Mapping[str, float] | None = None,
+        include_tables: bool = False,
+        update_every: int = 1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(include_tables, update_every, name)
         self.preferences = check_by_loss("preferences", preferences, above=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.values = self.by_loss("preferences", self.preferences, 1.0)
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         gram = ops.convert_to_tensor(gram)
         weights = ops.convert_to_tensor(self.values, "float32") * active
         values, vectors = ops.eigh(gram / ops.maximum(ops.max(gram), SMALLEST))
@@ -65,6 +74,6 @@ class AlignedMTL(GramBalancing):
         along = ops.sum(vectors * weights[:, None], axis=0)
         return ops.sum(vectors * (roots * along), axis=1)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         preferences = None if self.preferences is None else dict(self.preferences)
         return {**super().get_config(), "preferences": preferences}

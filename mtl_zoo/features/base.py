@@ -1,8 +1,8 @@
 """What a feature is to the rest of the house: one class a kind, which owns its whole life.
 
-A kind is a frozen dataclass under `@register_feature`, in a file of its own. The house only loops over features and asks
-them: which inputs they have, what they ask of the embedding, what they learn from a column, how they read it in pandas
-and in a TensorFlow graph, how they are stored, summarised, inferred and checked for leaks.
+A kind is a frozen dataclass under `@register_feature`, in a file of its own. The house only loops over features
+and asks them: which inputs they have, what they ask of the embedding, what they learn from a column, how they read it
+in pandas and in a TensorFlow graph, how they are stored, summarised, inferred and checked for leaks.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ def _choose(column: Column, name: str, dim: int) -> Choice:
         if choice is not None:
             return choice
     raise ValueError(
-        f"`{column.name}` must hold what a kind of feature reads. Received: {column.shown}. Name it in `features`, or in "
-        "`exclude`."
+        f"`{column.name}` must hold what a kind of feature reads. Received: {column.shown}. Name it in `features`, or "
+        "in `exclude`."
     )
 
 

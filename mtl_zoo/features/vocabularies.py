@@ -1,4 +1,4 @@
-"""Values become ids: 0 missing or padding, 1 out of vocabulary, 2.. values. Three kinds of vocabularies, in both forms."""
+"""Values become ids: 0 missing or padding, 1 out of vocabulary, 2.. values."""
 
 from __future__ import annotations
 
