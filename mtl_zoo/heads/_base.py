@@ -145,6 +145,7 @@ class Head:
         rows = {}
         for name, output in self.losses(tasks).items():
             y, counts = targets[output.name]
+            y = output.task.loss_labels(y)
             values = loss_functions[name](y, logits[output.name], dataclasses.replace(batch, observed=counts))
             rows[name] = (values, counts * row_weight(batch.weights, output.task))
         return rows

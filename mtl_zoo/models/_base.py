@@ -23,7 +23,7 @@ from mtl_zoo.losses import Batch
 from mtl_zoo.models import _compile, _data, _predict, _resume
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.optimizers import as_optimizer
-from mtl_zoo.tasks import label_names, task_from_config
+from mtl_zoo.tasks import fit_tasks, fitted_like, label_names, task_from_config
 
 # Raised when a saved config changes in a way that older code would misread.
 CONFIG_FORMAT = 1
@@ -117,6 +117,16 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         reached = {name: keras.Model(self.input, logits).weights for name, logits in self.output.items()}
         shared = {id(v) for name, variables in reached.items() if name != output for v in variables}
         return [v for v in reached[output] if id(v) not in shared]
+
+    def fit_tasks(self, labels: Mapping[str, Any]) -> None:
+        """Lets tasks that have not yet learned from training labels, such as their moments, learn from these."""
+        if all(task.is_fitted for task in self.tasks):
+            return
+        fitted = fit_tasks([task for task in self.tasks if not task.is_fitted], labels)
+        self._plan.tasks = fitted_like(self.tasks, fitted)
+        self._plan.outputs = self.head.outputs(self.tasks)
+        # What was traced knows the old unit.
+        self.train_function = self.test_function = self.predict_function = self._row_function = None
 
     # The graph.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
+import warnings
 from collections.abc import Mapping
 
 import keras
@@ -67,6 +68,15 @@ def prepare_fit(model, x, y, arguments, run):
         raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
     if isinstance(y, Mapping):
         _check_labels(model, y)
+        model.fit_tasks(y)
+    unfitted = [task.name for task in model.tasks if not task.is_fitted]
+    if unfitted:
+        warnings.warn(
+            f"The labels of tasks {unfitted} are used in the unit that they have: their mean and deviation are learned "
+            "from arrays, a table or the transform, and not from what is read batch by batch. Make the model with a "
+            "fitted FeatureTransform, or give scale=(mean, deviation) or scale=None to the RegressionTask.",
+            stacklevel=3,
+        )
     if isinstance(x, Mapping) and _can_batch(arguments):
         return _as_batches(run, x, y, arguments)
     if y is None and "shuffle" not in arguments:

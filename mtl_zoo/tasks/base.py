@@ -148,11 +148,40 @@ class Task:
         config["metrics"] = list(self.metrics)
         return {"kind": self.kind, **config}
 
-    # From logits to scores.
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Task:
+        return cls(**config)
+
+    def arrays_config(self) -> dict[str, Any]:
+        """The config by which caches of encoded arrays are known: without what only training asks for."""
+        return self.get_config()
+
+    # What a task learns from the training labels.
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it knows all that it learns from the training labels."""
+        return True
+
+    def fit_label(self, y: np.ndarray) -> Task:
+        """The task with what it learns from its observed training labels."""
+        del y
+        return self
+
+    def fitted_like(self, other: Task) -> Task:
+        """The task with what `other`, of the same label, has learned."""
+        del other
+        return self
+
+    # From logits to scores, and from labels to what the loss compares with logits.
 
     def scores(self, logits: Any) -> Any:
         """Logits through the link: a probability, probabilities of classes, or the number itself."""
         raise NotImplementedError
+
+    def loss_labels(self, y: Any) -> Any:
+        """Cleaned labels, (batch,), in the unit of the logits."""
+        return y
 
     # Labels.
 
@@ -207,7 +236,7 @@ def _kinds() -> str:
 def task_from_config(config: Mapping[str, Any]) -> Task:
     """The task that `get_config` describes."""
     config = dict(config)
-    return TASKS[config.pop("kind")](**config)
+    return TASKS[config.pop("kind")].from_config(config)
 
 
 def as_tasks(tasks: Task | Sequence[Task]) -> tuple[Task, ...]:
@@ -229,6 +258,24 @@ def as_tasks(tasks: Task | Sequence[Task]) -> tuple[Task, ...]:
                 "Rename that task, or name its label column here."
             )
     return tasks
+
+
+def fit_tasks(tasks: Sequence[Task], labels: Mapping[str, Any]) -> tuple[Task, ...]:
+    """The tasks with what they learn from the observed rows of their training labels."""
+    fitted = []
+    for task in tasks:
+        y = np.asarray(labels[task.name], "float64").reshape(-1)
+        counts = ~np.isnan(y)
+        if task.sample_space is not None:
+            counts &= np.asarray(labels[task.sample_space], "float64").reshape(-1) == 1
+        fitted.append(task.fit_label(y[counts]) if counts.any() else task)
+    return tuple(fitted)
+
+
+def fitted_like(tasks: Sequence[Task], others: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks with what `others` of the same names have learned, where they have not."""
+    by_name = {other.name: other for other in others}
+    return tuple(t if t.is_fitted or t.name not in by_name else t.fitted_like(by_name[t.name]) for t in tasks)
 
 
 def label_names(tasks: Sequence[Task]) -> tuple[str, ...]:
