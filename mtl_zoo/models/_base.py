@@ -340,11 +340,15 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         return self._training_setup
 
     def fit(self, x=None, y=None, **arguments):
-        """Keras' `fit`; `x` may also be a table (pandas, pyarrow) if the model was made with a transform.
+        """Keras' `fit`; `x` may also be a `TableStream`, or a table (pandas, pyarrow) if the model has a transform.
 
-        Tables and arrays default to batches of 1024 rows. Arrays are checked first: missing inputs or labels, labels
-        outside {0, 1}, tasks without an observed label. A loss that turns NaN or infinite stops training with an
-        error that names it, the epoch and the step.
+        Tables, arrays and streams default to batches of 1024 rows. Arrays are checked first, those of
+        `validation_data` too: missing inputs or labels, labels that are none of their task's, tasks without an observed
+        label, weights. A loss that turns NaN or infinite stops training with an error that names it, the epoch and the
+        step; illegal labels and weights of a `tf.data.Dataset` make it so.
+
+        `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
+        Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
 
         Raises:
             ValueError: What the checks found.
@@ -361,7 +365,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
                 return super().fit(x, y, **arguments)
 
     def evaluate(self, x=None, y=None, **arguments):
-        """Keras' `evaluate`; `x` may also be a table. For exact metrics by task see `mtl_zoo.evaluate`."""
+        """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""
         self._require_compiled()
         x, y, arguments = _data.prepare(self, x, y, arguments)
         return super().evaluate(x, y, **arguments)

@@ -109,7 +109,7 @@ class Task:
     def __post_init__(self) -> None:
         if type(self) is Task:
             raise TypeError(f"`Task` is the common base. Use {_kinds()}.")
-        check.check_name("name", self.name)
+        check.check_name("name", self.name, keeps="label")
         for argument in ("label", "sample_space", "sample_weight"):
             value = getattr(self, argument)
             if value is not None and (not isinstance(value, str) or not value):
@@ -199,9 +199,19 @@ class Task:
         """What labels in arrays must be, as the end of a sentence: "in 0..1, or NaN where not observed"."""
         raise NotImplementedError
 
-    def is_label(self, values: np.ndarray) -> np.ndarray:
-        """Which of these observed float64 values are labels of this task."""
+    def is_label(self, values: Any) -> Any:
+        """Which of these observed values, an array or a tensor, are labels of this task. Operators work on both."""
         raise NotImplementedError
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes labels are positions of; None where labels are no classes."""
+        return None
+
+    def loss_factor(self, y: Any) -> Any:
+        """What the losses of rows are multiplied by, from cleaned labels; None for 1."""
+        del y
+        return None
 
     def label_frequency(self, y: np.ndarray) -> float:
         """How much the observed labels vary, for methods that weigh tasks by it; 0 if they do not."""

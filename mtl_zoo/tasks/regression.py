@@ -11,6 +11,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo.tasks.base import TASKS, ExactMetric, LabelColumn, RowLoss, Task
 
 STANDARDIZE = "standardize"
+_LARGEST = float(np.finfo("float32").max)
 # Of normal labels the largest hundredth makes 7 % of the variance, of exponential ones 22 %.
 _SHARE_OF_A_TAIL, _FEWEST_OF_A_TAIL = 0.5, 1000
 
@@ -159,14 +160,16 @@ class RegressionTask(Task):
     def read_label(self, column: LabelColumn) -> np.ndarray:
         label = column.numbers()
         column.refuse(f"must hold finite labels for task {self.name!r}", np.isinf(label))
+        beyond = ~(np.isnan(label) | self.is_label(label))
+        column.refuse(f"must hold labels within +-{_LARGEST:.1e}, what float32 holds, for task {self.name!r}", beyond)
         return label
 
     @property
     def label_rule(self) -> str:
-        return "finite"
+        return f"finite and within +-{_LARGEST:.1e}, what float32 holds"
 
-    def is_label(self, values: np.ndarray) -> np.ndarray:
-        return np.isfinite(values)
+    def is_label(self, values: Any) -> Any:
+        return (values >= -_LARGEST) & (values <= _LARGEST)
 
     def label_frequency(self, y: np.ndarray) -> float:
         """The variance, in the unit of the loss."""
