@@ -9,7 +9,7 @@ import numpy as np
 
 from mtl_zoo.features._columns import Column
 from mtl_zoo.features.base import Feature
-from mtl_zoo.tasks import BinaryTask, Task
+from mtl_zoo.tasks import Task
 
 THRESHOLD = 0.999
 MOST_ROWS = 200_000
@@ -37,11 +37,9 @@ def warn_of_leaks(
     """
     found = set(known)
     for task in tasks:
-        if not isinstance(task, BinaryTask):
-            continue
         rows = _rows_of(task, labels)
-        label = labels[task.name][rows] == 1
-        if min(label.sum(), (~label).sum()) < FEWEST_OF_A_CLASS:
+        label = task.leaked_classes(labels[task.name][rows])
+        if label is None or min(label.sum(), (~label).sum()) < FEWEST_OF_A_CLASS:
             continue
         for feature in features:
             if (feature.name, task.name) in found:

@@ -196,5 +196,5 @@ def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
 
 def transform_hash(transform: FeatureTransform) -> str:
     """Hash of what decides the arrays that a transform gives: features, tasks, vocabularies, moments, weights."""
-    facts = {"tasks": [task.get_config() for task in transform.tasks], "sample_weight": transform.sample_weight}
+    facts = {"tasks": [task.arrays_config() for task in transform.tasks], "sample_weight": transform.sample_weight}
     return transform._require_fitted().hash_with(facts)

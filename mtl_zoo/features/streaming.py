@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +21,7 @@ from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make
 from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
 from mtl_zoo.features.batching import Layout, as_parts, batch_runs
 from mtl_zoo.features.transform import FeatureTransform
-from mtl_zoo.tasks import MulticlassTask, label_names
+from mtl_zoo.tasks import label_names
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class TableStream:
         seed: int | None = None,
         drop_remainder: bool = False,
         *,
-        epoch: int = 0,
+        epoch: int | Callable[[], int] = 0,
         start: int = 0,
     ):
         """A `tf.data.Dataset` of `(inputs, labels)` or, with weights, `(inputs, labels, weights)`, dicts by name.
@@ -165,7 +165,7 @@ class TableStream:
             seed: The same seed gives the same orders. None: drawn from NumPy's global generator, which
                 `keras.utils.set_random_seed` seeds.
             drop_remainder: Leave out a last batch with fewer rows.
-            epoch: Number of the first epoch.
+            epoch: Number of the first epoch, or a function that gives the number of each when it begins.
             start: Batches of the first epoch to leave out. The number of batches is then not known to TensorFlow,
                 since later epochs have more.
 
@@ -174,18 +174,18 @@ class TableStream:
                 what its feature or task cannot read.
         """
         check.check_int("batch_size", batch_size)
-        check.check_int("epoch", epoch, minimum=0)
+        first_epoch = 0 if callable(epoch) else check.check_int("epoch", epoch, minimum=0)
         check.check_int("start", start, minimum=0)
         num_batches = self.num_batches(batch_size, drop_remainder)
         if start >= max(num_batches, 1):
             raise ValueError(f"`start` must be below the {num_batches} batches of an epoch. Received: start={start}")
         seed = _seed(seed) if shuffle else None
-        epochs = itertools.count(epoch)
+        epochs = itertools.count(first_epoch)
 
         def one_epoch() -> Iterator[tuple[np.ndarray, ...]]:
-            number = next(epochs)
+            number = epoch() if callable(epoch) else next(epochs)
             plan = make_plan([p.rows for p in self._parts], self.shuffle_rows, None if seed is None else (seed, number))
-            first = start if number == epoch else 0
+            first = start if number == first_epoch else 0
             return self._packed_runs(plan, list(batch_runs(range(first, num_batches), self.rows, batch_size)))
 
         all_full = drop_remainder or self.rows % batch_size == 0
@@ -302,7 +302,7 @@ def _columns(transform: FeatureTransform, labels: bool) -> tuple[dict[str, tuple
         for name in _labels.label_columns(transform.tasks):
             columns[name] = (FLOAT, BOOLEAN)
         for task in transform.tasks:
-            if isinstance(task, MulticlassTask) and any(isinstance(label, str) for label in task.class_labels):
+            if task.reads_text:
                 columns[task.label_column] = (STRING,)
         columns |= dict.fromkeys(_labels.weight_columns(transform.tasks, transform.sample_weight), (FLOAT,))
     return columns, by_dictionary

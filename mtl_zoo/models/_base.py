@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -15,12 +17,13 @@ from mtl_zoo.balancing._cut import current_crossing
 from mtl_zoo.balancing._facts import prepare_for
 from mtl_zoo.balancing._step import balanced_train_step, reevaluating_train_step
 from mtl_zoo.features.spec import features_from_config, features_to_config
-from mtl_zoo.heads import Output
+from mtl_zoo.heads import Output, RowLosses
 from mtl_zoo.heads._base import row_weight
+from mtl_zoo.losses import Batch
 from mtl_zoo.models import _compile, _data, _predict, _resume
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.optimizers import as_optimizer
-from mtl_zoo.tasks import label_names, task_from_config
+from mtl_zoo.tasks import fit_tasks, fitted_like, label_names, task_from_config
 
 # Raised when a saved config changes in a way that older code would misread.
 CONFIG_FORMAT = 1
@@ -114,6 +117,16 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         reached = {name: keras.Model(self.input, logits).weights for name, logits in self.output.items()}
         shared = {id(v) for name, variables in reached.items() if name != output for v in variables}
         return [v for v in reached[output] if id(v) not in shared]
+
+    def fit_tasks(self, labels: Mapping[str, Any]) -> None:
+        """Lets tasks that have not yet learned from training labels, such as their moments, learn from these."""
+        if all(task.is_fitted for task in self.tasks):
+            return
+        fitted = fit_tasks([task for task in self.tasks if not task.is_fitted], labels)
+        self._plan.tasks = fitted_like(self.tasks, fitted)
+        self._plan.outputs = self.head.outputs(self.tasks)
+        # What was traced knows the old unit.
+        self.train_function = self.test_function = self.predict_function = self._row_function = None
 
     # The graph.
 
@@ -218,36 +231,50 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         own = [] if self._training_setup is None else self._training_setup.all_metrics()
         return [*super().metrics, *own]
 
-    def task_losses(self, labels, logits, weights=None) -> dict[str, Any]:
-        """Every loss by name, unweighted: a scalar over the observed rows of the global batch."""
+    def row_losses(self, batch: Batch, logits: Mapping[str, Any]) -> RowLosses:
+        """The batch's labels, cleaned, and every loss by row: what the objective and the metrics are made of."""
         setup = self._require_compiled()
-        return self.head.task_losses(self.tasks, labels, logits, weights, setup.loss_functions)
+        batch = dataclasses.replace(batch, labels=_data.labels_by_name(self, batch.labels))
+        return self.head.row_losses(self.tasks, batch, logits, setup.loss_functions)
 
-    def loss_parts(self, labels, logits, weights=None):
-        """The losses times their weights, in the order of `loss_names`, and the sum of what belongs to no task.
-
-        The latter are the head's penalties, and the regularisers and penalties that layers added.
-        """
-        labels = _data.labels_by_name(self, labels)
-        losses = self.weighted_losses(labels, logits, weights)
-        rest = sum(self.head.penalties(self.tasks, labels, logits, weights).values())
-        # Keras' own part, without a compiled loss, is the sum of what layers added, scaled for distribution.
-        rest = rest + super().compute_loss() if self.losses else rest
-        return losses, rest
-
-    def weighted_losses(self, labels, logits, weights=None) -> list:
+    def weigh_losses(self, rows: RowLosses) -> list[Any]:
         """The losses times their weights, in the order of `loss_names`: what balancing methods see."""
         setup = self._require_compiled()
-        losses = self.task_losses(_data.labels_by_name(self, labels), logits, weights)
-        return [setup.loss_weights[name] * loss for name, loss in losses.items()]
+        return [setup.loss_weights[name] * loss for name, loss in rows.means().items()]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The weighted sum of `task_losses`, balanced in training, plus what belongs to no task."""
-        del x
-        losses, rest = self.loss_parts(y, y_pred, sample_weight)
+    def other_losses(self, batch: Batch, logits: Mapping[str, Any]) -> Any:
+        """The sum of what belongs to no task: the head's penalties, and what layers added."""
+        labels = _data.labels_by_name(self, batch.labels)
+        rest = sum(self.head.penalties(self.tasks, labels, logits, batch.weights).values())
+        # Keras' own part, without a compiled loss, is the sum of what layers added, scaled for distribution.
+        return rest + super().compute_loss() if self.losses else rest
+
+    def objective(self, losses: list[Any], rest: Any, training: bool = True) -> Any:
+        """The sum of the weighted losses, balanced in training, and of what belongs to no task."""
         if training and isinstance(self.balancing, LossBalancing):
             return self.balancing.objective(ops.stack(losses)) + rest
         return sum(losses) + rest
+
+    def task_losses(self, labels: Any, logits: Mapping[str, Any], weights: Any = None) -> dict[str, Any]:
+        """Every loss by name, unweighted: a scalar over the observed rows of the global batch."""
+        return self.row_losses(Batch(None, labels, weights), logits).means()
+
+    def loss_parts(self, labels: Any, logits: Mapping[str, Any], weights: Any = None) -> tuple[list[Any], Any]:
+        """`weigh_losses` and `other_losses`, from labels and sample weights."""
+        batch = Batch(None, labels, weights)
+        return self.weigh_losses(self.row_losses(batch, logits)), self.other_losses(batch, logits)
+
+    def weighted_losses(self, labels: Any, logits: Mapping[str, Any], weights: Any = None) -> list[Any]:
+        """`weigh_losses`, from labels and sample weights."""
+        return self.weigh_losses(self.row_losses(Batch(None, labels, weights), logits))
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The weighted sum of `task_losses`, balanced in training, plus what belongs to no task."""
+        batch = Batch(x, y, sample_weight)
+        losses = self.weigh_losses(self.row_losses(batch, y_pred))
+        return self.objective(losses, self.other_losses(batch, y_pred), training)
 
     def train_step(self, *arguments):
         """Keras' step, or that of a method that needs more of a batch than one pass."""
@@ -288,26 +315,24 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             return True
         return False
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        del x
-        with _distribute.metric_updates():
-            return self._update_metrics(y, y_pred, sample_weight)
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        batch = Batch(x, y, sample_weight)
+        return self.update_metrics(batch, y_pred, self.row_losses(batch, y_pred))
 
-    def _update_metrics(self, y, y_pred, sample_weight):
+    def update_metrics(self, batch: Batch, logits: Mapping[str, Any], rows: RowLosses) -> dict[str, Any]:
+        """Enters a batch into the losses and metrics of the logs; `rows` are its `row_losses`."""
         setup = self._require_compiled()
-        labels = _data.labels_by_name(self, y)
-        rows = self.head.loss_rows(self.tasks, labels, y_pred, sample_weight, setup.loss_functions)
-        for name, (values, weights) in rows.items():
-            setup.loss_trackers[name].update_state(values, sample_weight=weights)
-        targets = self.targets(labels)
-        for output in self.outputs_info:
-            if setup.metrics[output.name]:
-                labels_of_output, counts = targets[output.name]
-                weights = counts * row_weight(sample_weight, output.task)
-                scores = output.scores(y_pred[output.name])
-                for metric in setup.metrics[output.name]:
-                    metric.update_state(labels_of_output[:, None], scores, sample_weight=weights)
-        return self.get_metrics_result()
+        with _distribute.metric_updates():
+            for name, (values, weights) in rows.rows.items():
+                setup.loss_trackers[name].update_state(values, sample_weight=weights)
+            for output in self.outputs_info:
+                if setup.metrics[output.name]:
+                    y, counts = rows.targets[output.name]
+                    weights = counts * row_weight(batch.weights, output.task)
+                    scores = output.scores(logits[output.name])
+                    for metric in setup.metrics[output.name]:
+                        metric.update_state(y[:, None], scores, sample_weight=weights)
+            return self.get_metrics_result()
 
     def _require_compiled(self):
         if self._training_setup is None:
@@ -315,11 +340,15 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         return self._training_setup
 
     def fit(self, x=None, y=None, **arguments):
-        """Keras' `fit`; `x` may also be a table (pandas, pyarrow) if the model was made with a transform.
+        """Keras' `fit`; `x` may also be a `TableStream`, or a table (pandas, pyarrow) if the model has a transform.
 
-        Tables and arrays default to batches of 1024 rows. Arrays are checked first: missing inputs or labels, labels
-        outside {0, 1}, tasks without an observed label. A loss that turns NaN or infinite stops training with an
-        error that names it, the epoch and the step.
+        Tables, arrays and streams default to batches of 1024 rows. Arrays are checked first, those of
+        `validation_data` too: missing inputs or labels, labels that are none of their task's, tasks without an observed
+        label, weights. A loss that turns NaN or infinite stops training with an error that names it, the epoch and the
+        step; illegal labels and weights of a `tf.data.Dataset` make it so.
+
+        `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
+        Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
 
         Raises:
             ValueError: What the checks found.
@@ -336,7 +365,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
                 return super().fit(x, y, **arguments)
 
     def evaluate(self, x=None, y=None, **arguments):
-        """Keras' `evaluate`; `x` may also be a table. For exact metrics by task see `mtl_zoo.evaluate`."""
+        """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""
         self._require_compiled()
         x, y, arguments = _data.prepare(self, x, y, arguments)
         return super().evaluate(x, y, **arguments)

@@ -10,13 +10,14 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
 from mtl_zoo import _validation as check
 
 
-def _arrays(
+def checked_arrays(
     y: ArrayLike, score: ArrayLike, weight: ArrayLike | None, *, binary: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Checked columns without the rows of weight 0; scores keep their dtype."""
@@ -51,7 +52,7 @@ def auc(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> floa
     >>> round(auc([1, 0, 1, 0, 1], [0.8, 0.8, 0.6, 0.3, 0.2]), 6)
     0.416667
     """
-    labels, scores, weights = _arrays(y, score, weight)
+    labels, scores, weights = checked_arrays(y, score, weight)
     if len(np.unique(labels)) < 2:
         return float("nan")
     return float(sk.roc_auc_score(labels, scores, sample_weight=weights))
@@ -66,7 +67,7 @@ def logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> floa
     >>> round(logloss([0, 0, 1, 0], [0.2, 0.1, 0.6, 0.3]), 6)
     0.299001
     """
-    labels, scores, weights = _arrays(y, p, weight)
+    labels, scores, weights = checked_arrays(y, p, weight)
     if not len(labels):
         return float("nan")
     return float(sk.log_loss(labels, _clipped(scores), sample_weight=weights, labels=[0.0, 1.0]))
@@ -88,7 +89,7 @@ def normalized_entropy(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = No
     >>> round(normalized_entropy([0, 0, 1, 0], [0.2, 0.1, 0.6, 0.3]), 6)
     0.531713
     """
-    labels, scores, weights = _arrays(y, p, weight)
+    labels, scores, weights = checked_arrays(y, p, weight)
     rate = float(np.average(labels, weights=weights)) if len(labels) else 0.0
     if not 0 < rate < 1:
         return float("nan")
@@ -104,7 +105,7 @@ def pcoc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     >>> round(pcoc([0, 0, 1, 0], [0.2, 0.1, 0.6, 0.3]), 6)
     1.2
     """
-    labels, scores, weights = _arrays(y, p, weight)
+    labels, scores, weights = checked_arrays(y, p, weight)
     positives = float(weights @ labels)
     return float(weights @ scores.astype("float64")) / positives if positives > 0 else float("nan")
 
@@ -131,7 +132,7 @@ def ece(
     """
     check.check_choice("binning", binning, ("width", "mass"))
     bins = check.check_int("bins", bins if bins is not None else {"width": 15, "mass": 100}[binning])
-    labels, scores, weights = _arrays(y, p, weight)
+    labels, scores, weights = checked_arrays(y, p, weight)
     scores = scores.astype("float64")
     if not len(labels):
         return float("nan")
@@ -149,7 +150,7 @@ def ece(
 
 
 def _decisions(y, score, weight, threshold):
-    labels, scores, weights = _arrays(y, score, weight)
+    labels, scores, weights = checked_arrays(y, score, weight)
     return labels, (scores >= threshold).astype("float64"), weights
 
 
@@ -163,7 +164,7 @@ def accuracy(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, thr
     (0.5, 1.0)
     """
     if np.ndim(p) == 2 and np.shape(p)[1] > 1:
-        labels, scores, weights = _arrays(y, p, weight, binary=False)
+        labels, scores, weights = checked_arrays(y, p, weight, binary=False)
         decided = scores.argmax(axis=1)
     else:
         labels, decided, weights = _decisions(y, p, weight, threshold)
@@ -197,7 +198,7 @@ def ks(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float
     >>> round(ks([1, 1, 0, 0], [0.9, 0.4, 0.5, 0.1]), 6)
     0.5
     """
-    labels, scores, weights = _arrays(y, score, weight)
+    labels, scores, weights = checked_arrays(y, score, weight)
     if len(np.unique(labels)) < 2:
         return float("nan")
     false_rate, true_rate, _ = sk.roc_curve(labels, scores, sample_weight=weights, drop_intermediate=False)
@@ -205,11 +206,12 @@ def ks(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float
 
 
 class GroupedAUC(NamedTuple):
-    """What `gauc` found: the value, how many groups count (both classes), and how many there are."""
+    """What `gauc` found: the value, how many groups count (both classes), how many there are, and rows without one."""
 
     value: float
     kept: int
     groups: int
+    without: int = 0
 
 
 def gauc(
@@ -224,7 +226,7 @@ def gauc(
 
     Args:
         y, score, weight: Labels, scores, weights.
-        groups: The group of each row: any values that can be sorted.
+        groups: The group of each row. Rows without one (NaN, None) are left out.
         group_weight: c_u: `"impressions"` (the group's rows), `"clicks"` (its positive rows) or `"uniform"` (1).
 
     Raises:
@@ -234,20 +236,22 @@ def gauc(
 
     >>> from mtl_zoo.evaluation import gauc
     >>> gauc([1, 0, 1, 1], [0.9, 0.2, 0.5, 0.4], ["ann", "ann", "bob", "bob"])
-    GroupedAUC(value=1.0, kept=1, groups=2)
+    GroupedAUC(value=1.0, kept=1, groups=2, without=0)
 
     Reference: Zhou et al., Deep Interest Network, KDD 2018, https://arxiv.org/abs/1706.06978
     """
     check.check_choice("group_weight", group_weight, ("impressions", "clicks", "uniform"))
-    names, rows = np.asarray(groups).reshape(-1), len(np.asarray(y))
-    if len(names) != rows:
-        raise ValueError(f"`groups` must have one value a row. Received: {len(names)} for {rows} rows")
-    if weight is not None:
-        names = names[np.asarray(weight).reshape(-1) > 0]
-    labels, scores, weights = _arrays(y, score, weight)
+    group, rows = _codes(groups), len(np.asarray(y))
+    if len(group) != rows:
+        raise ValueError(f"`groups` must have one value a row. Received: {len(group)} for {rows} rows")
+    weight = np.ones(rows) if weight is None else np.asarray(weight, dtype="float64").reshape(-1)
+    checked_arrays(y, score, weight)
+    without = int(np.sum((group < 0) & (weight > 0)))
+    weight = np.where(group < 0, 0.0, weight)
+    group = group[weight > 0]
+    labels, scores, weights = checked_arrays(y, score, weight)
     if not len(labels):
-        return GroupedAUC(float("nan"), 0, 0)
-    _, group = np.unique(names, return_inverse=True)
+        return GroupedAUC(float("nan"), 0, 0, without)
     order = np.lexsort((scores, group))
     group, scores, labels, weights = group[order], scores[order], labels[order], weights[order]
     positive, negative = weights * labels, weights * (1 - labels)
@@ -259,21 +263,30 @@ def gauc(
     wins = np.bincount(group, weights=positive * (before + 0.5 * negative))
     kept = (positives > 0) & (negatives > 0)
     if not kept.any():
-        return GroupedAUC(float("nan"), 0, len(kept))
+        return GroupedAUC(float("nan"), 0, len(kept), without)
     counts = {"impressions": positives + negatives, "clicks": positives, "uniform": np.ones(len(kept))}[group_weight]
     value = np.average((wins[kept] / positives[kept]) / negatives[kept], weights=counts[kept])
-    return GroupedAUC(float(value), int(kept.sum()), len(kept))
+    return GroupedAUC(float(value), int(kept.sum()), len(kept), without)
+
+
+def _codes(groups: ArrayLike) -> np.ndarray:
+    """The number of each row's group, from 0; -1 where there is none."""
+    names = np.asarray(groups)
+    if names.dtype.kind == "U" and not isinstance(groups, np.ndarray):
+        # NumPy makes the string "None" of a None among strings.
+        names = np.array(list(groups), dtype=object)  # type: ignore[arg-type]
+    return pd.factorize(names.reshape(-1))[0]
 
 
 def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Root of the mean squared error."""
-    labels, scores, weights = _arrays(y, prediction, weight, binary=False)
+    labels, scores, weights = checked_arrays(y, prediction, weight, binary=False)
     return float(sk.root_mean_squared_error(labels, scores, sample_weight=weights)) if len(labels) else float("nan")
 
 
 def nrmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """RMSE over the standard deviation of these labels: 1 for the best constant; NaN where the labels are all equal."""
-    labels, scores, weights = _arrays(y, prediction, weight, binary=False)
+    labels, scores, weights = checked_arrays(y, prediction, weight, binary=False)
     if not len(labels):
         return float("nan")
     deviation = float(np.sqrt(np.average((labels - np.average(labels, weights=weights)) ** 2, weights=weights)))
@@ -282,13 +295,13 @@ def nrmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) 
 
 def mae(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean absolute error."""
-    labels, scores, weights = _arrays(y, prediction, weight, binary=False)
+    labels, scores, weights = checked_arrays(y, prediction, weight, binary=False)
     return float(sk.mean_absolute_error(labels, scores, sample_weight=weights)) if len(labels) else float("nan")
 
 
 def multiclass_logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     """`-mean(log p[y])` for class positions `y` of shape (n,) and probabilities `p` of shape (n, classes)."""
-    labels, scores, weights = _arrays(y, p, weight, binary=False)
+    labels, scores, weights = checked_arrays(y, p, weight, binary=False)
     if not len(labels):
         return float("nan")
     with warnings.catch_warnings():
@@ -300,7 +313,7 @@ def multiclass_logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = No
 
 def macro_auc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean over classes of the AUC of one class against the rest; classes without both kinds of rows are left out."""
-    labels, scores, weights = _arrays(y, p, weight, binary=False)
+    labels, scores, weights = checked_arrays(y, p, weight, binary=False)
     if not len(labels):
         return float("nan")
     areas = [auc(labels == position, scores[:, position], weights) for position in range(scores.shape[1])]
