@@ -42,8 +42,10 @@ class Balancing(keras.layers.Layer):
     """
 
     method_name: ClassVar[str] = ""
-    # Whether training needs a step of its own (`balancing._step`).
-    own_step: ClassVar[bool] = False
+    # Whether a step takes the gradient of each task's loss, and not only that of their sum.
+    needs_task_gradients: ClassVar[bool] = False
+    # Whether the losses of a batch are wanted once more, after the update (TensorFlow only).
+    reevaluates: bool = False
 
     def __init__(self, name=None):
         super().__init__(name=name or "balancing", dtype="float32")
@@ -123,9 +125,6 @@ class LossBalancing(Balancing):
     constant, for shared and private weights alike.
     """
 
-    # Whether `after_step` wants the losses of the same batch once more, after the update (TensorFlow only).
-    reevaluates: bool = False
-
     def coefficients(self, losses, active):
         """`c`, (losses,), from the losses, (losses,), and which are active, (losses,) of 0 and 1. May update state."""
         raise NotImplementedError(f"{type(self).__name__} must define `coefficients(losses, active)`.")
@@ -165,7 +164,7 @@ class _GradientMethod(Balancing):
     each weight receives the plain sum, with a warning.
     """
 
-    own_step = True
+    needs_task_gradients = True
     # What the tasks' gradients are taken of: "weight", those that several losses depend on, "layer", the last of them,
     # or "representation", what lies between shared layers and private ones.
     taken_of: ClassVar[str] = "weight"

@@ -76,7 +76,7 @@ class GradientProbe:
         method = self.model.balancing
         with keras.StatelessScope(collect_losses=True):
             forward = forward_pass(self.model, x, y, weights)
-            if method.own_step:
+            if method.needs_task_gradients:
                 found = weighing_of(self.model, forward).gradients()
             else:
                 losses = tf.stack([tf.cast(loss, tf.float32) for loss in forward.losses])

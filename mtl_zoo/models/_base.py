@@ -251,7 +251,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
 
     def train_step(self, *arguments):
         """Keras' step, or that of a method that needs more of a batch than one pass."""
-        if self.balancing is not None and self.balancing.own_step:
+        if self.balancing is not None and self.balancing.needs_task_gradients:
             return balanced_train_step(self, *arguments)
         if isinstance(self.balancing, LossBalancing) and self.balancing.reevaluates:
             return reevaluating_train_step(self, self._plain_train_step, *arguments)

@@ -27,7 +27,7 @@ _METRICS = {
 
 def check_balancing(method):
     """A method with a training step of its own, or a second pass over the batch, needs TensorFlow."""
-    if method.own_step and not _backend.is_tensorflow():
+    if method.needs_task_gradients and not _backend.is_tensorflow():
         raise ValueError(
             f"`balancing` must be a method of losses on the {keras.backend.backend()!r} backend: "
             f"{method.method_name!r} works on the tasks' gradients, which needs TensorFlow."
