@@ -21,7 +21,17 @@ PACKAGE = ROOT / "mtl_zoo"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
-_BASE = ("_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private", "options")
+_BASE = (
+    "_validation",
+    "_registry",
+    "_files",
+    "_serialization",
+    "_backend",
+    "_distribute",
+    "_keras_private",
+    "_halves",
+    "options",
+)
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
 _MODELS = ("backbones", "heads", "models")
 _TOOLS = ("training", "datasets", "evaluation", "export")
@@ -34,6 +44,7 @@ MAY_IMPORT = {
     "_distribute": ("_backend", "_keras_private"),
     "_allocator": (),
     "_keras_private": (),
+    "_halves": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation",),
     "features.spec": ("_validation",),

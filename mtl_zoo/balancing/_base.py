@@ -168,6 +168,8 @@ class _GradientMethod(Balancing):
     # What the tasks' gradients are taken of: "weight", those that several losses depend on, "layer", the last of them,
     # or "representation", what lies between shared layers and private ones.
     taken_of: ClassVar[str] = "weight"
+    # The model in two, below the representation and above it; set by `compile` where gradients are taken of it.
+    halves: Any = None
 
     def prepare(self, names, kinds):
         super().prepare(names, kinds)

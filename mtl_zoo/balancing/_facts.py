@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_zoo import _backend
+from mtl_zoo._halves import halves
 from mtl_zoo.balancing._base import Balancing, GradientBalancing
-from mtl_zoo.balancing._cut import Cut
 from mtl_zoo.balancing._sources import Sources
 
 
@@ -19,7 +19,7 @@ def prepare_for(method: Balancing, model: Any, kinds: Sequence[str], labels: Seq
     if isinstance(method, GradientBalancing) and method.keeps_gradients:
         method.sizes = shared_sizes(model, labels)
     if getattr(method, "taken_of", None) == "representation":
-        method.cut = Cut(model, logits_of_losses(model, labels))
+        method.halves = halves(model, logits_of_losses(model, labels))
     method.prepare(model.loss_names, kinds)
 
 

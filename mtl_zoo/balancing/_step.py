@@ -13,7 +13,6 @@ from typing import Any
 import keras
 
 from mtl_zoo import _backend, _distribute
-from mtl_zoo.balancing._cut import crossing
 from mtl_zoo.balancing._sources import Sources, add
 from mtl_zoo.balancing._weighing import Forward, weighing_of
 
@@ -37,23 +36,25 @@ def balanced_train_step(model: Any, data: Any) -> dict[str, Any]:
 
 
 def forward_pass(model: Any, x: Any, y: Any, weights: Any) -> Forward:
-    """One forward pass, over the cut if the method looks at gradients of the representation."""
+    """One forward pass, over the two halves if the method looks at gradients of the representation."""
     import tensorflow as tf
 
-    cut = model.balancing.cut if getattr(model.balancing, "taken_of", None) == "representation" else None
+    parts = model.balancing.halves if getattr(model.balancing, "taken_of", None) == "representation" else None
     scale = model.optimizer.scale_loss(tf.ones(()))
     with contextlib.ExitStack() as stack:
         tape = stack.enter_context(tf.GradientTape(persistent=True))
         reads = stack.enter_context(_backend.record_reads())
-        crossed = None
-        if cut is not None:
-            crossed = stack.enter_context(crossing(cut, stack.enter_context(tf.GradientTape(persistent=True))))
-        logits = model(x, training=True)
+        upper, representation = None, ()
+        if parts is None:
+            logits = model(x, training=True)
+        else:
+            upper = stack.enter_context(tf.GradientTape(persistent=True))
+            logits, representation = parts.record(model.select_inputs(x), upper)
         losses, rest = model.loss_parts(y, logits, weights)
         scaled = [loss * scale for loss in losses]
         scaled_rest = rest * scale
     sources = Sources.of(model.trainable_variables, reads)
-    return Forward(tape, sources, logits, losses, scaled, scale, rest, scaled_rest, crossed)
+    return Forward(tape, sources, logits, losses, scaled, scale, rest, scaled_rest, upper, representation)
 
 
 def reevaluating_train_step(model: Any, step: Callable, data: Any) -> dict[str, Any]:

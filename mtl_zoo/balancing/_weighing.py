@@ -11,7 +11,6 @@ import keras
 
 from mtl_zoo import _backend
 from mtl_zoo.balancing._base import GradientBalancing, RepresentationBalancing
-from mtl_zoo.balancing._cut import Crossing
 from mtl_zoo.balancing._sources import Sources, add, gradients
 
 _NOTHING = {
@@ -35,7 +34,9 @@ class Forward:
     # What belongs to no task, the number 0 if there is nothing.
     rest: Any
     scaled_rest: Any
-    crossing: Crossing | None = None
+    # Of methods that look at the shared representation: the tape of what lies above it, and its tensors.
+    upper: Any = None
+    representation: Sequence[Any] = ()
 
 
 def weighing_of(model: Any, forward: Forward) -> Weighing:
@@ -210,8 +211,7 @@ class Coefficients(Weighing):
 
     def _at_border(self):
         """Values at the border that several losses depend on, and their gradients by task."""
-        crossing = self.forward.crossing
-        return [] if crossing is None else shared_border(crossing, self.forward.scaled)
+        return [] if self.forward.upper is None else shared_border(self.forward)
 
     def _places(self):
         """The weights whose gradients are multiplied."""
@@ -303,8 +303,8 @@ class MixedRepresentation(Weighing):
     def gradients(self):
         import tensorflow as tf
 
-        crossing, scale = self.forward.crossing, self.forward.scale
-        border = shared_border(crossing, self.forward.scaled)
+        upper, scale = self.forward.upper, self.forward.scale
+        border = shared_border(self.forward)
         if not border:
             return self.nothing_shared(_NOTHING["representation"])
         values, by_task = zip(*border, strict=True)
@@ -320,24 +320,24 @@ class MixedRepresentation(Weighing):
         parts = tf.split((mixed + spoil) * scale, [_features(value) for value in values], axis=1)
         given = {id(v): tf.cast(tf.reshape(p, tf.shape(v)), v.dtype) for v, p in zip(values, parts, strict=True)}
         # What one task alone depends on at the border is not mixed.
-        own = [gradients(crossing.upper, loss, crossing.border) for loss in self.forward.scaled]
-        for value, found in zip(crossing.border, zip(*own, strict=True), strict=True):
+        own = [gradients(upper, loss, self.forward.representation) for loss in self.forward.scaled]
+        for value, found in zip(self.forward.representation, zip(*own, strict=True), strict=True):
             if id(value) not in given:
                 given[id(value)] = self.sum_of(found, tf.ones(len(own)), keep)
-        targets = [value for value in crossing.border if given[id(value)] is not None]
+        targets = [value for value in self.forward.representation if given[id(value)] is not None]
         tensors = self.sources.tensors
         below = gradients(self.forward.tape, targets, tensors, [given[id(v)] for v in targets])
-        above = zip(*(gradients(crossing.upper, loss, tensors) for loss in self.forward.scaled), strict=True)
+        above = zip(*(gradients(upper, loss, tensors) for loss in self.forward.scaled), strict=True)
         weights = tf.ones(len(self.per_task))
         return [add(lower, self.sum_of(upper, weights, keep)) for lower, upper in zip(below, above, strict=True)]
 
 
-def shared_border(crossing: Crossing, losses: Sequence[Any]) -> list[tuple[Any, list]]:
-    """Values at the border that more than one loss depends on from there, each with its gradients by task."""
+def shared_border(forward: Forward) -> list[tuple[Any, list]]:
+    """Tensors of the representation that more than one loss depends on from there, each with its gradients by task."""
     import tensorflow as tf
 
-    by_task = [gradients(crossing.upper, loss, crossing.border) for loss in losses]
-    border = zip(crossing.border, zip(*by_task, strict=True), strict=True)
+    by_task = [gradients(forward.upper, loss, forward.representation) for loss in forward.scaled]
+    border = zip(forward.representation, zip(*by_task, strict=True), strict=True)
     return [
         (value, [tf.zeros_like(value) if g is None else g for g in found])
         for value, found in border

@@ -52,7 +52,6 @@ class GradDrop(RepresentationBalancing):
         given = check_by_loss if isinstance(leak, Mapping) else check.check_number
         self.leak = given("leak", leak, minimum=0, maximum=1)
         self.seed = check.check_int("seed", seed, minimum=0)
-        self.cut = None  # of the model; set by `compile`
 
     def make_state(self, count):
         by_name = isinstance(self.leak, Mapping)

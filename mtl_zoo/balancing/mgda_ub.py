@@ -37,7 +37,6 @@ class MGDAUB(MGDA):
 
     def __init__(self, normalization=None, update_every=1, name=None):
         super().__init__(normalization, False, update_every, name)
-        self.cut = None  # of the model; set by `compile`
 
     def get_config(self):
         config = super().get_config()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,7 +12,6 @@ from keras import ops
 
 from mtl_zoo import _allocator, _backend, _distribute, _keras_private
 from mtl_zoo.balancing import LossBalancing, as_balancing
-from mtl_zoo.balancing._cut import current_crossing
 from mtl_zoo.balancing._facts import prepare_for
 from mtl_zoo.balancing._step import balanced_train_step, reevaluating_train_step
 from mtl_zoo.features.serialization import features_from_config, features_to_config
@@ -118,14 +118,18 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
     # The graph.
 
     def call(self, inputs, training=None, mask=None):
-        if isinstance(inputs, dict):
-            _data.check_input_names(self, inputs)
-            # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
-            inputs = {feature.name: inputs[feature.name] for feature in self.features}
-        crossing = current_crossing()
-        if crossing is not None:
-            return crossing.cut.run(self, inputs, crossing)
+        inputs = self.select_inputs(inputs) if isinstance(inputs, dict) else inputs
         return super().call(inputs, training=training, mask=mask)
+
+    def select_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the model's features; there may be others beside them.
+
+        Raises:
+            ValueError: A feature is missing.
+        """
+        _data.check_input_names(self, inputs)
+        # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
+        return {feature.name: inputs[feature.name] for feature in self.features}
 
     # Training.
 
