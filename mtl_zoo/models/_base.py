@@ -11,15 +11,15 @@ import numpy as np
 from keras import ops
 
 from mtl_zoo import _allocator, _backend, _distribute, _keras_private
-from mtl_zoo.balancing import LossBalancing, as_balancing
-from mtl_zoo.balancing._facts import prepare_for
-from mtl_zoo.balancing._step import balanced_train_step, reevaluating_train_step
+from mtl_zoo.balancing import Balancing, as_balancing
 from mtl_zoo.features.serialization import features_from_config, features_to_config
 from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import row_weight
+from mtl_zoo.losses.batch import Batch
 from mtl_zoo.models import _compile, _data, _predict, _resume
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.optimizers import as_optimizer
+from mtl_zoo.steps import Outcome, Step, as_step
 from mtl_zoo.tasks import label_names, task_from_config
 
 # Raised when a saved config changes in a way that older code would misread.
@@ -60,6 +60,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         self.tower_units = tower_units
         self._training_setup = None
         self._balancing = None
+        self._step, self._given_step = as_step(None), None
         self._row_function = None  # made by the first `predict`
 
     # What the model is made for.
@@ -141,6 +142,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         metrics="auto",
         *,
         balancing=None,
+        step=None,
         steps_per_execution=1,
         run_eagerly=False,
         jit_compile=None,
@@ -159,6 +161,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
                 which see scores, observed rows and sample weights.
             balancing: How the losses, times their weights, are balanced at every step: None for their sum, a name of
                 `list_balancing()`, or a method of `mtl_zoo.balancing`.
+            step: What a training step does: a name of `mtl_zoo.steps.list_steps()` or a `Step`. Default: what the
+                balancing method asks for, and a plain step without one.
             steps_per_execution, run_eagerly, auto_scale_loss: As in Keras.
             jit_compile: Default: False on TensorFlow, where XLA would read whole embedding tables; Keras' `"auto"`
                 elsewhere.
@@ -174,7 +178,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             optimizer = as_optimizer(optimizer, scale_loss=scale_loss)
             _distribute.check_compile(self, optimizer, jit_compile)
             self._training_setup = _compile.TrainingSetup(self, loss, loss_weights, metrics)
-            self._set_balancing(balancing)
+            self._set_balancing(balancing, step)
             super().compile(
                 optimizer=optimizer,
                 steps_per_execution=steps_per_execution,
@@ -190,19 +194,25 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         }
 
     @property
-    def balancing(self):
+    def balancing(self) -> Balancing | None:
         """The balancing method that the model was compiled with, or None."""
         return self._balancing
 
-    def _set_balancing(self, balancing):
+    @property
+    def training_step(self) -> Step:
+        """The training step that the model was compiled with."""
+        return self._step
+
+    def _set_balancing(self, balancing: Any, step: Any) -> None:
         method = as_balancing(balancing)
+        before, chosen = self._balancing, as_step(step, method)
+        chosen.check(self, method)
         if method is not None:
-            _compile.check_balancing(method)
             kinds = tuple(output.kind for output in self.head.losses(self.tasks).values())
-            prepare_for(method, self, kinds, label_names(self.tasks))
-        if self._balancing is not None:
-            _keras_private.forget_layer(self, self._balancing)
-        self._balancing = method
+            method.prepare_for(self, label_names(self.tasks), kinds)
+        if before is not None:
+            _keras_private.forget_layer(self, before)
+        self._balancing, self._step, self._given_step = method, chosen, step
 
     def get_compile_config(self):
         if self._training_setup is None:
@@ -210,6 +220,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         serialize = keras.saving.serialize_keras_object
         balancing = None if self._balancing is None else serialize(self._balancing)
         own = {"optimizer": serialize(self.optimizer), "balancing": balancing}
+        if self._given_step is not None:
+            own["step"] = serialize(self._given_step)
         return {**own, **self._training_setup.get_config(), **self._keras_arguments}
 
     def compile_from_config(self, config):
@@ -249,27 +261,29 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         """The weighted sum of `task_losses`, balanced in training, plus what belongs to no task."""
         del x
         losses, rest = self.loss_parts(y, y_pred, sample_weight)
-        if training and isinstance(self.balancing, LossBalancing):
+        if training and self.balancing is not None:
             return self.balancing.objective(ops.stack(losses)) + rest
         return sum(losses) + rest
 
-    def train_step(self, *arguments):
-        """Keras' step, or that of a method that needs more of a batch than one pass."""
-        if self.balancing is not None and self.balancing.needs_task_gradients:
-            return balanced_train_step(self, *arguments)
-        if isinstance(self.balancing, LossBalancing) and self.balancing.reevaluates:
-            return reevaluating_train_step(self, self._plain_train_step, *arguments)
-        return self._plain_train_step(*arguments)
+    def train_step(self, *arguments: Any) -> Any:
+        """Takes the training step that the model was compiled with, and gives the logs; elsewhere Keras' own."""
+        if not _backend.is_tensorflow():
+            return super().train_step(*arguments)
+        batch = Batch.of(*arguments)
+        return self.log_step(batch, self.training_step.run(self, batch))
 
-    def _plain_train_step(self, *arguments):
-        if _distribute.is_distributed(self):
-            return _distribute.train_step(self, *arguments)
-        return super().train_step(*arguments)
+    def test_step(self, *arguments: Any) -> Any:
+        if not _backend.is_tensorflow():
+            return super().test_step(*arguments)
+        batch = Batch.of(*arguments)
+        logits = self(batch.inputs, training=False)
+        loss = self.compute_loss(batch.inputs, batch.labels, logits, batch.weights, training=False)
+        return self.log_step(batch, Outcome(loss, logits))
 
-    def test_step(self, *arguments):
-        if _distribute.is_distributed(self):
-            return _distribute.test_step(self, *arguments)
-        return super().test_step(*arguments)
+    def log_step(self, batch: Batch, outcome: Outcome) -> dict[str, Any]:
+        """Enters a batch into the loss and metrics of the logs, and gives their values so far."""
+        _distribute.track_loss(self, outcome.loss, batch.inputs)
+        return self.compute_metrics(batch.inputs, batch.labels, outcome.logits, sample_weight=batch.weights)
 
     def make_train_function(self, force=False):
         if not _distribute.is_distributed(self):
@@ -294,10 +308,6 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         del x
-        with _distribute.metric_updates():
-            return self._update_metrics(y, y_pred, sample_weight)
-
-    def _update_metrics(self, y, y_pred, sample_weight):
         setup = self._require_compiled()
         labels = _data.labels_by_name(self, y)
         rows = self.head.loss_rows(self.tasks, labels, y_pred, sample_weight, setup.loss_functions)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 
 import keras
 
-from mtl_zoo import _backend
 from mtl_zoo import _validation as check
 from mtl_zoo.losses import TaskLoss
 from mtl_zoo.metrics import StreamingAUC
@@ -23,25 +22,6 @@ _METRICS = {
     "multiclass": {"accuracy": keras.metrics.SparseCategoricalAccuracy},
     "regression": {"rmse": keras.metrics.RootMeanSquaredError, "mae": keras.metrics.MeanAbsoluteError},
 }
-
-
-def check_balancing(method):
-    """A method with a training step of its own, or a second pass over the batch, needs TensorFlow."""
-    if method.needs_task_gradients and not _backend.is_tensorflow():
-        raise ValueError(
-            f"`balancing` must be a method of losses on the {keras.backend.backend()!r} backend: "
-            f"{method.method_name!r} works on the tasks' gradients, which needs TensorFlow."
-        )
-    if getattr(method, "reevaluates", False) and not _backend.is_tensorflow():
-        raise ValueError(
-            f"`balancing` must not evaluate a batch twice on the {keras.backend.backend()!r} backend. "
-            f"Received: {method.method_name!r} with reevaluates=True"
-        )
-    if getattr(method, "reevaluates", False) and _backend.num_replicas() > 1:
-        raise ValueError(
-            "`balancing` must not evaluate a batch twice with several replicas, on which the second pass fails. "
-            f"Received: {method.method_name!r} with reevaluates=True, {_backend.num_replicas()} replicas"
-        )
 
 
 class TrainingSetup:
