@@ -22,13 +22,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
 _BASE = (
-    "_validation",
-    "_registry",
-    "_files",
-    "_serialization",
-    "_backend",
-    "_distribute",
-    "_keras_private",
+    *("_types", "_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private"),
     "_halves",
     "options",
 )
@@ -36,6 +30,7 @@ _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "opti
 _MODELS = ("backbones", "heads", "models", "steps")
 _TOOLS = ("training", "datasets", "evaluation", "export")
 MAY_IMPORT = {
+    "_types": (),
     "_validation": (),
     "_registry": ("_validation",),
     "_files": (),
@@ -77,7 +72,7 @@ _STEPS = (
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features")
 NO_TENSORFLOW = ("features.spec", "features.inputs")
-PURE_DATA = ("_validation", "tasks", "features.spec")
+PURE_DATA = ("_types", "_validation", "tasks", "features.spec")
 PRIVATE = "_keras_private"
 
 

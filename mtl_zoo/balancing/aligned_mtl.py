@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from keras import ops
 
 from mtl_zoo import _backend
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import GramBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import scaled
@@ -50,14 +53,20 @@ class AlignedMTL(GramBalancing):
     Reference: Senushkin et al., CVPR 2023, arXiv:2305.19000.
     """
 
-    def __init__(self, preferences=None, include_tables=False, update_every=1, name=None):
+    def __init__(
+        self,
+        preferences: Mapping[str, float] | None = None,
+        include_tables: bool = False,
+        update_every: int = 1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(include_tables, update_every, name)
         self.preferences = check_by_loss("preferences", preferences, above=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.values = self.by_loss("preferences", self.preferences, 1.0)
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         # In float64, where there is one: eigenvalues of gradients' products spread as the squares of their lengths.
         kind = "float64" if _backend.is_tensorflow() else "float32"
         cosines, lengths, _ = scaled(gram, active)
@@ -77,6 +86,6 @@ class AlignedMTL(GramBalancing):
         along = ops.sum(vectors * (ops.cast(self.values, kind) * active)[:, None], axis=0)
         return ops.cast(ops.sum(vectors * (roots * along), axis=1), "float32")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         preferences = None if self.preferences is None else dict(self.preferences)
         return {**super().get_config(), "preferences": preferences}

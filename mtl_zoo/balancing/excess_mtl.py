@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import TINY, GradientBalancing
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -45,16 +48,18 @@ class ExcessMTL(GradientBalancing):
 
     keeps_gradients = True
 
-    def __init__(self, learning_rate=0.01, name=None):
+    def __init__(self, learning_rate: float = 0.01, name: str | None = None) -> None:
         super().__init__(name)
         self.learning_rate = check.check_number("learning_rate", learning_rate, above=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.squares = self.state("squares", (count, sum(self.sizes)), 0.0)
         self.weights_now = self.state("weights_now", (count,), 1.0)
         self.first_excess = self.state("first_excess", (count,), 0.0)
 
-    def direction(self, gradients, losses, active, sizes):
+    def direction(
+        self, gradients: Tensor, losses: Tensor, active: Tensor, sizes: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         squared = ops.square(gradients)
         squares = ops.convert_to_tensor(self.squares) + squared
         self.squares.assign(squares)
@@ -68,5 +73,5 @@ class ExcessMTL(GradientBalancing):
         self.weights_now.assign(weights)
         return ops.matmul(weights[None, :], gradients)[0], weights
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "learning_rate": self.learning_rate}
