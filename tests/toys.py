@@ -9,7 +9,7 @@ from keras import ops
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, Encoded, MulticlassTask, Numeric, RegressionTask, Sequence
 from mtl_zoo.benchmark.agreement import small_arguments
-from mtl_zoo.losses import TaskLoss
+from mtl_zoo.losses import Batch, TaskLoss
 
 CLICK = BinaryTask("click")
 CONVERSION = BinaryTask("conversion", sample_space="click")
@@ -219,11 +219,12 @@ def numpy_mix(gate, x, experts):
 def head_losses(head, y, logits, weights=None, tasks=(CLICK, CONVERSION)):
     """A head's losses by name, as numbers, from labels and logits given as lists: no model is made."""
     functions = {
-        name: TaskLoss(name, output.kind, output.task.loss_name) for name, output in head.losses(tasks).items()
+        name: TaskLoss(name, output.task, output.task.loss_name) for name, output in head.losses(tasks).items()
     }
     y = {name: np.asarray(values, "float32") for name, values in y.items()}
     logits = {name: ops.convert_to_tensor(values, "float32")[:, None] for name, values in logits.items()}
-    return {name: float(loss) for name, loss in head.task_losses(tasks, y, logits, weights, functions).items()}
+    rows = head.row_losses(tasks, Batch({}, y, weights), logits, functions)
+    return {name: float(loss) for name, loss in rows.means().items()}
 
 
 def copy_shared_weights(source, target):

@@ -20,6 +20,7 @@ class Forward:
         tape: The tape that recorded it, which may be asked several times.
         sources: What gradients are taken of.
         logits: By name.
+        rows: The losses by row.
         losses: The losses times their weights, in the order of `loss_names`.
         scaled: Those times the scale of mixed float16.
         scale: That scale.
@@ -32,6 +33,7 @@ class Forward:
     tape: Any
     sources: Sources
     logits: Any
+    rows: Any
     losses: Sequence[Any]
     scaled: Sequence[Any]
     scale: Any
@@ -61,8 +63,9 @@ def forward_pass(model: Any, batch: Batch) -> Forward:
         else:
             upper = stack.enter_context(tf.GradientTape(persistent=True))
             logits, representation = halves.record(model.select_inputs(batch.inputs), upper)
-        losses, rest = model.loss_parts(batch.labels, logits, batch.weights)
+        rows = model.row_losses(batch, logits)
+        losses, rest = model.weigh_losses(rows), model.other_losses(batch, logits)
         scaled = [loss * scale for loss in losses]
         scaled_rest = rest * scale
     sources = Sources.of(model.trainable_variables, reads)
-    return Forward(tape, sources, logits, losses, scaled, scale, rest, scaled_rest, upper, representation)
+    return Forward(tape, sources, logits, rows, losses, scaled, scale, rest, scaled_rest, upper, representation)

@@ -79,8 +79,8 @@ class GradientProbe:
             forward = forward_pass(self.model, Batch(x, y, weights))
             gradients = method.gradients(TaskGradients(self.model, forward))
             if method.reevaluates:
-                again = self.model.weighted_losses(y, self.model(x, training=True), weights)
-                method.see_again(tf.stack(again))
+                again = self.model.row_losses(Batch(x, y, weights), self.model(x, training=True))
+                method.see_again(tf.stack(self.model.weigh_losses(again)))
             # The new state is asked for, or a graph would leave out what makes it.
             return _flat(forward, gradients) + [tf.convert_to_tensor(v) for v in method.weights]
 

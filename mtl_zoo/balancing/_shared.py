@@ -10,6 +10,7 @@ from typing import Any
 
 from mtl_zoo import _backend
 from mtl_zoo.balancing._sources import Sources
+from mtl_zoo.losses.batch import Batch
 
 
 def shared_sizes(model: Any, labels: Sequence[str]) -> tuple[int, ...]:
@@ -22,7 +23,7 @@ def shared_sizes(model: Any, labels: Sequence[str]) -> tuple[int, ...]:
         with tf.GradientTape(persistent=True) as tape:
             with _backend.record_reads() as reads:
                 logits = model(x, training=True)
-            losses, _ = model.loss_parts(y, logits)
+            losses = model.weigh_losses(model.row_losses(Batch(x, y), logits))
         sources = Sources.of(model.trainable_variables, reads)
         by_source = zip(*(sources.gradients(tape, loss) for loss in losses), strict=True)
         shared = [i for i, given in enumerate(by_source) if sum(g is not None for g in given) > 1]

@@ -93,18 +93,9 @@ def label_frequencies(model: Any, labels: Mapping[str, Any]) -> dict[str, float]
     for loss, output in model.head.losses(model.tasks).items():
         y, observed = (ops.convert_to_numpy(values) for values in targets[output.name])
         y = y[observed > 0].astype("float64")
-        found[loss] = _frequency(output.kind, y) if len(y) else 0.0
+        found[loss] = output.task.label_frequency(y) if len(y) else 0.0
         if not found[loss] > 0:
             raise ValueError(
                 f"`labels` must hold positive, or different, observed values for every loss. Received none for {loss!r}"
             )
     return found
-
-
-def _frequency(kind: str, y: np.ndarray) -> float:
-    if kind == "binary":
-        return float(y.mean())
-    if kind == "regression":
-        return float(y.var())
-    _, counts = np.unique(y, return_counts=True)
-    return float(1 - np.sum((counts / len(y)) ** 2))

@@ -43,7 +43,8 @@ class ExcessMTL(GradientBalancing):
     >>> [round(float(x), 3) for x in method.first_excess.numpy()]
     [1.0, 2.0]
 
-    Reference: He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, arXiv:2402.02009. The authors add 1e-7 to `S_k`.
+    Reference: He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, arXiv:2402.02009. The
+    authors add 1e-7 to `S_k`.
     """
 
     keeps_gradients = True

@@ -15,7 +15,7 @@ from mtl_zoo.benchmark.summary import Section
 from mtl_zoo.evaluation._figures import heat_map
 from mtl_zoo.evaluation._figures import new_figure as _figure
 from mtl_zoo.evaluation._figures import save_figure as _save
-from mtl_zoo.evaluation.gain import LOWER_IS_BETTER
+from mtl_zoo.evaluation.gain import lower_is_better
 
 
 def draw_report(sections: Sequence[Section], path: str | Path) -> Path:
@@ -167,9 +167,9 @@ def draw_pareto(found: Any, path: str | Path) -> Path:
             )
         panel.set_xlabel(f"{first} {found.metrics[first]}")
         panel.set_ylabel(f"{second} {found.metrics[second]}")
-        if found.metrics[first] in LOWER_IS_BETTER:
+        if lower_is_better(found.metrics[first]):
             panel.invert_xaxis()
-        if found.metrics[second] in LOWER_IS_BETTER:
+        if lower_is_better(found.metrics[second]):
             panel.invert_yaxis()
         panel.grid(alpha=0.3)
         panel.legend(fontsize="x-small", frameon=False)

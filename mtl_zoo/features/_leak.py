@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo.features._columns import STRING, Column
-from mtl_zoo.tasks import BinaryTask, Task
+from mtl_zoo.tasks import Task
 
 THRESHOLD = 0.999
 MOST_ROWS = 200_000
@@ -35,11 +35,9 @@ def warn_of_leaks(
     """
     found = set(known)
     for task in tasks:
-        if not isinstance(task, BinaryTask):
-            continue
         rows = _rows_of(task, labels)
-        label = labels[task.name][rows] == 1
-        if min(label.sum(), (~label).sum()) < FEWEST_OF_A_CLASS:
+        label = task.leaked_classes(labels[task.name][rows])
+        if label is None or min(label.sum(), (~label).sum()) < FEWEST_OF_A_CLASS:
             continue
         for name, (column, is_number) in columns.items():
             if column.is_list or (name, task.name) in found:

@@ -22,7 +22,7 @@ from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
 from mtl_zoo.features.batching import Layout, as_parts, batch_runs
 from mtl_zoo.features.spec import Categorical, Encoded, Feature, Numeric
 from mtl_zoo.features.transform import FeatureTransform
-from mtl_zoo.tasks import MulticlassTask, label_names
+from mtl_zoo.tasks import label_names
 
 logger = logging.getLogger(__name__)
 
@@ -318,7 +318,7 @@ def _columns(transform: FeatureTransform, labels: bool) -> tuple[dict[str, tuple
         for name in _labels.label_columns(transform.tasks):
             columns[name] = (FLOAT, BOOLEAN)
         for task in transform.tasks:
-            if isinstance(task, MulticlassTask) and any(isinstance(label, str) for label in task.class_labels):
+            if task.reads_text:
                 columns[task.label_column] = (STRING,)
         columns |= dict.fromkeys(_labels.weight_columns(transform.tasks, transform.sample_weight), (FLOAT,))
     return columns, by_dictionary

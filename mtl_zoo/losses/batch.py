@@ -19,6 +19,7 @@ class Batch:
         weights: Sample weights: None, one tensor for all tasks, or a dict by task name.
         groups: The group of each row (a user, a query), for losses that compare rows of one group; or None.
         source: Which of several sources each row came from; or None.
+        observed: For the loss at hand, which rows count: (batch,) of 0 and 1. None outside of a loss.
 
     Example:
 
@@ -35,6 +36,7 @@ class Batch:
     weights: Any = None
     groups: Any = None
     source: Any = None
+    observed: Any = None
 
     @classmethod
     def of(cls, data: Any) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +14,9 @@ from keras import ops
 from mtl_zoo import _allocator, _backend, _distribute, _keras_private
 from mtl_zoo.balancing import Balancing, as_balancing
 from mtl_zoo.features.serialization import features_from_config, features_to_config
-from mtl_zoo.heads import Output
+from mtl_zoo.heads import Output, RowLosses
 from mtl_zoo.heads._base import row_weight
-from mtl_zoo.losses.batch import Batch
+from mtl_zoo.losses import Batch
 from mtl_zoo.models import _compile, _data, _predict, _resume
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.optimizers import as_optimizer
@@ -234,36 +235,45 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         own = [] if self._training_setup is None else self._training_setup.all_metrics()
         return [*super().metrics, *own]
 
-    def task_losses(self, labels, logits, weights=None) -> dict[str, Any]:
-        """Every loss by name, unweighted: a scalar over the observed rows of the global batch."""
+    def row_losses(self, batch: Batch, logits: Mapping[str, Any]) -> RowLosses:
+        """The batch's labels, cleaned, and every loss by row: what the objective and the metrics are made of."""
         setup = self._require_compiled()
-        return self.head.task_losses(self.tasks, labels, logits, weights, setup.loss_functions)
+        batch = dataclasses.replace(batch, labels=_data.labels_by_name(self, batch.labels))
+        return self.head.row_losses(self.tasks, batch, logits, setup.loss_functions)
 
-    def loss_parts(self, labels, logits, weights=None):
-        """The losses times their weights, in the order of `loss_names`, and the sum of what belongs to no task.
-
-        The latter are the head's penalties, and the regularisers and penalties that layers added.
-        """
-        labels = _data.labels_by_name(self, labels)
-        losses = self.weighted_losses(labels, logits, weights)
-        rest = sum(self.head.penalties(self.tasks, labels, logits, weights).values())
-        # Keras' own part, without a compiled loss, is the sum of what layers added, scaled for distribution.
-        rest = rest + super().compute_loss() if self.losses else rest
-        return losses, rest
-
-    def weighted_losses(self, labels, logits, weights=None) -> list:
+    def weigh_losses(self, rows: RowLosses) -> list[Any]:
         """The losses times their weights, in the order of `loss_names`: what balancing methods see."""
         setup = self._require_compiled()
-        losses = self.task_losses(_data.labels_by_name(self, labels), logits, weights)
-        return [setup.loss_weights[name] * loss for name, loss in losses.items()]
+        return [setup.loss_weights[name] * loss for name, loss in rows.means().items()]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The weighted sum of `task_losses`, balanced in training, plus what belongs to no task."""
-        del x
-        losses, rest = self.loss_parts(y, y_pred, sample_weight)
+    def other_losses(self, batch: Batch, logits: Mapping[str, Any]) -> Any:
+        """The sum of what belongs to no task: the head's penalties, and what layers added; 0 if there is nothing."""
+        labels = _data.labels_by_name(self, batch.labels)
+        rest = sum(self.head.penalties(self.tasks, labels, logits, batch.weights).values())
+        # Keras' own part, without a compiled loss, is the sum of what layers added, scaled for distribution.
+        return rest + super().compute_loss() if self.losses else rest
+
+    def objective(self, losses: list[Any], rest: Any, training: bool = True) -> Any:
+        """The sum of the weighted losses, balanced in training, and of what belongs to no task."""
         if training and self.balancing is not None:
             return self.balancing.objective(ops.stack(losses)) + rest
         return sum(losses) + rest
+
+    def task_losses(self, labels: Any, logits: Mapping[str, Any], weights: Any = None) -> dict[str, Any]:
+        """Every loss by name, unweighted: a scalar over the observed rows of the global batch."""
+        return self.row_losses(Batch(None, labels, weights), logits).means()
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The weighted sum of `task_losses`, balanced in training, plus what belongs to no task."""
+        return self.outcome_of(Batch(x, y, sample_weight), y_pred, training).loss
+
+    def outcome_of(self, batch: Batch, logits: Mapping[str, Any], training: bool = True) -> Outcome:
+        """The loss of a batch, from its logits, with what it is made of."""
+        rows = self.row_losses(batch, logits)
+        loss = self.objective(self.weigh_losses(rows), self.other_losses(batch, logits), training)
+        return Outcome(loss, logits, rows)
 
     def train_step(self, *arguments: Any) -> Any:
         """Takes the training step that the model was compiled with, and gives the logs; elsewhere Keras' own."""
@@ -277,13 +287,12 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             return super().test_step(*arguments)
         batch = Batch.of(*arguments)
         logits = self(batch.inputs, training=False)
-        loss = self.compute_loss(batch.inputs, batch.labels, logits, batch.weights, training=False)
-        return self.log_step(batch, Outcome(loss, logits))
+        return self.log_step(batch, self.outcome_of(batch, logits, training=False))
 
     def log_step(self, batch: Batch, outcome: Outcome) -> dict[str, Any]:
         """Enters a batch into the loss and metrics of the logs, and gives their values so far."""
         _distribute.track_loss(self, outcome.loss, batch.inputs)
-        return self.compute_metrics(batch.inputs, batch.labels, outcome.logits, sample_weight=batch.weights)
+        return self.update_metrics(batch, outcome.logits, outcome.rows)
 
     def make_train_function(self, force=False):
         if not _distribute.is_distributed(self):
@@ -306,21 +315,22 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             return True
         return False
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        del x
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        batch = Batch(x, y, sample_weight)
+        return self.update_metrics(batch, y_pred, self.row_losses(batch, y_pred))
+
+    def update_metrics(self, batch: Batch, logits: Mapping[str, Any], rows: RowLosses) -> dict[str, Any]:
+        """Enters a batch into the losses and metrics of the logs; `rows` are its `row_losses`."""
         setup = self._require_compiled()
-        labels = _data.labels_by_name(self, y)
-        rows = self.head.loss_rows(self.tasks, labels, y_pred, sample_weight, setup.loss_functions)
-        for name, (values, weights) in rows.items():
+        for name, (values, weights) in rows.rows.items():
             setup.loss_trackers[name].update_state(values, sample_weight=weights)
-        targets = self.targets(labels)
         for output in self.outputs_info:
             if setup.metrics[output.name]:
-                labels_of_output, counts = targets[output.name]
-                weights = counts * row_weight(sample_weight, output.task)
-                scores = output.scores(y_pred[output.name])
+                y, counts = rows.targets[output.name]
+                weights = counts * row_weight(batch.weights, output.task)
+                scores = output.scores(logits[output.name])
                 for metric in setup.metrics[output.name]:
-                    metric.update_state(labels_of_output[:, None], scores, sample_weight=weights)
+                    metric.update_state(y[:, None], scores, sample_weight=weights)
         return self.get_metrics_result()
 
     def _require_compiled(self):

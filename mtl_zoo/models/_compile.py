@@ -9,19 +9,6 @@ import keras
 
 from mtl_zoo import _validation as check
 from mtl_zoo.losses import TaskLoss
-from mtl_zoo.metrics import StreamingAUC
-
-# Metrics by the short names that tasks use, for each kind of task.
-_METRICS = {
-    "binary": {
-        "auc": StreamingAUC,
-        "accuracy": keras.metrics.BinaryAccuracy,
-        "precision": keras.metrics.Precision,
-        "recall": keras.metrics.Recall,
-    },
-    "multiclass": {"accuracy": keras.metrics.SparseCategoricalAccuracy},
-    "regression": {"rmse": keras.metrics.RootMeanSquaredError, "mae": keras.metrics.MeanAbsoluteError},
-}
 
 
 class TrainingSetup:
@@ -33,10 +20,8 @@ class TrainingSetup:
     def __init__(self, model, loss, loss_weights, metrics):
         outputs = model.head.losses(model.tasks)
         self.loss_functions = {
-            name: TaskLoss(name, outputs[name].kind, given)
-            for name, given in _by_loss(
-                "loss", loss, outputs, {n: o.task.loss_name for n, o in outputs.items()}
-            ).items()
+            name: TaskLoss(name, outputs[name].task, given)
+            for name, given in _by_loss("loss", loss, outputs, model.head.default_losses(model.tasks)).items()
         }
         weights = _by_loss("loss_weights", loss_weights, outputs, model.head.loss_weights(model.tasks))
         self.loss_weights = {
@@ -111,7 +96,7 @@ def _given_metrics(metrics, outputs):
 
 def _metric(output, metric):
     if isinstance(metric, str):
-        known = _METRICS[output.kind]
+        known = output.task.streaming_metrics()
         check.check_choice(f"metrics[{output.name!r}]", metric, tuple(known))
         return known[metric](name=f"{output.name}_{metric}")
     if not isinstance(metric, keras.metrics.Metric):

@@ -160,14 +160,11 @@ def _check_labels(model, y) -> None:
         seen = values[~np.isnan(values)]
         if not len(seen):
             raise ValueError(f"`y[{task.name!r}]` must have an observed label. Received: all {len(values)} are NaN")
-        if task.kind == "regression":
-            wrong, rule = seen[~np.isfinite(seen)], "finite"
-        else:
-            classes = 2 if task.kind == "binary" else task.units
-            wrong, rule = seen[~np.isin(seen, np.arange(classes))], f"in 0..{classes - 1}, or NaN where not observed"
+        wrong = seen[~task.is_label(seen)]
         if len(wrong):
             raise ValueError(
-                f"`y[{task.name!r}]` must be {rule}. Received {len(wrong)} other values: {check.sample_values(wrong)}"
+                f"`y[{task.name!r}]` must be {task.label_rule}. Received {len(wrong)} other values: "
+                f"{check.sample_values(wrong)}"
             )
         if task.sample_space is not None and not np.any(np.asarray(y[task.sample_space], "float64") == 1):
             raise ValueError(

@@ -21,10 +21,12 @@ class Outcome(NamedTuple):
         loss: The loss of this replica's rows before the update, a scalar; over the replicas it adds up to that of the
             global batch.
         logits: By output name, from before the update: what metrics are computed of.
+        rows: The model's `row_losses` of these.
     """
 
     loss: Any
     logits: Any
+    rows: Any
 
 
 class Step:

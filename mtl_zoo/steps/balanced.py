@@ -49,4 +49,4 @@ class BalancedStep(Step):
             rest = forward.sources.gradients(forward.tape, forward.scaled_rest)
             gradients = [add(*both) for both in zip(gradients, rest, strict=True)]
         model.optimizer.apply(forward.sources.of_variables(gradients), model.trainable_variables)
-        return Outcome(forward.loss, forward.logits)
+        return Outcome(forward.loss, forward.logits, forward.rows)

@@ -35,8 +35,8 @@ class PlainStep(Step):
 
         with tf.GradientTape() as tape:
             logits = model(batch.inputs, training=True)
-            loss = model.compute_loss(batch.inputs, batch.labels, logits, batch.weights, training=True)
-            scaled = model.optimizer.scale_loss(loss)
+            outcome = model.outcome_of(batch, logits)
+            scaled = model.optimizer.scale_loss(outcome.loss)
         variables = model.trainable_variables
         model.optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
-        return Outcome(loss, logits)
+        return outcome

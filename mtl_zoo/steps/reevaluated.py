@@ -55,6 +55,6 @@ class ReevaluatedStep(PlainStep):
         seeds = [(v, tf.identity(v.value)) for v in model.variables if id(v) not in saved]
         outcome = super().run(model, batch)
         with keras.StatelessScope(state_mapping=seeds, collect_losses=True):
-            losses = model.weighted_losses(batch.labels, model(batch.inputs, training=True), batch.weights)
+            losses = model.weigh_losses(model.row_losses(batch, model(batch.inputs, training=True)))
         model.balancing.see_again(tf.stack(losses))
         return outcome

@@ -16,7 +16,7 @@ from sklearn import metrics as sk
 from mtl_zoo import _validation as check
 
 
-def _arrays(
+def checked_arrays(
     y: ArrayLike, score: ArrayLike, weight: ArrayLike | None, *, binary: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Checked columns without the rows of weight 0; scores keep their dtype."""
@@ -51,7 +51,7 @@ def auc(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> floa
     >>> round(auc([1, 0, 1, 0, 1], [0.8, 0.8, 0.6, 0.3, 0.2]), 6)
     0.416667
     """
-    labels, scores, weights = _arrays(y, score, weight)
+    labels, scores, weights = checked_arrays(y, score, weight)
     if len(np.unique(labels)) < 2:
         return float("nan")
     return float(sk.roc_auc_score(labels, scores, sample_weight=weights))
@@ -66,7 +66,7 @@ def logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> floa
     >>> round(logloss([0, 0, 1, 0], [0.2, 0.1, 0.6, 0.3]), 6)
     0.299001
     """
-    labels, scores, weights = _arrays(y, p, weight)
+    labels, scores, weights = checked_arrays(y, p, weight)
     if not len(labels):
         return float("nan")
     return float(sk.log_loss(labels, _clipped(scores), sample_weight=weights, labels=[0.0, 1.0]))
@@ -88,7 +88,7 @@ def normalized_entropy(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = No
     >>> round(normalized_entropy([0, 0, 1, 0], [0.2, 0.1, 0.6, 0.3]), 6)
     0.531713
     """
-    labels, scores, weights = _arrays(y, p, weight)
+    labels, scores, weights = checked_arrays(y, p, weight)
     rate = float(np.average(labels, weights=weights)) if len(labels) else 0.0
     if not 0 < rate < 1:
         return float("nan")
@@ -104,7 +104,7 @@ def pcoc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     >>> round(pcoc([0, 0, 1, 0], [0.2, 0.1, 0.6, 0.3]), 6)
     1.2
     """
-    labels, scores, weights = _arrays(y, p, weight)
+    labels, scores, weights = checked_arrays(y, p, weight)
     positives = float(weights @ labels)
     return float(weights @ scores.astype("float64")) / positives if positives > 0 else float("nan")
 
@@ -131,7 +131,7 @@ def ece(
     """
     check.check_choice("binning", binning, ("width", "mass"))
     bins = check.check_int("bins", bins if bins is not None else {"width": 15, "mass": 100}[binning])
-    labels, scores, weights = _arrays(y, p, weight)
+    labels, scores, weights = checked_arrays(y, p, weight)
     scores = scores.astype("float64")
     if not len(labels):
         return float("nan")
@@ -149,7 +149,7 @@ def ece(
 
 
 def _decisions(y, score, weight, threshold):
-    labels, scores, weights = _arrays(y, score, weight)
+    labels, scores, weights = checked_arrays(y, score, weight)
     return labels, (scores >= threshold).astype("float64"), weights
 
 
@@ -163,7 +163,7 @@ def accuracy(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, thr
     (0.5, 1.0)
     """
     if np.ndim(p) == 2 and np.shape(p)[1] > 1:
-        labels, scores, weights = _arrays(y, p, weight, binary=False)
+        labels, scores, weights = checked_arrays(y, p, weight, binary=False)
         decided = scores.argmax(axis=1)
     else:
         labels, decided, weights = _decisions(y, p, weight, threshold)
@@ -197,7 +197,7 @@ def ks(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float
     >>> round(ks([1, 1, 0, 0], [0.9, 0.4, 0.5, 0.1]), 6)
     0.5
     """
-    labels, scores, weights = _arrays(y, score, weight)
+    labels, scores, weights = checked_arrays(y, score, weight)
     if len(np.unique(labels)) < 2:
         return float("nan")
     false_rate, true_rate, _ = sk.roc_curve(labels, scores, sample_weight=weights, drop_intermediate=False)
@@ -244,7 +244,7 @@ def gauc(
         raise ValueError(f"`groups` must have one value a row. Received: {len(names)} for {rows} rows")
     if weight is not None:
         names = names[np.asarray(weight).reshape(-1) > 0]
-    labels, scores, weights = _arrays(y, score, weight)
+    labels, scores, weights = checked_arrays(y, score, weight)
     if not len(labels):
         return GroupedAUC(float("nan"), 0, 0)
     _, group = np.unique(names, return_inverse=True)
@@ -267,13 +267,13 @@ def gauc(
 
 def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Root of the mean squared error."""
-    labels, scores, weights = _arrays(y, prediction, weight, binary=False)
+    labels, scores, weights = checked_arrays(y, prediction, weight, binary=False)
     return float(sk.root_mean_squared_error(labels, scores, sample_weight=weights)) if len(labels) else float("nan")
 
 
 def nrmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """RMSE over the standard deviation of these labels: 1 for the best constant; NaN where the labels are all equal."""
-    labels, scores, weights = _arrays(y, prediction, weight, binary=False)
+    labels, scores, weights = checked_arrays(y, prediction, weight, binary=False)
     if not len(labels):
         return float("nan")
     deviation = float(np.sqrt(np.average((labels - np.average(labels, weights=weights)) ** 2, weights=weights)))
@@ -282,13 +282,13 @@ def nrmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) 
 
 def mae(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean absolute error."""
-    labels, scores, weights = _arrays(y, prediction, weight, binary=False)
+    labels, scores, weights = checked_arrays(y, prediction, weight, binary=False)
     return float(sk.mean_absolute_error(labels, scores, sample_weight=weights)) if len(labels) else float("nan")
 
 
 def multiclass_logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     """`-mean(log p[y])` for class positions `y` of shape (n,) and probabilities `p` of shape (n, classes)."""
-    labels, scores, weights = _arrays(y, p, weight, binary=False)
+    labels, scores, weights = checked_arrays(y, p, weight, binary=False)
     if not len(labels):
         return float("nan")
     with warnings.catch_warnings():
@@ -300,7 +300,7 @@ def multiclass_logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = No
 
 def macro_auc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean over classes of the AUC of one class against the rest; classes without both kinds of rows are left out."""
-    labels, scores, weights = _arrays(y, p, weight, binary=False)
+    labels, scores, weights = checked_arrays(y, p, weight, binary=False)
     if not len(labels):
         return float("nan")
     areas = [auc(labels == position, scores[:, position], weights) for position in range(scores.shape[1])]
