@@ -23,10 +23,11 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
 _BASE = (
     *("_types", "_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private"),
+    "_halves",
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
-_MODELS = ("backbones", "heads", "models")
+_MODELS = ("backbones", "heads", "models", "steps")
 _TOOLS = ("training", "datasets", "evaluation", "export")
 MAY_IMPORT = {
     "_types": (),
@@ -38,6 +39,7 @@ MAY_IMPORT = {
     "_distribute": ("_backend", "_keras_private"),
     "_allocator": (),
     "_keras_private": (),
+    "_halves": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "metrics"),
     "features.spec": ("_validation",),
@@ -47,12 +49,12 @@ MAY_IMPORT = {
     "layers.feature_embedding": (*_BASE, "layers._tables", "features.spec", "features.serialization"),
     "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
-    "balancing": (*_BASE, "tasks"),
+    "balancing": (*_BASE, "tasks", "losses"),
+    "steps": (*_BASE, "losses", "balancing"),
     "optimizers": _BASE,
-    "training.step": (*_BASE, "losses", "balancing"),
     "backbones": (*_BASE, *_PARTS),
     "heads": (*_BASE, *_PARTS),
-    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "training.step"),
+    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "steps"),
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -63,9 +65,12 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
-_STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts", "_probe"))
+_STEPS = (
+    "steps",
+    *(f"balancing.{n}" for n in ("kinds", "_forward", "_task_gradients", "_sources", "_shared", "_probe")),
+)
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "features")
+INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features")
 NO_TENSORFLOW = ("features.spec", "features.inputs")
 PURE_DATA = ("_types", "_validation", "tasks", "features.spec")
 PRIVATE = "_keras_private"

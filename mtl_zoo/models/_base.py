@@ -12,10 +12,7 @@ import numpy as np
 from keras import ops
 
 from mtl_zoo import _allocator, _backend, _distribute, _keras_private
-from mtl_zoo.balancing import LossBalancing, as_balancing
-from mtl_zoo.balancing._cut import current_crossing
-from mtl_zoo.balancing._facts import prepare_for
-from mtl_zoo.balancing._step import balanced_train_step, reevaluating_train_step
+from mtl_zoo.balancing import Balancing, as_balancing
 from mtl_zoo.features.spec import features_from_config, features_to_config
 from mtl_zoo.heads import Output, RowLosses
 from mtl_zoo.heads._base import row_weight
@@ -23,6 +20,7 @@ from mtl_zoo.losses import Batch
 from mtl_zoo.models import _compile, _data, _predict, _resume
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.optimizers import as_optimizer
+from mtl_zoo.steps import Outcome, Step, as_step
 from mtl_zoo.tasks import fit_tasks, fitted_like, label_names, task_from_config
 
 # Raised when a saved config changes in a way that older code would misread.
@@ -63,6 +61,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         self.tower_units = tower_units
         self._training_setup = None
         self._balancing = None
+        self._step, self._given_step = as_step(None), None
         self._row_function = None  # made by the first `predict`
 
     # What the model is made for.
@@ -131,14 +130,18 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
     # The graph.
 
     def call(self, inputs, training=None, mask=None):
-        if isinstance(inputs, dict):
-            _data.check_input_names(self, inputs)
-            # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
-            inputs = {feature.name: inputs[feature.name] for feature in self.features}
-        crossing = current_crossing()
-        if crossing is not None:
-            return crossing.cut.run(self, inputs, crossing)
+        inputs = self.select_inputs(inputs) if isinstance(inputs, dict) else inputs
         return super().call(inputs, training=training, mask=mask)
+
+    def select_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the model's features; there may be others beside them.
+
+        Raises:
+            ValueError: A feature is missing.
+        """
+        _data.check_input_names(self, inputs)
+        # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
+        return {feature.name: inputs[feature.name] for feature in self.features}
 
     # Training.
 
@@ -150,6 +153,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         metrics="auto",
         *,
         balancing=None,
+        step=None,
         steps_per_execution=1,
         run_eagerly=False,
         jit_compile=None,
@@ -168,6 +172,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
                 which see scores, observed rows and sample weights.
             balancing: How the losses, times their weights, are balanced at every step: None for their sum, a name of
                 `list_balancing()`, or a method of `mtl_zoo.balancing`.
+            step: What a training step does: a name of `mtl_zoo.steps.list_steps()` or a `Step`. Default: what the
+                balancing method asks for, and a plain step without one.
             steps_per_execution, run_eagerly, auto_scale_loss: As in Keras.
             jit_compile: Default: False on TensorFlow, where XLA would read whole embedding tables; Keras' `"auto"`
                 elsewhere.
@@ -183,7 +189,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             optimizer = as_optimizer(optimizer, scale_loss=scale_loss)
             _distribute.check_compile(self, optimizer, jit_compile)
             self._training_setup = _compile.TrainingSetup(self, loss, loss_weights, metrics)
-            self._set_balancing(balancing)
+            self._set_balancing(balancing, step)
             super().compile(
                 optimizer=optimizer,
                 steps_per_execution=steps_per_execution,
@@ -199,19 +205,25 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         }
 
     @property
-    def balancing(self):
+    def balancing(self) -> Balancing | None:
         """The balancing method that the model was compiled with, or None."""
         return self._balancing
 
-    def _set_balancing(self, balancing):
+    @property
+    def training_step(self) -> Step:
+        """The training step that the model was compiled with."""
+        return self._step
+
+    def _set_balancing(self, balancing: Any, step: Any) -> None:
         method = as_balancing(balancing)
+        before, chosen = self._balancing, as_step(step, method)
+        chosen.check(self, method)
         if method is not None:
-            _compile.check_balancing(method)
             kinds = tuple(output.kind for output in self.head.losses(self.tasks).values())
-            prepare_for(method, self, kinds, label_names(self.tasks))
-        if self._balancing is not None:
-            _keras_private.forget_layer(self, self._balancing)
-        self._balancing = method
+            method.prepare_for(self, label_names(self.tasks), kinds)
+        if before is not None:
+            _keras_private.forget_layer(self, before)
+        self._balancing, self._step, self._given_step = method, chosen, step
 
     def get_compile_config(self):
         if self._training_setup is None:
@@ -219,6 +231,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         serialize = keras.saving.serialize_keras_object
         balancing = None if self._balancing is None else serialize(self._balancing)
         own = {"optimizer": serialize(self.optimizer), "balancing": balancing}
+        if self._given_step is not None:
+            own["step"] = serialize(self._given_step)
         return {**own, **self._training_setup.get_config(), **self._keras_arguments}
 
     def compile_from_config(self, config):
@@ -243,7 +257,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         return [setup.loss_weights[name] * loss for name, loss in rows.means().items()]
 
     def other_losses(self, batch: Batch, logits: Mapping[str, Any]) -> Any:
-        """The sum of what belongs to no task: the head's penalties, and what layers added."""
+        """The sum of what belongs to no task: the head's penalties, and what layers added; 0 if there is nothing."""
         labels = _data.labels_by_name(self, batch.labels)
         rest = sum(self.head.penalties(self.tasks, labels, logits, batch.weights).values())
         # Keras' own part, without a compiled loss, is the sum of what layers added, scaled for distribution.
@@ -251,7 +265,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
 
     def objective(self, losses: list[Any], rest: Any, training: bool = True) -> Any:
         """The sum of the weighted losses, balanced in training, and of what belongs to no task."""
-        if training and isinstance(self.balancing, LossBalancing):
+        if training and self.balancing is not None:
             return self.balancing.objective(ops.stack(losses)) + rest
         return sum(losses) + rest
 
@@ -259,40 +273,36 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         """Every loss by name, unweighted: a scalar over the observed rows of the global batch."""
         return self.row_losses(Batch(None, labels, weights), logits).means()
 
-    def loss_parts(self, labels: Any, logits: Mapping[str, Any], weights: Any = None) -> tuple[list[Any], Any]:
-        """`weigh_losses` and `other_losses`, from labels and sample weights."""
-        batch = Batch(None, labels, weights)
-        return self.weigh_losses(self.row_losses(batch, logits)), self.other_losses(batch, logits)
-
-    def weighted_losses(self, labels: Any, logits: Mapping[str, Any], weights: Any = None) -> list[Any]:
-        """`weigh_losses`, from labels and sample weights."""
-        return self.weigh_losses(self.row_losses(Batch(None, labels, weights), logits))
-
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """The weighted sum of `task_losses`, balanced in training, plus what belongs to no task."""
-        batch = Batch(x, y, sample_weight)
-        losses = self.weigh_losses(self.row_losses(batch, y_pred))
-        return self.objective(losses, self.other_losses(batch, y_pred), training)
+        return self.outcome_of(Batch(x, y, sample_weight), y_pred, training).loss
 
-    def train_step(self, *arguments):
-        """Keras' step, or that of a method that needs more of a batch than one pass."""
-        if self.balancing is not None and self.balancing.own_step:
-            return balanced_train_step(self, *arguments)
-        if isinstance(self.balancing, LossBalancing) and self.balancing.reevaluates:
-            return reevaluating_train_step(self, self._plain_train_step, *arguments)
-        return self._plain_train_step(*arguments)
+    def outcome_of(self, batch: Batch, logits: Mapping[str, Any], training: bool = True) -> Outcome:
+        """The loss of a batch, from its logits, with what it is made of."""
+        rows = self.row_losses(batch, logits)
+        loss = self.objective(self.weigh_losses(rows), self.other_losses(batch, logits), training)
+        return Outcome(loss, logits, rows)
 
-    def _plain_train_step(self, *arguments):
-        if _distribute.is_distributed(self):
-            return _distribute.train_step(self, *arguments)
-        return super().train_step(*arguments)
+    def train_step(self, *arguments: Any) -> Any:
+        """Takes the training step that the model was compiled with, and gives the logs; elsewhere Keras' own."""
+        if not _backend.is_tensorflow():
+            return super().train_step(*arguments)
+        batch = Batch.of(*arguments)
+        return self.log_step(batch, self.training_step.run(self, batch))
 
-    def test_step(self, *arguments):
-        if _distribute.is_distributed(self):
-            return _distribute.test_step(self, *arguments)
-        return super().test_step(*arguments)
+    def test_step(self, *arguments: Any) -> Any:
+        if not _backend.is_tensorflow():
+            return super().test_step(*arguments)
+        batch = Batch.of(*arguments)
+        logits = self(batch.inputs, training=False)
+        return self.log_step(batch, self.outcome_of(batch, logits, training=False))
+
+    def log_step(self, batch: Batch, outcome: Outcome) -> dict[str, Any]:
+        """Enters a batch into the loss and metrics of the logs, and gives their values so far."""
+        _distribute.track_loss(self, outcome.loss, batch.inputs)
+        return self.update_metrics(batch, outcome.logits, outcome.rows)
 
     def make_train_function(self, force=False):
         if not _distribute.is_distributed(self):
@@ -322,17 +332,16 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
     def update_metrics(self, batch: Batch, logits: Mapping[str, Any], rows: RowLosses) -> dict[str, Any]:
         """Enters a batch into the losses and metrics of the logs; `rows` are its `row_losses`."""
         setup = self._require_compiled()
-        with _distribute.metric_updates():
-            for name, (values, weights) in rows.rows.items():
-                setup.loss_trackers[name].update_state(values, sample_weight=weights)
-            for output in self.outputs_info:
-                if setup.metrics[output.name]:
-                    y, counts = rows.targets[output.name]
-                    weights = counts * row_weight(batch.weights, output.task)
-                    scores = output.scores(logits[output.name])
-                    for metric in setup.metrics[output.name]:
-                        metric.update_state(y[:, None], scores, sample_weight=weights)
-            return self.get_metrics_result()
+        for name, (values, weights) in rows.rows.items():
+            setup.loss_trackers[name].update_state(values, sample_weight=weights)
+        for output in self.outputs_info:
+            if setup.metrics[output.name]:
+                y, counts = rows.targets[output.name]
+                weights = counts * row_weight(batch.weights, output.task)
+                scores = output.scores(logits[output.name])
+                for metric in setup.metrics[output.name]:
+                    metric.update_state(y[:, None], scores, sample_weight=weights)
+        return self.get_metrics_result()
 
     def _require_compiled(self):
         if self._training_setup is None:
