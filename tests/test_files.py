@@ -67,7 +67,7 @@ def test_what_comes_in_while_we_write_is_kept(tmp_path):
     with whole_folder(tmp_path / "c") as part:
         (part / "cache.json").write_text("2")
         (tmp_path / "c" / "thesis.tex").write_text("years")
-    kept = [path for path in tmp_path.rglob("thesis.tex")]
+    kept = list(tmp_path.rglob("thesis.tex"))
     assert len(kept) == 1 and kept[0].read_text() == "years" and (tmp_path / "c" / "cache.json").read_text() == "2"
 
 
