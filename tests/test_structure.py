@@ -24,7 +24,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 _BASE = ("_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private", "options")
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
 _MODELS = ("backbones", "heads", "models")
-_TOOLS = ("training", "datasets", "evaluation", "export")
+_TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
     "_validation": (),
     "_registry": ("_validation",),
@@ -46,9 +46,10 @@ MAY_IMPORT = {
     "balancing": _BASE,
     "optimizers": _BASE,
     "training.step": (*_BASE, "losses", "balancing"),
+    "serving": (*_BASE, "features"),
     "backbones": (*_BASE, *_PARTS),
     "heads": (*_BASE, *_PARTS),
-    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "training.step"),
+    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "serving", "training.step"),
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -60,8 +61,9 @@ MAY_IMPORT = {
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
 _STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts", "_probe"))
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "features")
+_SCORES = ("models._first_batch", "serving")
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "features", "models", "serving")
 NO_TENSORFLOW = ("features.spec", "features.inputs")
 PURE_DATA = ("_validation", "tasks", "features.spec")
 PRIVATE = "_keras_private"

@@ -65,6 +65,8 @@ def prepare_fit(model, x, y, arguments, run):
         arguments["validation_data"] = encode_table(model, validation)
     elif isinstance(validation, tuple) and is_table(validation[0]):
         raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
+    elif isinstance(validation, tuple) and isinstance(validation[0], Mapping):
+        model.scoring.checked("validation_data[0]", validation[0])
     if isinstance(y, Mapping):
         _check_labels(model, y)
     if isinstance(x, Mapping) and _can_batch(arguments):
@@ -98,24 +100,15 @@ def prepare(model, x, y, arguments):
             raise ValueError("`y` and `sample_weight` must be None with a table: they are columns of it.")
         x, y, weights = encode_table(model, x)
         arguments = {**arguments, "sample_weight": weights}
+    elif isinstance(x, Mapping):
+        model.scoring.checked("x", x)
     if isinstance(x, Mapping):
-        check_input_names(model, x)
         y = labels_by_name(model, y)
         arguments = {**arguments, "batch_size": _batch_size(arguments, TRAIN_BATCH_SIZE)}
         weights = arguments.get("sample_weight")
         if isinstance(weights, Mapping):
             arguments["sample_weight"] = _weights_for_every_label(model, y, weights)
     return x, y, arguments
-
-
-def prepare_predict(model, x, arguments):
-    if is_table(x):
-        x = require_transform(model).encode(x)
-    if isinstance(x, Mapping):
-        check_input_names(model, x)
-        x = {feature.name: x[feature.name] for feature in model.features}
-        arguments = {**arguments, "batch_size": _batch_size(arguments, PREDICT_BATCH_SIZE)}
-    return x, arguments
 
 
 def _batch_size(arguments, default):
