@@ -27,8 +27,8 @@ _BASE = (
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
-_MODELS = ("backbones", "heads", "models", "steps")
-_TOOLS = ("training", "datasets", "evaluation", "export")
+_MODELS = ("heads", "models", "steps")
+_TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
     "_types": (),
     "_validation": (),
@@ -42,19 +42,18 @@ MAY_IMPORT = {
     "_halves": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "metrics"),
-    "features.spec": ("_validation",),
-    "features.serialization": ("features.spec",),
-    "features": ("_validation", "_files", "_serialization", "_allocator", "tasks"),
+    "features.base": ("_validation", "_registry"),
+    "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
     "layers": _BASE,
-    "layers.feature_embedding": (*_BASE, "layers._tables", "features.spec", "features.serialization"),
+    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base"),
     "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
     "balancing": (*_BASE, "tasks", "losses"),
     "steps": (*_BASE, "losses", "balancing"),
     "optimizers": _BASE,
-    "backbones": (*_BASE, *_PARTS),
+    "serving": (*_BASE, "features"),
     "heads": (*_BASE, *_PARTS),
-    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "steps"),
+    "models": (*_BASE, "_allocator", *_PARTS, "heads", "serving", "steps"),
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -65,12 +64,13 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
+_SCORES = ("models._first_batch", "serving")
 _STEPS = (
     "steps",
     *(f"balancing.{n}" for n in ("kinds", "_forward", "_task_gradients", "_sources", "_shared", "_probe")),
 )
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features")
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
 NO_TENSORFLOW = ("features.spec", "features.inputs")
 PURE_DATA = ("_types", "_validation", "tasks", "features.spec")
 PRIVATE = "_keras_private"

@@ -113,7 +113,7 @@ def _prepare_validation(model, arguments):
         raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
     if isinstance(validation, tuple) and isinstance(validation[0], Mapping):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(validation)
-        check_input_names(model, x)
+        model.scoring.checked("validation_data[0]", x)
         y = labels_by_name(model, y)
         check_labels(model, y, "validation_data[1]", whole=False)
         check_weights(weights, _rows_of(y), "validation_data[2]")
@@ -162,8 +162,9 @@ def prepare(model, x, y, arguments):
             raise ValueError("`y` and `sample_weight` must be None with a table: they are columns of it.")
         x, y, weights = encode_table(model, x)
         arguments = {**arguments, "sample_weight": weights}
+    elif isinstance(x, Mapping):
+        model.scoring.checked("x", x)
     if isinstance(x, Mapping):
-        check_input_names(model, x)
         y = labels_by_name(model, y)
         arguments = {**arguments, "batch_size": _batch_size(arguments, TRAIN_BATCH_SIZE)}
         weights = arguments.get("sample_weight")
@@ -171,18 +172,6 @@ def prepare(model, x, y, arguments):
         if isinstance(weights, Mapping):
             arguments["sample_weight"] = _weights_for_every_label(model, y, weights)
     return x, y, arguments
-
-
-def prepare_predict(model, x, arguments):
-    if is_stream(x):
-        x, arguments = x.batches(_batch_size(arguments, PREDICT_BATCH_SIZE)), {**arguments, "batch_size": None}
-    if is_table(x):
-        x = require_transform(model).encode(x)
-    if isinstance(x, Mapping):
-        check_input_names(model, x)
-        x = {feature.name: x[feature.name] for feature in model.features}
-        arguments = {**arguments, "batch_size": _batch_size(arguments, PREDICT_BATCH_SIZE)}
-    return x, arguments
 
 
 def _batch_size(arguments, default):

@@ -22,7 +22,7 @@ from mtl_zoo import (
     list_models,
 )
 from mtl_zoo.export import export_serving
-from mtl_zoo.export.serving import input_names
+from mtl_zoo.serving.formats.saved_model import input_names
 
 pytestmark = pytest.mark.tensorflow
 
@@ -180,7 +180,7 @@ def test_refuses(small, tmp_path, monkeypatch):
         export_serving(small, tmp_path / "file" / "exported")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(
-        ValueError, match=r"`export_serving` needs the TensorFlow backend. Received: KERAS_BACKEND='jax'"
+        ValueError, match=r"`format` 'saved_model' needs the TensorFlow backend. Received: KERAS_BACKEND='jax'"
     ):
         export_serving(small, tmp_path / "exported")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
