@@ -6,29 +6,26 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mtl_zoo.benchmark import communication
-from mtl_zoo.benchmark.communication import (
-    COLUMNS,
-    CommunicationCase,
+from benchmarks.studies._steps import Case
+from benchmarks.studies.communication import (
+    Exchange,
     all_cases,
-    communication_main,
     different_ids,
     markdown_lines,
-    measure_communication,
+    measure,
     sent_bytes,
     step_sizes,
 )
-from mtl_zoo.benchmark.speed_case import SpeedCase, draw_rows
-from mtl_zoo.models import create_model
 
 pytestmark = pytest.mark.tensorflow
 
-SMALL = SpeedCase("shared_bottom", 50, batch=64, features=3, numerics=2, dim=4, hyperparameters={"bottom_units": [8]})
+UNITS = {"bottom_units": [8], "tower_units": [5]}
+SMALL = Case("shared_bottom", 50, batch=64, features=3, numerics=2, dim=4, hyperparameters=UNITS)
 
 
 def sizes_of(case):
-    speed = case.speed
-    model = create_model(speed.model, speed.specs(), speed.tasks, bottom_units=(8,), tower_units=(5,))
+    speed = case.case
+    model = speed.create()
     model.compile(speed.optimizer, balancing=case.balancing or None, metrics="auto" if case.metrics else None)
     return step_sizes(model, case)
 
@@ -38,19 +35,19 @@ TOWER = 8 * 5 + 5 + 5 + 1
 
 
 def test_sizes_are_read_off_the_model():
-    plain = sizes_of(CommunicationCase("standard", SMALL))
+    plain = sizes_of(Exchange("standard", SMALL))
     assert plain.dense == BOTTOM + 2 * TOWER
     assert plain.rows == different_ids(SMALL, workers=1) < 64 * 3
     assert (plain.ids, plain.width, plain.tasks, plain.inputs) == (64 * 3, 4, 2, 64 * 7)
     assert not plain.by_task and not plain.weighed and plain.every == 1
-    assert sizes_of(CommunicationCase("metrics", SMALL, metrics=True)).metrics > plain.metrics
-    weighed = sizes_of(CommunicationCase("balancing", SMALL, "famo"))
+    assert sizes_of(Exchange("metrics", SMALL, metrics=True)).metrics > plain.metrics
+    weighed = sizes_of(Exchange("balancing", SMALL, "famo"))
     assert weighed.weighed and not weighed.by_task
 
 
 def test_rows_that_are_sent_are_those_of_the_worker_with_the_most_different_ids():
     def different(seed):
-        columns, _ = draw_rows(SMALL, 64, seed)
+        columns, _ = SMALL.draw(64, seed)
         return sum(len(set(columns[f"id_{i}"].tolist())) for i in range(3))
 
     found = [different(seed) for seed in range(8)]
@@ -58,29 +55,24 @@ def test_rows_that_are_sent_are_those_of_the_worker_with_the_most_different_ids(
 
 
 def test_the_optimizers_of_keras_send_duplicates():
-    assert sizes_of(CommunicationCase("vocabulary", dataclasses.replace(SMALL, optimizer="adam"))).rows == 64 * 3
+    assert sizes_of(Exchange("vocabulary", dataclasses.replace(SMALL, optimizer="adam"))).rows == 64 * 3
 
 
 def test_a_method_of_gradients_shares_what_both_tasks_depend_on():
-    sizes = sizes_of(CommunicationCase("balancing", SMALL, "pcgrad"))
+    sizes = sizes_of(Exchange("balancing", SMALL, "pcgrad"))
     assert sizes.by_task and sizes.shared == BOTTOM
 
 
 def test_a_method_of_the_representation_is_no_part_of_the_model():
     with pytest.raises(ValueError, match="`balancing` must be a method of losses.*Received: balancing='mgda_ub'"):
-        sizes_of(CommunicationCase("balancing", SMALL, "mgda_ub"))
+        sizes_of(Exchange("balancing", SMALL, "mgda_ub"))
 
 
 def test_gradients_that_add_up_are_as_large_as_the_table():
-    sizes = sizes_of(CommunicationCase("accumulate", SMALL, accumulate=2))
+    sizes = sizes_of(Exchange("accumulate", SMALL, accumulate=2))
     # Padding and out of vocabulary are rows too.
     assert sizes.dense == BOTTOM + 2 * TOWER + 3 * 52 * 4
     assert (sizes.ids, sizes.every) == (0, 2)
-
-
-def test_cases_travel_to_the_workers_as_text():
-    for case in all_cases():
-        assert CommunicationCase.decode(case.encode()) == case
 
 
 def test_the_standard_case_is_the_only_one_that_changes_nothing():
@@ -114,45 +106,14 @@ def test_every_kept_row_is_near_the_model():
     assert (rows["ratio"] - 1).abs().max() < 0.05
 
 
-def test_rows_as_markdown(tmp_path, capsys):
-    row = dict.fromkeys(COLUMNS, "") | {"varies": "vocabulary", "vocabulary": 1000, "optimizer": "adam", "workers": 2}
-    row |= {"sent": 1_500_000, "model": 1_000_000, "ratio": 1.5, "expert_units": "[8, 4]", "tasks": 2}
-    row |= {"batch": 64, "dim": 4}
-    row |= {"model_dense": 250_000, "model_sparse": 750_000, "model_balancing": 0, "accumulate": 1, "balancing": ""}
-    pd.DataFrame([row]).to_csv(tmp_path / "rows.csv", index=False)
-    assert communication_main(["--show", "--out", str(tmp_path / "rows.csv")]) == 0
-    shown = "| 1,000 ids a feature with Keras' Adam | 2 | 1.500 | 1.000 | 0.250 | 0.750 | 0.000 | 1.500 |"
-    assert capsys.readouterr().out.strip() == shown
-
-
-def test_one_worker_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="`workers` must be"):
-        measure_communication([1], [CommunicationCase("standard", SMALL)], out=tmp_path / "rows.csv")
-
-
-def test_a_failed_worker_is_an_error(tmp_path, monkeypatch):
-    class Failed:
-        code, failures = 1, ("worker-1: exit code 1",)
-
-    monkeypatch.setattr(communication, "launch", lambda *_, **__: Failed)
-    with pytest.raises(RuntimeError, match=r"Workers failed: worker-1: exit code 1. Their logs are in .*rows\.logs"):
-        measure_communication([2], [], out=tmp_path / "rows.csv")
-
-
-def test_the_command_knows_its_cases(capsys):
-    with pytest.raises(SystemExit):
-        communication_main(["--help"])
-    assert "vocabulary" in capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_two_workers_send_what_the_model_says(tmp_path):
     cases = [
-        CommunicationCase("standard", dataclasses.replace(SMALL, batch=1024, vocabulary=ids), times=ids == 50)
+        Exchange("standard", dataclasses.replace(SMALL, batch=1024, vocabulary=ids), times=ids == 50)
         for ids in (50, 20_000)
     ]
-    table = measure_communication([2], cases, out=tmp_path / "rows.csv", steps=4, rounds=1, timeout=600)
-    assert list(table.columns) == list(COLUMNS)
+    table = measure([2], cases, tmp_path / "rows.csv", steps=4, rounds=1)
+    assert list(table.columns[:-1]) == list(kept_rows().columns)  # and the error
     small, large = table.to_dict("records")
     # Other traffic may use the interface too, so there is no upper bound.
     assert small["ratio"] > 0.98 and large["ratio"] > 0.98

@@ -1,11 +1,9 @@
 """Costs of graphs that can be worked out by hand."""
 
-import numpy as np
 import pytest
 
-from mtl_zoo import BinaryTask, Categorical, Numeric, create_model
-from mtl_zoo.benchmark.cost import graph_cost, step_cost
-from mtl_zoo.benchmark.speed_case import SpeedCase, TimedCase
+from benchmarks.studies._cost import ceilings, graph_cost
+from benchmarks.studies._steps import Case, Timed
 
 pytestmark = pytest.mark.tensorflow
 tf = pytest.importorskip("tensorflow")
@@ -113,45 +111,23 @@ def test_calls_that_are_not_looked_into_are_named():
     assert cost.matmul_flops == 0 and len(cost.uncounted) == 1 and cost.uncounted[0].endswith("If")
 
 
-def batch(rows=8):
-    x = {"user": np.arange(2, 2 + rows, dtype="int32"), "age": np.ones(rows, "float32")}
-    return x, {"click": np.ones(rows, "float32")}
-
-
-def model(vocabulary=100, optimizer="sgd"):
-    features = [Categorical("user", size=vocabulary, dim=4), Numeric("age")]
-    made = create_model("shared_bottom", features, [BinaryTask("click")], bottom_units=(6,), tower_units=())
-    made.compile(optimizer, metrics=None)
-    return made
-
-
-def test_a_step_of_a_model():
-    cost = step_cost(model(), batch())
-    forward = 2 * 8 * (5 * 6 + 6 * 1)
-    assert cost.matmul_flops == 3 * forward  # gradients of kernels and of inputs, since the embedding is trained
-    weights = {"click": np.ones(8, "float32")}
-    assert step_cost(model(), (*batch(), weights)).matmul_flops == 3 * forward
-
-
 def test_a_step_that_updates_rows_does_not_depend_on_the_vocabulary():
-    lazy = [step_cost(model(vocabulary, "auto"), batch()) for vocabulary in (100, 10_000)]
+    def cost(vocabulary, optimizer):
+        sizes = {"batch": 8, "features": 1, "numerics": 1, "hyperparameters": {"bottom_units": (4,)}}
+        return Timed(Case("shared_bottom", vocabulary, optimizer, **sizes)).cost()
+
+    lazy = [cost(vocabulary, "auto") for vocabulary in (100, 10_000)]
     assert lazy[0].flops == lazy[1].flops and lazy[0].bytes == lazy[1].bytes
-    dense = [step_cost(model(vocabulary, "adam"), batch()) for vocabulary in (100, 10_000)]
-    assert dense[1].bytes - dense[0].bytes > 9_900 * 4 * 4  # every row of the table
+    assert cost(10_000, "adam").bytes - lazy[0].bytes > 9_900 * 16 * 4  # every row of the table
 
 
-def test_what_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match=r"`batch` must be \(inputs, labels\).*Received: a dict"):
-        step_cost(model(), batch()[0])
-    uncompiled = create_model("shared_bottom", [Numeric("x")], [BinaryTask("click")])
-    with pytest.raises(ValueError, match="`model` must be compiled"):
-        step_cost(uncompiled, ({"x": np.ones(2, "float32")}, {"click": np.ones(2, "float32")}))
-    monkeypatch.setattr("mtl_zoo._backend.is_tensorflow", lambda: False)
-    with pytest.raises(ValueError, match="`step_cost` needs the TensorFlow backend"):
-        step_cost(model(), batch())
+@pytest.mark.slow
+def test_ceilings_are_positive():
+    assert all(value > 0 for value in ceilings(seconds=0.01).values())
 
 
+@pytest.mark.slow
 def test_a_loop_is_named_as_uncounted():
-    case = SpeedCase("mose", 10, batch=8, features=2, numerics=1)
-    cost = TimedCase(case).cost()
+    case = Case("mose", 10, batch=8, features=2, numerics=1)
+    cost = Timed(case).cost()
     assert cost.flops > 0 and any("While" in kind for kind in cost.uncounted)

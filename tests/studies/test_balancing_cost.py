@@ -1,26 +1,26 @@
 """What balancing costs: on tiny sizes, that the right things are timed and counted."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.studies import balancing_cost
+from benchmarks.studies._steps import Case
+from benchmarks.studies.balancing_cost import every_method, measure
 from mtl_zoo import list_balancing
 from mtl_zoo.balancing import MGDA, create_balancing
-from mtl_zoo.benchmark import balancing_cost
-from mtl_zoo.benchmark.balancing_cost import balancing_cost_main, every_method, measure_balancing
-from mtl_zoo.benchmark.memory import transient_mb
-from mtl_zoo.benchmark.speed_case import SpeedCase, build_model, draw_rows
 
 pytestmark = pytest.mark.tensorflow
 
 TINY = {"batch": 8, "features": 2, "numerics": 1, "hyperparameters": {"bottom_units": (4,), "tower_units": (3,)}}
 
 
+@pytest.mark.slow
 def test_rows_of_methods_against_the_plain_sum(monkeypatch):
     passed = iter(range(10_000))
     monkeypatch.setattr(balancing_cost.time, "perf_counter", lambda: float(next(passed)))
     methods = ["uncertainty", MGDA(update_every=2), create_balancing("famo", reevaluates=True), "moco"]
-    table = measure_balancing(SpeedCase("shared_bottom", 20, num_tasks=3, **TINY), methods, rounds=2, steps=1)
+    rows = measure(Case("shared_bottom", 20, num_tasks=3, **TINY), methods, rounds=2, steps=1)
+    table = pd.DataFrame(rows)
     assert list(table["method"]) == ["equal", "uncertainty", "mgda(update_every=2)", "famo(reevaluates=True)", "moco"]
     assert list(table["kind"]) == ["losses", "losses", "gradients", "reevaluated", "gradients"]
     assert list(table["allowed"]) == [1.1, 1.1, 2.35, 1.5, 2.35]
@@ -38,43 +38,19 @@ def test_rows_of_methods_against_the_plain_sum(monkeypatch):
 def test_every_method_has_its_turn():
     names = [method.method_name for method in every_method(("click", "like"))]
     assert names[:-1] == list_balancing() and names[-1] == "famo"
-    model = build_model(SpeedCase("shared_bottom", 20, **TINY))
+    model = Case("shared_bottom", 20, **TINY).build()
     for method in every_method(model.loss_names):
         model.compile("sgd", balancing=method)
 
 
-def test_several_tasks():
-    case = SpeedCase("shared_bottom", 20, num_tasks=4, **TINY)
-    assert [task.name for task in case.tasks] == ["click", "conversion", "task_2", "task_3"]
-    assert list(draw_rows(case, 5)[1]) == ["click", "conversion", "task_2", "task_3"]
-    assert [task.name for task in SpeedCase("esm2", 20, num_tasks=4).tasks] == ["click", "conversion", "cart", "task_3"]
-
-
-def test_memory_that_a_call_takes_and_gives_back_is_seen():
-    found = transient_mb(lambda: np.ones(10_000_000).sum())
-    if np.isnan(found):
-        pytest.skip("needs Linux")
-    assert 70 <= found <= 100
-    kept = np.ones(10_000_000)
-    assert transient_mb(lambda: None) < 10 and len(kept)
-
-
+@pytest.mark.slow
 def test_the_command_writes_a_row_for_each_number_of_tasks_and_method(tmp_path, capsys):
     out = tmp_path / "a" / "cost.csv"
     words = "--model shared_bottom --vocabulary 20 --features 2 --numerics 1 --batch 8 --rounds 1 --steps 1"
     words += f" --set bottom_units=4 tower_units=3 --tasks 2 3 --methods pcgrad --out {out}"
-    assert balancing_cost_main(words.split()) == 0
+    assert balancing_cost.main(words.split()) == 0
     table = pd.read_csv(out)
     assert list(zip(table["num_tasks"], table["method"], strict=True)) == [
         (2, "equal"), (2, "pcgrad"), (3, "equal"), (3, "pcgrad"),
     ]  # fmt: skip
     assert (table["step_ms"] > 0).all() and "pcgrad" in capsys.readouterr().out
-
-
-def test_refused():
-    with pytest.raises(ValueError, match="`case` must have one replica and one step a call. Received: replicas=2"):
-        measure_balancing(SpeedCase("shared_bottom", 20, batch=8, replicas=2))
-    with pytest.raises(ValueError, match="`rounds` must be a whole number >= 1"):
-        measure_balancing(SpeedCase("shared_bottom", 20, **TINY), rounds=0)
-    with pytest.raises(ValueError, match="`num_tasks` must be a whole number >= 2"):
-        SpeedCase("shared_bottom", 20, num_tasks=1)

@@ -6,7 +6,6 @@ encoding and shuffling are all in the figure. Every turn trains the same number 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import shutil
@@ -20,14 +19,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
 
-from mtl_zoo import _validation as check
-from mtl_zoo.benchmark import environment
+from benchmarks.studies import _frame as frame
 from mtl_zoo.features.spec import Categorical, Feature, Numeric
 from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.features.transform import FeatureTransform
@@ -42,7 +37,7 @@ _BATCH = 1024
 
 
 def make_table(rows: int, seed: int) -> pa.Table:
-    """Random rows of the benchmark's table."""
+    """Random rows of the study's table."""
     rng = np.random.default_rng(seed)
     columns = {f"id_{i}": rng.integers(0, VALUES, rows) for i in range(IDS)}
     columns |= {f"number_{i}": rng.normal(size=rows).astype("float32") for i in range(NUMBERS)}
@@ -74,18 +69,18 @@ def write_files(folder: Path, gigabytes: float) -> int:
 class _PeakMemory:
     """The most resident memory of this process over that at the start, sampled 50 times a second."""
 
-    def __enter__(self):
+    def __enter__(self) -> _PeakMemory:
         self._start = self._peak = _resident_bytes()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
 
-    def _watch(self):
+    def _watch(self) -> None:
         while not self._done.wait(0.02):
             self._peak = max(self._peak, _resident_bytes())
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self._done.set()
         self._thread.join()
 
@@ -99,20 +94,8 @@ def _resident_bytes() -> int:
     return pages * 4096
 
 
-def measure_input(sizes: Sequence[float], *, steps: int = 400, pairs: int = 5, folder: Path) -> pd.DataFrame:
-    """Trains `steps` steps from memory and from files of each size, in turn, `pairs` times over.
-
-    Columns: `source`, `gigabytes` and `rows` of the files, `steps`, `examples_per_second` (median), `ratio` of the rate
-    to that from memory in the same round (median, `ratio_low`, `ratio_high`), `peak_mbytes` (resident memory over the
-    start of the turn, the most of all turns), `bound_mbytes` (`TableStream.memory_bound`), and what they depend on.
-
-    Raises:
-        ValueError: No size, or fewer than 1 pair or step.
-    """
-    if not sizes:
-        raise ValueError("`sizes` must hold at least one size of files in GB. Received: none")
-    check.check_int("steps", steps)
-    check.check_int("pairs", pairs)
+def _turns(sizes: Sequence[float], steps: int, folder: Path) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """{source: (a call that trains the steps from it, what its row says of it)}, memory first."""
     memory = make_table(steps * _BATCH, 0)
     features: list[Feature] = [Categorical(f"id_{i}") for i in range(IDS)]
     features += [Numeric(f"number_{i}", normalization=None) for i in range(NUMBERS)]
@@ -122,75 +105,65 @@ def measure_input(sizes: Sequence[float], *, steps: int = 400, pairs: int = 5, f
     model = create_model("mmoe", transform, **MODEL)
     model.compile("auto", metrics=None)
 
-    def from_memory():
+    def from_memory() -> None:
         model.fit(inputs, labels, batch_size=_BATCH, shuffle=True, verbose=0)
 
-    turns = {"memory": from_memory}
-    about = {"memory": {"gigabytes": "", "rows": len(memory), "bound_mbytes": ""}}
+    turns: dict[str, tuple[Any, dict[str, Any]]] = {
+        "memory": (from_memory, {"gigabytes": "", "rows": len(memory), "bound_mbytes": ""})
+    }
     for size in sizes:
-        files = folder / f"{size:g}GB"
-        rows = write_files(files, size)
-        stream = TableStream(str(files), transform)
+        rows = write_files(folder / f"{size:g}GB", size)
+        stream = TableStream(str(folder / f"{size:g}GB"), transform)
 
-        def from_files(stream=stream):
+        def from_files(stream: TableStream = stream) -> None:
             model.fit(stream.batches(_BATCH, shuffle=True, seed=0), steps_per_epoch=steps, verbose=0)
 
-        name = f"parquet {size:g} GB"
-        turns[name] = from_files
-        about[name] = {"gigabytes": size, "rows": rows, "bound_mbytes": round(stream.memory_bound / 1e6)}
-    for turn in turns.values():
+        about = {"gigabytes": size, "rows": rows, "bound_mbytes": round(stream.memory_bound / 1e6)}
+        turns[f"parquet {size:g} GB"] = from_files, about
+    return turns
+
+
+def measure(sizes: Sequence[float], steps: int, pairs: int, folder: Path) -> list[dict[str, Any]]:
+    """Trains `steps` steps from memory and from files of each size (GB), in turn, `pairs` times over.
+
+    Columns: `source`, `gigabytes` and `rows` of the files, `steps`, `examples_per_second` (median), `ratio` of the rate
+    to that from memory in the same round (median, and its range), `peak_mbytes` (resident memory over the start of the
+    turn, the most of all turns), `bound_mbytes` (`TableStream.memory_bound`).
+    """
+    turns = _turns(sizes, steps, folder)
+    for turn, _ in turns.values():
         turn()
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     peaks = dict.fromkeys(turns, 0)
-    for _, (name, turn) in itertools.product(range(pairs), turns.items()):
+    for _, (name, (turn, _)) in itertools.product(range(pairs), turns.items()):
         started = time.perf_counter()
-        with _PeakMemory() as memory_used:
+        with _PeakMemory() as used:
             turn()
         seconds[name].append(time.perf_counter() - started)
-        peaks[name] = max(peaks[name], memory_used.bytes)
-    common = {
-        "steps": steps,
-        "pairs": pairs,
-        **environment.about(),
-    }
-    table = []
-    for name, times in seconds.items():
-        ratios = [memory_time / own for memory_time, own in zip(seconds["memory"], times, strict=True)]
-        row = {
+        peaks[name] = max(peaks[name], used.bytes)
+    return [
+        {
             "source": name,
-            **about[name],
+            **turns[name][1],
             "examples_per_second": round(steps * _BATCH / statistics.median(times), 1),
-            "ratio": round(statistics.median(ratios), 4),
-            "ratio_low": round(min(ratios), 4),
-            "ratio_high": round(max(ratios), 4),
-            "peak_mbytes": round(peaks[name] / 1e6),
+            **frame.ratios(seconds["memory"], times),
+            **{"peak_mbytes": round(peaks[name] / 1e6), "steps": steps, "pairs": pairs},
         }
-        table.append({**row, **common})
-    return pd.DataFrame(table)
+        for name, times in seconds.items()
+    ]
 
 
-def input_main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m benchmarks.input_speed`; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.input_speed", description="fit from Parquet files against fit from memory, in turn."
-    )
-    parser.add_argument("--sizes", nargs="+", type=float, default=[0.5, 5.0], help="GB of files (default: 0.5 5)")
-    parser.add_argument("--steps", type=int, default=400, help="steps of a turn, 1,024 rows each")
-    parser.add_argument("--pairs", type=int, default=5)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m benchmarks.studies.input_speed`."""
+    parser = frame.parser(__doc__, {"sizes": (0.5, 5.0), "steps": 400, "pairs": 5}, out="where the rows go, anew")
     parser.add_argument("--folder", type=Path, help="keeps the files there, and uses those of an earlier run")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="where the rows go, anew")
     args = parser.parse_args(arguments)
     kept = args.folder and contextlib.nullcontext(args.folder)
     with kept or tempfile.TemporaryDirectory() as folder:
-        table = measure_input(args.sizes, steps=args.steps, pairs=args.pairs, folder=Path(folder))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(args.out, index=False)
-    shown = Table(title="fit, in turn; ratio to the rate from memory")
-    columns = ("source", "rows", "examples_per_second", "peak_mbytes", "bound_mbytes")
-    for column in (*columns, "ratio"):
-        shown.add_column(column, justify="right")
-    for row in table.to_dict("records"):
-        ratio = f"{row['ratio']:.3f} ({row['ratio_low']:.3f}-{row['ratio_high']:.3f})"
-        shown.add_row(*(str(row[column]) for column in columns), ratio)
-    Console(width=120).print(shown)
+        table = frame.write(args.out, measure(args.sizes, args.steps, args.pairs, Path(folder)))
+    frame.show(table, ("source", "rows", "examples_per_second", "peak_mbytes", "bound_mbytes", "ratio"))
     return 0
+
+
+if __name__ == "__main__":
+    frame.start(__file__)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from mtl_zoo import _validation as check
-
 _FLOAT, _ID = 4, 4
 
 
@@ -28,9 +26,6 @@ class StepSizes:
         inputs: Numbers of the worker's batch: ids, numeric features and labels.
         unique: Different ids among `ids`; of workers that differ, the largest number. Default: all of them differ.
         every: Steps from one update to the next: gradients that add up are reduced then, and not before.
-
-    Raises:
-        ValueError: A number that is negative; `every` < 1; more `unique` than `ids`; more `shared` than `dense`.
     """
 
     dense: int
@@ -44,17 +39,6 @@ class StepSizes:
     inputs: int = 0
     unique: int | None = None
     every: int = 1
-
-    def __post_init__(self):
-        for argument in ("dense", "ids", "width", "tasks", "shared", "metrics", "inputs"):
-            check.check_int(argument, getattr(self, argument), minimum=0)
-        check.check_int("every", self.every)
-        for argument, bound in (("unique", "ids"), ("shared", "dense")):
-            value, most = getattr(self, argument), getattr(self, bound)
-            if value is not None and not 0 <= value <= most:
-                raise ValueError(
-                    f"`{argument}` must be from 0 to `{bound}`. Received: {argument}={value}, {bound}={most}"
-                )
 
     @property
     def rows(self) -> int:
@@ -76,22 +60,7 @@ def all_reduce_bytes(sizes: StepSizes, workers: int) -> dict[str, float]:
     The row-wise optimizers sum a worker's duplicates before they are sent; Keras' own send a row as often as the batch
     reads it, so all ids count. The size of a table is in none of them. (Where an optimizer adds gradients up over
     steps, a table's are dense: count its parameters in `dense`, and no ids.) The first two are divided by `every`.
-
-    Args:
-        sizes: Of one worker's step.
-        workers: W.
-
-    Raises:
-        ValueError: `workers` < 1.
-
-    Example:
-
-    >>> from mtl_zoo.benchmark.traffic import StepSizes, all_reduce_bytes
-    >>> sent = all_reduce_bytes(StepSizes(dense=1000, ids=30, width=16), workers=4)
-    >>> sent["dense"], sent["sparse"]
-    (6000.0, 6132.0)
     """
-    check.check_int("workers", workers)
     ring = 2 * (workers - 1) / workers * _FLOAT
     gathered = sizes.rows * (_FLOAT * sizes.width + _ID) + _ID if sizes.ids else 0
     by_task = sizes.tasks * sizes.shared if sizes.by_task else 0
@@ -175,19 +144,7 @@ def parameter_server_rates(
         workers   W / (compute + bytes of a worker / speed)      a worker waits for what it asks for
         servers   S x speed / bytes of a worker's step with them, the larger direction
         chief     speed / bytes of a batch
-
-    Args:
-        sizes: Of one worker's step.
-        workers: W.
-        servers: S, which share rows and weights evenly.
-        compute: Seconds of a step without a network.
-        network: Every machine's.
-
-    Raises:
-        ValueError: `workers` or `servers` < 1.
     """
-    check.check_int("workers", workers)
-    check.check_int("servers", servers)
     parts, speed = parameter_server_bytes(sizes), network.bytes_per_second
     # A link works in both directions at once, but a worker pulls before it pushes.
     pulled = sizes.ids * _FLOAT * sizes.width + parts["weights"] / 2

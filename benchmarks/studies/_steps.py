@@ -1,4 +1,4 @@
-"""One thing to time: a compiled model with its batches, and its step in lengths that add up to the whole."""
+"""One thing to time: a compiled model with its batches, and its step in parts that add up to the whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mtl_zoo import _validation as check
-from mtl_zoo.benchmark.cost import Cost, graph_cost
+from benchmarks.studies._cost import Cost, graph_cost
 from mtl_zoo.benchmark.runner import resolve_hyperparameters
 from mtl_zoo.features.batching import make_batches
 from mtl_zoo.features.spec import FIRST_ID, Categorical, Feature, Numeric, Sequence
@@ -26,16 +26,12 @@ from mtl_zoo.tasks import BinaryTask
 _BATCHES = 16
 # Rows in memory, from which the next batch is drawn for the cost of input.
 _INPUT_ROWS = 200_000
-_TASKS = (BinaryTask("click"), BinaryTask("conversion", sample_space="click"))
-# What a model that needs them gets beside the features and tasks of all.
-_CART = BinaryTask("cart", sample_space="click")
-_DOMAINS = 4
-_HISTORY = 20
+_DOMAINS, _HISTORY = 4, 20
 
 
 @dataclasses.dataclass(frozen=True)
-class SpeedCase:
-    """One thing to time.
+class Case:
+    """A model and the sizes of its features, batch and tasks.
 
     A model gets what it needs beside the features and tasks of all: a domain (of 4), a history (20 ids), a cart task.
 
@@ -67,47 +63,65 @@ class SpeedCase:
     steps_per_execution: int = 1
 
     def __post_init__(self):
-        for argument in ("vocabulary", "batch", "features", "dim", "replicas", "steps_per_execution"):
-            check.check_int(argument, getattr(self, argument))
-        check.check_int("numerics", self.numerics, minimum=0)
-        check.check_int("num_tasks", self.num_tasks, minimum=2)
-        if self.replicas > 1 and self.steps_per_execution > 1:
+        if self.batch % self.replicas or (self.replicas > 1 and self.steps_per_execution > 1):
             raise ValueError(
-                "`steps_per_execution` must be 1 with several replicas: more are timed on one device only. "
-                f"Received: steps_per_execution={self.steps_per_execution}, replicas={self.replicas}"
-            )
-        if self.batch % self.replicas:
-            raise ValueError(
-                f"`batch` must be a multiple of `replicas`. Received: batch={self.batch}, replicas={self.replicas}"
+                "`batch` must be a multiple of `replicas`, and `steps_per_execution` 1 with several of them. Received: "
+                f"batch={self.batch}, replicas={self.replicas}, steps_per_execution={self.steps_per_execution}"
             )
 
     @property
-    def tasks(self) -> tuple[BinaryTask, ...]:
-        needed = (*_TASKS, _CART) if self._needs("middle_action") else _TASKS
-        return (*needed, *(BinaryTask(f"task_{i}") for i in range(len(needed), self.num_tasks)))
+    def columns(self) -> dict[str, Any]:
+        """The fields as a row has them."""
+        return {**dataclasses.asdict(self), "hyperparameters": json.dumps(self.hyperparameters)}
 
-    def _needs(self, what: str) -> bool:
-        return what in model_info(self.model).requires
+    @property
+    def tasks(self) -> tuple[BinaryTask, ...]:
+        found = [BinaryTask("click"), BinaryTask("conversion", sample_space="click")]
+        if "middle_action" in self._needs:
+            found.append(BinaryTask("cart", sample_space="click"))
+        return (*found, *(BinaryTask(f"task_{i}") for i in range(len(found), self.num_tasks)))
+
+    @property
+    def _needs(self) -> tuple[str, ...]:
+        return model_info(self.model).requires
 
     def specs(self) -> list[Feature]:
         """The features of the model."""
-        ids = range(self.features)
-        specs: list[Feature] = [Categorical(f"id_{i}", size=self.vocabulary, dim=self.dim) for i in ids]
-        specs += [Numeric(f"number_{i}", normalization=None) for i in range(self.numerics)]
-        if self._needs("domain"):
-            specs.append(Categorical("domain", size=_DOMAINS, dim=self.dim))
-        if self._needs("sequence"):
-            specs.append(Sequence("history", size=self.vocabulary, length=_HISTORY, dim=self.dim))
-        return specs
+        found: list[Feature] = [
+            Categorical(f"id_{i}", size=self.vocabulary, dim=self.dim) for i in range(self.features)
+        ]
+        found += [Numeric(f"number_{i}", normalization=None) for i in range(self.numerics)]
+        if "domain" in self._needs:
+            found.append(Categorical("domain", size=_DOMAINS, dim=self.dim))
+        if "sequence" in self._needs:
+            found.append(Sequence("history", size=self.vocabulary, length=_HISTORY, dim=self.dim))
+        return found
 
+    def create(self) -> Any:
+        """The model, not compiled."""
+        return create_model(
+            self.model, self.specs(), self.tasks, **resolve_hyperparameters(self.model, self.hyperparameters)
+        )
 
-def build_model(case: SpeedCase) -> Any:
-    """The case's model, compiled, without metrics."""
-    options = resolve_hyperparameters(case.model, case.hyperparameters)
-    model = create_model(case.model, case.specs(), case.tasks, **options)
-    model.compile(case.optimizer, metrics=None, steps_per_execution=case.steps_per_execution)
-    model.optimizer.build(model.trainable_variables)
-    return model
+    def build(self) -> Any:
+        """The model, compiled without metrics, its optimizer built."""
+        model = self.create()
+        model.compile(self.optimizer, metrics=None, steps_per_execution=self.steps_per_execution)
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def draw(self, rows: int, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Inputs and labels: uniform ids, normal numbers, a fifth of the labels 1."""
+        rng = np.random.default_rng(seed)
+
+        def column(feature: Any) -> np.ndarray:
+            if isinstance(feature, Numeric):
+                return rng.standard_normal(rows, dtype="float32")
+            shape = (rows, feature.length) if isinstance(feature, Sequence) else rows
+            return rng.integers(FIRST_ID, FIRST_ID + feature.size, shape, dtype="int32")
+
+        inputs = {feature.name: column(feature) for feature in self.specs()}
+        return inputs, {task.name: (rng.random(rows) < 0.2).astype("float32") for task in self.tasks}
 
 
 def touch_slots(model: Any) -> None:
@@ -115,20 +129,6 @@ def touch_slots(model: Any) -> None:
     for variable in model.optimizer.variables:
         if len(variable.shape):  # not the learning rate
             variable.assign(ops.zeros_like(variable.value))
-
-
-def draw_rows(case: SpeedCase, rows: int, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Inputs and labels: uniform ids, normal numbers, a fifth of the labels 1."""
-    rng = np.random.default_rng(seed)
-
-    def column(feature):
-        if isinstance(feature, Numeric):
-            return rng.standard_normal(rows, dtype="float32")
-        shape = (rows, feature.length) if isinstance(feature, Sequence) else rows
-        return rng.integers(FIRST_ID, FIRST_ID + feature.size, shape, dtype="int32")
-
-    inputs = {feature.name: column(feature) for feature in case.specs()}
-    return inputs, {task.name: (rng.random(rows) < 0.2).astype("float32") for task in case.tasks}
 
 
 @functools.cache
@@ -139,23 +139,24 @@ def _mirrored(replicas: int) -> Any:
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 
 
-class TimedCase:
+class Timed:
     """A model whose parts can be timed: `input`, `embedding`, `forward`, `gradients`, `step`.
 
     `embedding` is part of `forward`, that of `gradients`, and that of `step`; `input` is apart.
     """
 
-    def __init__(self, case: SpeedCase):
+    def __init__(self, case: Case):
         self.case = case
         self._strategy = _mirrored(case.replicas) if case.replicas > 1 else None
         with self._strategy.scope() if self._strategy else contextlib.nullcontext():
-            self.model = build_model(case)
+            self.model = case.build()
         touch_slots(self.model)
         self._batches = itertools.cycle([self._batch(seed) for seed in range(_BATCHES)])
-        self._draws = _input(case.batch, case.features, case.numerics, case.vocabulary)
         self._functions = {name: self._compiled(function) for name, function in _parts(self.model).items()}
-        self.parts: dict[str, Callable[[int], float]] = {"input": self._time_input}
-        self.parts |= {name: functools.partial(self._time, run) for name, run in self._functions.items()}
+        draws = _input(case.batch, case.features, case.numerics, case.vocabulary)
+        self.parts: dict[str, Callable[[int], float]] = {"input": functools.partial(_seconds, lambda: next(draws))}
+        for name, function in self._functions.items():
+            self.parts[name] = functools.partial(self._time, function)
         if case.steps_per_execution > 1:
             self.parts["step"] = self._time_train_function()
         for part in self.parts.values():
@@ -168,8 +169,8 @@ class TimedCase:
     def _batch(self, seed: int) -> Any:
         import tensorflow as tf
 
-        def tensors(part):
-            return tf.nest.map_structure(tf.constant, draw_rows(self.case, self.case.batch // self.case.replicas, part))
+        def tensors(part: int) -> Any:
+            return tf.nest.map_structure(tf.constant, self.case.draw(self.case.batch // self.case.replicas, part))
 
         if self._strategy is None:
             return tensors(seed)
@@ -185,40 +186,34 @@ class TimedCase:
         strategy = self._strategy
         return tf.function(lambda x, y: strategy.run(function, args=(x, y)), autograph=False)
 
-    def _time(self, run: Callable, steps: int) -> float:
-        started = time.perf_counter()
-        for _ in range(steps):
-            result = run(*next(self._batches))
-        self._wait_for(result)
-        return (time.perf_counter() - started) / steps
-
-    def _time_input(self, steps: int) -> float:
-        started = time.perf_counter()
-        for _ in range(steps):
-            next(self._draws)
-        return (time.perf_counter() - started) / steps
+    def _time(self, function: Callable, steps: int) -> float:
+        return _seconds(lambda: function(*next(self._batches)), steps, self._wait_for)
 
     def _time_train_function(self) -> Callable[[int], float]:
         import tensorflow as tf
 
-        data = tf.data.Dataset.from_tensor_slices(draw_rows(self.case, self.case.batch * _BATCHES))
+        data = tf.data.Dataset.from_tensor_slices(self.case.draw(self.case.batch * _BATCHES))
         batches = iter(data.batch(self.case.batch, drop_remainder=True).cache().repeat().prefetch(2))
         self.model.make_train_function()
-
-        def seconds(steps):
-            calls = -(-steps // self.case.steps_per_execution)
-            started = time.perf_counter()
-            for _ in range(calls):
-                result = self.model.train_function(batches)
-            self._wait_for(result)
-            return (time.perf_counter() - started) / (calls * self.case.steps_per_execution)
-
-        return seconds
+        each = self.case.steps_per_execution
+        return lambda steps: (
+            _seconds(lambda: self.model.train_function(batches), -(-steps // each), self._wait_for) / each
+        )
 
     def _wait_for(self, result: Any) -> None:
         for tensor in keras.tree.flatten(result):
             for part in self._strategy.experimental_local_results(tensor) if self._strategy else (tensor,):
                 np.asarray(part)
+
+
+def _seconds(call: Callable[[], Any], calls: int, wait: Callable[[Any], None] | None = None) -> float:
+    """Of one of several calls, the last of which is waited for."""
+    started = time.perf_counter()
+    for _ in range(calls):
+        result = call()
+    if wait is not None:
+        wait(result)
+    return (time.perf_counter() - started) / calls
 
 
 def _parts(model: Any) -> dict[str, Callable]:
@@ -248,5 +243,5 @@ def _parts(model: Any) -> dict[str, Callable]:
 @functools.lru_cache(maxsize=1)
 def _input(batch: int, features: int, numerics: int, vocabulary: int) -> Any:
     """Shuffled batches of rows in memory, without end; cases of the same size share them."""
-    rows = draw_rows(SpeedCase("shared_bottom", vocabulary, features=features, numerics=numerics), _INPUT_ROWS)
+    rows = Case("shared_bottom", vocabulary, features=features, numerics=numerics).draw(_INPUT_ROWS)
     return iter(make_batches(*rows, batch_size=batch, shuffle=True, seed=0).repeat())

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from mtl_zoo.benchmark import faults
-from mtl_zoo.benchmark.faults import EVERY_STEPS, SETTINGS, Kill, Setting, draw_kill
-from mtl_zoo.training.launch import Launched
+from benchmarks.studies import faults
+from benchmarks.studies.faults import EVERY_STEPS, SETTINGS, Kill, Setting, draw_kill
 
 pytestmark = pytest.mark.tensorflow
 # 26 steps.
@@ -13,6 +12,7 @@ SMALL = {"workers": Setting(2, 0, rows=205, epochs=2), "servers": Setting(2, 2, 
 GOOD = {"killed": True, "attempts": 2, "steps": 252, "again": EVERY_STEPS, "untrained": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kill"),
     [
@@ -29,8 +29,7 @@ def test_training_survives_a_kill(tmp_path, name, kill):
     row = faults.run_case(setting, kill, tmp_path / "killed")
     if name == "workers":
         alone = faults.train(setting, tmp_path / "alone", tf.distribute.get_strategy())
-        weights = {name: values for name, values in alone.items() if name.startswith("weight ")}
-        row |= {"difference": faults.difference(weights, row["weights"])[0], "allowed": 1e-5}
+        row |= {"difference": faults.difference(alone["weights"], row["weights"])[0], "allowed": 1e-5}
     assert not faults.faults_of(setting, row), row
 
 
@@ -107,7 +106,7 @@ def test_rows_are_kept_as_they_come_and_a_second_call_goes_on(tmp_path, monkeypa
     assert cases == [(workers, None), *((workers, draw_kill(workers, *which)) for which in expected)]
     assert list(table["role"]) == ["none", "worker", "chief", "worker", "chief"]
     assert list(table["survived"].astype(str)) == ["", "True", "False", "False", "True"]
-    assert table["error"][2].startswith("worker-0: exit code 1; its logs are in workers-chief-0-")
+    assert table["error"][2] == "worker-0: exit code 1"
     assert table["error"][3] == "difference 0.25"
     weights = out.with_suffix(".runs") / "workers-0.npz"
     assert set(table["commit"]) != {""} and weights.exists()
@@ -133,17 +132,6 @@ def test_losses_on_servers_must_lie_where_those_of_runs_left_alone_do(tmp_path, 
     assert float(table["allowed"][7]) == pytest.approx(6.869 * spread * np.sqrt(7 / 6), rel=1e-3)
 
 
-def test_a_run_that_does_not_end_well_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(faults, "launch", lambda *_, **__: Launched(3, {}, 2, ("worker-0: exit code 3",)))
-    with pytest.raises(RuntimeError, match="worker-0: exit code 3"):
-        faults.run_case(SMALL["workers"], None, tmp_path / "run")
-
-
-def test_the_number_of_kills_is_checked(tmp_path):
-    with pytest.raises(ValueError, match="`times` must be a whole number >= 1"):
-        faults.run_faults(["worker"], 0, tmp_path / "rows.csv")
-
-
 def test_the_command_prints_the_count_and_fails_with_a_kill_that_was_not_survived(tmp_path, monkeypatch, capsys):
     rows = faults.pd.DataFrame(
         [
@@ -154,6 +142,6 @@ def test_the_command_prints_the_count_and_fails_with_a_kill_that_was_not_survive
     )
     monkeypatch.setattr(faults, "run_faults", lambda *_, **__: rows)
     arguments = ["--kill", "chief", "--times", "2", "--out", str(tmp_path / "rows.csv")]
-    assert faults.faults_main(arguments) == 1
+    assert faults.main(arguments) == 1
     text = capsys.readouterr().out
-    assert "workers: 1 of 2 kills of a chief survived" in text and "workers chief 1 1 attempts" in text
+    assert "workers: 1 of 2 kills of a chief survived" in text and "1 attempts" in text

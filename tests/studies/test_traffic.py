@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_zoo.benchmark.traffic import (
+from benchmarks.studies._traffic import (
     Network,
     StepSizes,
     all_reduce_bytes,
@@ -89,28 +89,6 @@ def test_what_bounds_parameter_servers():
     assert rates["servers"] == pytest.approx(2 * 1000 / 5920)  # 1,920 of rows and 4,000 of weights leave the servers
     assert rates["chief"] == 5.0
     assert parameter_server_rates(sizes, 1000, 2, compute=0.4, network=network)["chief"] == 5.0
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"dense": -1}, r"`dense` must be .*Received: dense=-1"),
-        ({"every": 0}, r"`every` must be .*Received: every=0"),
-        ({"unique": 31}, r"`unique` must be from 0 to `ids`. Received: unique=31, ids=30"),
-        ({"shared": 1001}, r"`shared` must be from 0 to `dense`. Received: shared=1001, dense=1000"),
-    ],
-)
-def test_sizes_that_cannot_be(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        StepSizes(**{"dense": 1000, "ids": 30, "width": 16, **arguments})
-
-
-def test_a_cluster_has_workers_and_servers():
-    sizes = StepSizes(dense=1, ids=1, width=1)
-    with pytest.raises(ValueError, match="`workers` must be"):
-        all_reduce_bytes(sizes, 0)
-    with pytest.raises(ValueError, match="`servers` must be"):
-        parameter_server_rates(sizes, 1, 0, 1.0, Network(10))
 
 
 def test_the_page_shows_what_the_model_says():

@@ -7,9 +7,7 @@ of the runner, so they are resumed as all others are; the findings are computed 
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 
-from mtl_zoo import _validation as check
+from benchmarks.studies import _frame as frame
 from mtl_zoo.benchmark.command import count_runs, interruptible, run_configs
 from mtl_zoo.benchmark.config import RunConfig
 from mtl_zoo.benchmark.progress import Shown
 from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.evaluation import Interval, bootstrap_interval
+from mtl_zoo.evaluation._figures import new_figure, save_figure
 
 # The paper's rule gives the width 113: parameter_matched(..., count="kernels").
 MODELS: dict[str, dict[str, Any]] = {
@@ -38,15 +36,7 @@ _STEPS_PER_EXECUTION = 17
 
 
 def correlation_configs(
-    seeds: int = 20,
-    correlations: Sequence[float] = CORRELATIONS,
-    *,
-    c: float = 1.0,
-    m: int = 10,
-    size: int = 50_000,
-    epochs: int = 12,
-    batch_size: int = 128,
-    learning_rate: float = 1e-3,
+    seeds: int, correlations: Sequence[float], *, c: float = 1.0, m: int = 10, size: int = 50_000, **training: Any
 ) -> list[RunConfig]:
     """The runs of the study: seed by seed, so that a study cut short has whole seeds; neighbours share their data.
 
@@ -57,20 +47,8 @@ def correlation_configs(
         seeds: Data sets for each correlation, from seed 0 on.
         correlations: Cosines between the tasks' weights.
         c, m, size: Of `synthetic_regression`.
-        epochs, batch_size, learning_rate: Of the training; all epochs are trained.
-
-    Raises:
-        ValueError: Fewer than 2 correlations, or one twice; what `RunConfig` refuses.
-
-    Example:
-
-    >>> from mtl_zoo.benchmark.correlation import correlation_configs
-    >>> [(run.model, run.dataset_options["correlation"]) for run in correlation_configs(1, (0, 1))]
-    [('shared_bottom', 0.0), ('mmoe', 0.0), ('shared_bottom', 1.0), ('mmoe', 1.0)]
+        **training: Of `RunConfig`; all epochs are trained.
     """
-    check.check_int("seeds", seeds)
-    if len(correlations) < 2 or check.duplicates(correlations):
-        raise ValueError(f"`correlations` must be at least 2 different numbers. Received: {list(correlations)}")
     return [
         RunConfig(
             "synthetic_regression",
@@ -78,10 +56,8 @@ def correlation_configs(
             hyperparameters,
             {"correlation": float(correlation), "seed": seed, "c": c, "m": m, "size": size},
             seeds=(seed,),
-            epochs=epochs,
-            batch_size=batch_size,
             steps_per_execution=_STEPS_PER_EXECUTION,
-            learning_rate=learning_rate,
+            **training,
         )
         for seed in range(seeds)
         for correlation in correlations
@@ -225,56 +201,69 @@ def correlation_markdown(losses: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def correlation_main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m benchmarks.correlation_study`; returns the exit code, as `run_main` does."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.correlation_study",
-        description="Shared-bottom and MMoE on synthetic_regression over seeds and task correlations; runs whose rows "
-        "are in the file are skipped. Prints whether the MMoE paper's claims hold.",
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="where the rows go")
-    parser.add_argument("--seeds", type=int, default=20, help="data sets for each correlation")
-    parser.add_argument("--correlations", type=float, nargs="+", default=list(CORRELATIONS))
-    parser.add_argument("--c", type=float, default=1.0, help="scale of the weights")
-    parser.add_argument("--m", type=int, default=10, help="number of sines")
-    parser.add_argument("--size", type=int, default=50_000, help="training rows, and a fifth of it twice for the rest")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--report-only", action="store_true", help="train nothing")
+def draw_correlations(losses: pd.DataFrame, path: str | Path) -> Path:
+    """Loss against the tasks' correlation, a row of panels for each setting, a dot for each run.
+
+    On the left both models, with a line through the medians; on the right the ratio of the two on the same data.
+
+    Args:
+        losses: What `correlation_losses` gives.
+        path: Where to.
+    """
+    settings = list(dict.fromkeys(losses["setting"]))
+    figure = new_figure(10, 0.5 + 3.4 * len(settings))
+    rows = figure.subfigures(len(settings), 1, squeeze=False)[:, 0]
+    for row, setting in zip(rows, settings, strict=True):
+        left, right = row.subplots(1, 2)
+        own = losses[losses["setting"] == setting]
+        wide = own.pivot(index="seed", columns=["model", "correlation"], values="test")
+        models = {"shared_bottom": "C0", "mmoe": "C1"}
+        for place, (model, color) in enumerate(models.items()):
+            _dots_and_medians(left, wide[model], (place - 0.5) * 0.02, color, model)
+        ratio = wide["mmoe"] / wide["shared_bottom"]
+        _dots_and_medians(right, ratio, 0.0, "C2", "mmoe / shared_bottom")
+        right.axhline(1, color="0.5", linestyle="--", linewidth=1)
+        for panel, title in ((left, "test loss (mean squared error)"), (right, "ratio on the same data")):
+            panel.set_yscale("log")
+            panel.set_xlabel("correlation of the tasks' weights")
+            panel.set_title(title, fontsize="medium")
+            panel.grid(alpha=0.3)
+            panel.legend(fontsize="small", frameon=False)
+        # Under both panels: it is longer than one of them is wide.
+        row.supxlabel(f"{setting}, {len(wide)} seeds", fontsize="small")
+    return save_figure(figure, path)
+
+
+def _dots_and_medians(panel, values: pd.DataFrame, shift: float, color: str, label: str) -> None:
+    values = values.sort_index(axis="columns")
+    at = np.array(values.columns, dtype="float64") + shift
+    panel.plot(at, values.T, ".", color=color, alpha=0.4)
+    panel.plot(at, values.median(), "-o", color=color, label=f"{label}, median")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m benchmarks.studies.correlation`: 1 if a run failed, 130 if it was cut short."""
+    options = {"c": 1.0, "m": 10, "size": 50_000, "epochs": 12, "batch_size": 128, "learning_rate": 1e-3}
+    parser = frame.parser(__doc__, {"seeds": 20, "correlations": CORRELATIONS, **options, "report_only": False})
     parser.add_argument("--markdown", type=Path, metavar="OUT.md", help="write the tables, too")
     parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the losses, too")
     args = parser.parse_args(arguments)
-    names = ("seeds", "correlations", "c", "m", "size", "epochs", "batch_size", "learning_rate")
-    console = Console(stderr=True)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    try:
-        configs = correlation_configs(**{name: getattr(args, name) for name in names})
-        store = ResultStore(args.out)
-        failed = 0
-        if not args.report_only:
-            with Shown(console, count_runs(configs)) as progress, interruptible():
-                failed = run_configs(configs, store, progress).failed
-        _report(store, args)
-    except KeyboardInterrupt:
-        console.print(f"[bold red]cut short:[/] the same command goes on: {escape(str(args.out))}", soft_wrap=True)
-        return 130
-    except ValueError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 2
-    return 1 if failed else 0
-
-
-def _report(store: ResultStore, args: argparse.Namespace) -> None:
+    configs = correlation_configs(args.seeds, args.correlations, **{name: getattr(args, name) for name in options})
+    store, failed = ResultStore(args.out), 0
+    if not args.report_only:
+        with Shown(Console(stderr=True), count_runs(configs)) as progress, interruptible():
+            failed = run_configs(configs, store, progress).failed
     losses = correlation_losses(store.read())
     if losses.empty:
         raise ValueError(f"`--out` must hold finished runs of the study. Received: {store.path}, which has none")
-    parts = [correlation_markdown(own) for _, own in losses.groupby("setting", sort=False)]
-    Console().print("\n".join(parts), highlight=False, markup=False, soft_wrap=True)
+    text = "\n".join(correlation_markdown(own) for _, own in losses.groupby("setting", sort=False))
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
     if args.markdown:
-        args.markdown.parent.mkdir(parents=True, exist_ok=True)
-        args.markdown.write_text("\n".join(parts), encoding="utf-8")
+        args.markdown.write_text(text, encoding="utf-8")
     if args.picture:
-        from mtl_zoo.benchmark.plots import draw_correlations
-
         draw_correlations(losses, args.picture)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    frame.start(__file__)

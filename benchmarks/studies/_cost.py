@@ -11,12 +11,8 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Mapping
+import time
 from typing import Any
-
-import keras
-
-from mtl_zoo import _backend
 
 Shape = tuple[int, ...]
 
@@ -61,44 +57,6 @@ class Cost:
     matmul_flops: int
     by_operation: dict[str, tuple[int, int, int]]
     uncounted: tuple[str, ...] = ()
-
-
-def step_cost(model: Any, batch: Any) -> Cost:
-    """FLOPs and bytes of one training step: forward, gradients, the optimizer's update, and metrics if there are any.
-
-    Args:
-        model: A compiled model.
-        batch: `(inputs, labels)` or `(inputs, labels, weights)`, arrays by name. Only their shapes and types matter.
-
-    Raises:
-        ValueError: The model is not compiled; the backend is not TensorFlow; `batch` is something else.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from mtl_zoo import BinaryTask, Numeric, create_model
-    >>> from mtl_zoo.benchmark.cost import step_cost
-    >>> model = create_model("shared_bottom", [Numeric("x")], [BinaryTask("click")], bottom_units=(8,), tower_units=())
-    >>> model.compile("sgd", metrics=None)
-    >>> cost = step_cost(model, ({"x": np.ones(4, "float32")}, {"click": np.ones(4, "float32")}))
-    >>> cost.matmul_flops  # 2 (4 x 1 x 8 + 4 x 8 x 1) forward; the kernels' gradients; that of the towers' input
-    320
-    """
-    import tensorflow as tf
-
-    if not _backend.is_tensorflow():
-        raise ValueError(f"`step_cost` needs the TensorFlow backend. Received: {keras.backend.backend()!r}")
-    if not (isinstance(batch, tuple) and 2 <= len(batch) <= 3 and isinstance(batch[0], Mapping)):
-        raise ValueError(
-            "`batch` must be (inputs, labels) or (inputs, labels, weights), arrays by name. "
-            f"Received: a {type(batch).__name__}"
-        )
-    if getattr(model, "optimizer", None) is None:
-        raise ValueError("`model` must be compiled: its optimizer is part of a step. Received: a model without one")
-    model.optimizer.build(model.trainable_variables)
-    specs = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), batch)
-    step = tf.function(lambda *parts: model.train_step(parts), autograph=False)
-    return graph_cost(step.get_concrete_function(*specs))
 
 
 def graph_cost(function: Any) -> Cost:
@@ -244,3 +202,34 @@ def _bytes(operation: Any, shapes: _Shapes) -> int:
 def _item_size(tensor: Any) -> int:
     # A handle to a resource has no size of its own.
     return 0 if tensor.dtype.name in ("resource", "variant") else max(tensor.dtype.size, 1)
+
+
+def ceilings(seconds: float = 0.5) -> dict[str, float]:
+    """What this machine can do: float32 matrix products, copies, and gathers of random 64-byte rows, with TensorFlow.
+
+    Args:
+        seconds: How long to try each; the best call counts.
+
+    Returns:
+        `matmul_gflops` (1024 x 512 x 1024), `copy_gbytes` and `gather_gbytes` (bytes read, a second).
+    """
+    import tensorflow as tf
+
+    left, right = tf.random.normal((1024, 512)), tf.random.normal((512, 1024))
+    block, table = tf.random.normal((64, 1024, 1024)), tf.random.normal((4_000_000, 16))
+    ids = tf.random.uniform((200_000,), 0, 4_000_000, "int32")
+    work = {
+        "matmul_gflops": (tf.function(lambda: tf.matmul(left, right)), 2 * 1024 * 512 * 1024),
+        "copy_gbytes": (tf.function(lambda: block + 0.0), block.shape.num_elements() * 4),
+        "gather_gbytes": (tf.function(lambda: tf.gather(table, ids)), 200_000 * 64),
+    }
+    found = {}
+    for name, (call, amount) in work.items():
+        call()
+        best, ends = float("inf"), time.perf_counter() + seconds
+        while time.perf_counter() < ends:
+            started = time.perf_counter()
+            call().numpy()
+            best = min(best, time.perf_counter() - started)
+        found[name] = round(amount / best / 1e9, 2)
+    return found

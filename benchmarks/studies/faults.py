@@ -9,13 +9,10 @@ no more steps again than that and those in flight, and the final loss must lie w
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
-import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -28,32 +25,27 @@ import pandas as pd
 from rich.console import Console
 from scipy import stats
 
-from mtl_zoo import _validation as check
-from mtl_zoo.benchmark import environment
-from mtl_zoo.benchmark.agreement import difference
-from mtl_zoo.benchmark.results import append_row
+from benchmarks.studies import _frame as frame
+from benchmarks.studies.agreement import difference
 from mtl_zoo.features.spec import FIRST_ID, Categorical, Numeric
 from mtl_zoo.models import create_model
 from mtl_zoo.options import MLP, Embedding
 from mtl_zoo.tasks import BinaryTask
-from mtl_zoo.training import Checkpoints, ParameterServerTrainer, launch
+from mtl_zoo.training import Checkpoints, ParameterServerTrainer
 
-COLUMNS = (
+_COLUMNS = (
     *("setting", "role", "number", "moment", "at", "killed", "seen", "writing", "survived", "attempts", "steps"),
-    *("again", "untrained", "loss", "difference", "allowed", "seconds", "commit", "dirty", "versions", "hardware"),
-    "error",
+    *("again", "untrained", "loss", "difference", "allowed", "seconds"),
 )
 EVERY_STEPS = 5
-_BATCH = 16
-_AHEAD = 2
+_BATCH, _AHEAD = 16, 2
 # Of a weight, in parts of its largest value.
 _EQUAL = 1e-5
 # Runs left alone that say how far losses on parameter servers lie apart, and how sure the interval is.
 _ALONE, _CONFIDENCE = 6, 0.999
 # Only the table of row numbers is so wide, by which its weights are found.
 _ROW_DIM = 3
-_LONGEST_START = 10.0
-_LOOK_SECONDS = 0.001
+_LONGEST_START, _LOOK_SECONDS = 10.0, 0.001
 _SEEDS = {"worker": 1, "chief": 2, "server": 3}
 
 
@@ -103,12 +95,12 @@ def draw_kill(setting: Setting, role: str, number: int) -> Kill:
     """The kill of a number; the same one each time."""
     rng = np.random.default_rng([_SEEDS[role], number])
     index = int(rng.integers(setting.servers)) if role == "server" else 0
-    if setting.servers:
-        process = {"chief": "chief-0", "worker": f"worker-{rng.integers(setting.workers)}", "server": f"ps-{index}"}[
-            role
-        ]
-    else:
-        process = {"chief": "worker-0", "worker": f"worker-{rng.integers(1, setting.workers)}"}[role]
+    first_worker = 0 if setting.servers else 1  # without servers worker 0 is the chief
+    process = {
+        "chief": lambda: "chief-0" if setting.servers else "worker-0",
+        "worker": lambda: f"worker-{rng.integers(first_worker, setting.workers)}",
+        "server": lambda: f"ps-{index}",
+    }[role]()
     moment = str(rng.choice(["start", "step", "checkpoint"], p=[0.1, 0.5, 0.4]))
     if moment == "start":
         return Kill(process, moment, 0, float(rng.uniform(0, _LONGEST_START)))
@@ -142,13 +134,10 @@ def draw_rows(setting: Setting) -> tuple[dict[str, np.ndarray], dict[str, np.nda
     count = setting.rows
     user, age = rng.integers(0, 50, count), rng.normal(size=count)
     click = rng.random(count) < 1 / (1 + np.exp(-(age + np.sin(user))))
-    x = {
-        "row": (np.arange(count) + FIRST_ID).astype("int32"),
-        "user_id": (user + FIRST_ID).astype("int32"),
-        "age": age.astype("float32"),
-    }
+    x = {"row": np.arange(count) + FIRST_ID, "user_id": user + FIRST_ID}
+    inputs = {name: ids.astype("int32") for name, ids in x.items()} | {"age": age.astype("float32")}
     like = np.where(rng.random(count) < 0.5, np.nan, click & (rng.random(count) < 0.4))
-    return x, {"click": click.astype("float32"), "like": like.astype("float32")}
+    return inputs, {"click": click.astype("float32"), "like": like.astype("float32")}
 
 
 class _Note(keras.callbacks.Callback):
@@ -171,21 +160,16 @@ class _Note(keras.callbacks.Callback):
         self._file.close()
 
 
-def _values(weight) -> np.ndarray:
+def _values(weight: Any) -> np.ndarray:
     """A copy: what a variable shows of itself may change with it."""
     return np.array(keras.ops.convert_to_numpy(weight))
 
 
-def _row_weights(model) -> list[np.ndarray]:
-    return [_values(weight) for weight in model.weights if tuple(weight.shape)[1:] == (_ROW_DIM,)]
-
-
-def train(setting: Setting, folder: Path, strategy: Any = None) -> dict[str, np.ndarray]:
-    """Arrays by name: the weights, and what says whether all was trained. Without a strategy, on parameter servers."""
+def train(setting: Setting, folder: Path, strategy: Any = None) -> dict[str, Any]:
+    """`weights` by name, and what says whether all was trained. Without a strategy, on parameter servers."""
     x, y = draw_rows(setting)
     saves = Checkpoints(folder / "run", every_steps=EVERY_STEPS)
     callbacks = [_Note(folder / "steps.txt", "step", saves), saves, _Note(folder / "steps.txt", "after", saves)]
-    options: dict[str, Any] = {"batch_size": _BATCH, "epochs": setting.epochs, "verbose": 0}
     if strategy is None:
         trainer = ParameterServerTrainer(lambda: make_model(setting), ahead=_AHEAD)
         model, fit = trainer.model, trainer.fit
@@ -193,28 +177,26 @@ def train(setting: Setting, folder: Path, strategy: Any = None) -> dict[str, np.
         with strategy.scope():
             model = make_model(setting)
         fit = model.fit
-        if json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0):
+        if frame.task_of_process()["index"]:
             callbacks = [saves]  # one process notes
-    before = _row_weights(model)
-    history = fit(x, y, callbacks=callbacks, **options).history
-    found = {f"weight {i} {weight.path}": _values(weight) for i, weight in enumerate(model.weights)}
-    moved = sum(int((a != b).any(1).sum()) for a, b in zip(before, _row_weights(model), strict=True))
-    found["untrained"] = np.array(setting.rows - moved)
-    found["steps"] = np.array(int(model.optimizer.iterations.numpy()))
-    found["epoch_loss"] = np.array(history["loss"][-1])
+    of_rows = [weight for weight in model.weights if tuple(weight.shape)[1:] == (_ROW_DIM,)]
+    before = [_values(weight) for weight in of_rows]
+    fit(x, y, callbacks=callbacks, batch_size=_BATCH, epochs=setting.epochs, verbose=0)
+    moved = sum(int((a != _values(b)).any(1).sum()) for a, b in zip(before, of_rows, strict=True))
     scores = model.predict({name: values[:1024] for name, values in x.items()}, batch_size=512, verbose=0)["click"]
     chance, click = np.clip(scores.ravel(), 1e-7, 1 - 1e-7).astype("float64"), y["click"][:1024]
-    found["loss"] = np.array(-np.mean(np.where(click == 1, np.log(chance), np.log(1 - chance))))
-    return found
+    return {
+        "weights": {f"{i} {weight.path}": _values(weight) for i, weight in enumerate(model.weights)},
+        "untrained": setting.rows - moved,
+        "steps": int(model.optimizer.iterations.numpy()),
+        "loss": float(-np.mean(np.where(click == 1, np.log(chance), np.log(1 - chance)))),
+    }
 
 
-def _inside(folder: Path, setting: Setting) -> None:
+def _inside(setting: Setting, folder: Path) -> dict[str, Any]:
     import tensorflow as tf
 
-    found = train(setting, folder, None if setting.servers else tf.distribute.MultiWorkerMirroredStrategy())
-    task = json.loads(os.environ["TF_CONFIG"])["task"]
-    if task["type"] == "chief" or task["index"] == 0:
-        np.savez(folder / "found.npz", **found)  # type: ignore[arg-type]
+    return train(setting, folder, None if setting.servers else tf.distribute.MultiWorkerMirroredStrategy())
 
 
 # What starts them.
@@ -261,50 +243,27 @@ def steps_again(notes: str) -> int:
     return len(steps) - len(set(steps))
 
 
-def run_case(setting: Setting, kill: Kill | None, folder: Path, timeout: float = 1800.0) -> dict[str, Any]:
-    """Trains once, with a kill or without; what the columns of that name say, and `weights` by name.
-
-    Raises:
-        RuntimeError: Training did not end well.
-    """
+def run_case(setting: Setting, kill: Kill | None, folder: Path, timeout: float = 600.0) -> dict[str, Any]:
+    """Trains once, with a kill or without; what the columns of that name say, and `weights` by name."""
     folder.mkdir(parents=True)
-    command = [sys.executable, "-m", "mtl_zoo.benchmark.faults", str(folder), json.dumps(setting)]
     killer = None if kill is None else _Killer(kill, folder)
-    root = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])}
+    size = {"workers": setting.workers, "servers": setting.servers, "restarts": 0 if kill is None else 1}
     began = time.perf_counter()
     try:
-        done = launch(
-            command,
-            workers=setting.workers,
-            servers=setting.servers,
-            restarts=0 if kill is None else 1,
-            logs=folder,
-            timeout=timeout,
-            environment=root,
-            started=None if killer is None else killer.started,
-        )
+        started = None if killer is None else killer.started
+        found, done = frame.run(_inside, setting, folder, logs=folder, timeout=timeout, started=started, **size)
     finally:
         if killer is not None:
             killer.end()
-    if done.code:
-        raise RuntimeError("; ".join(done.failures))
-    with np.load(folder / "found.npz") as file:
-        found = dict(file)
     row = {} if killer is None or kill is None else {"moment": kill.moment, "at": kill.at, **killer.found}
     row |= {"attempts": done.attempts, "again": steps_again((folder / "steps.txt").read_text())}
-    row |= {"steps": int(found["steps"]), "untrained": int(found["untrained"]), "loss": float(found["loss"])}
-    row["epoch_loss"] = float(found["epoch_loss"])
-    row["seconds"] = round(time.perf_counter() - began, 1)
-    row["weights"] = {name: values for name, values in found.items() if name.startswith("weight ")}
-    return row
+    return row | found | {"seconds": round(time.perf_counter() - began, 1)}
 
 
 def faults_of(setting: Setting, row: dict[str, Any]) -> list[str]:
     """What is wrong with a run in which one process was killed once; none if it has survived.
 
-    Args:
-        setting: The cluster.
-        row: From `run_case`; with `difference` and `allowed` these are judged too.
+    With `difference` and `allowed` in `row` these are judged too.
     """
     most = EVERY_STEPS + setting.in_flight
     wrong = {
@@ -318,52 +277,36 @@ def faults_of(setting: Setting, row: dict[str, Any]) -> list[str]:
     return [text for text, is_wrong in wrong.items() if is_wrong]
 
 
-def _read(out: Path) -> pd.DataFrame:
-    return pd.read_csv(out, keep_default_na=False) if out.exists() else pd.DataFrame(columns=list(COLUMNS))
-
-
 def run_faults(
     roles: Sequence[str], times: int, out: Path, setting: str | None = None, timeout: float = 600.0
 ) -> pd.DataFrame:
-    """Kills what the file does not hold yet, and gives all of its rows.
+    """Kills what the file does not hold yet, `times` for each role, and gives all of its rows.
 
     Rows of the role `none` are runs that were left alone, to which the others are compared. A run that fails has a row
-    with its `error`, and has not survived.
-
-    Args:
-        roles: Among `worker`, `chief` and `server`.
-        times: Kills of each.
-        out: The CSV file. Logs and weights lie beside it, in a folder; where that is missing, one run is left alone
-            again, for its weights.
-        setting: Among `SETTINGS`. Default: `servers` for a server, else `workers`.
-        timeout: Seconds for one attempt of a run.
+    with its `error`, and has not survived. Logs and weights lie beside the file, in a folder; where that is missing,
+    one run is left alone again, for its weights. Servers are killed in the setting `servers`, others in `workers`.
     """
-    check.check_int("times", times)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.with_suffix(".runs")
+    rows, folder = frame.Rows(out, _COLUMNS), out.with_suffix(".runs")
 
     def run(name: str, role: str, number: int, kill: Kill | None) -> None:
-        table = _read(out)
-        is_kept = ((table["setting"] == name) & (table["role"] == role) & (table["number"] == number)).any()
+        row: dict[str, Any] = {"setting": name, "role": role, "number": number}
+        is_kept = rows.has(**row)
         lacks_weights = kill is None and not SETTINGS[name].servers and not (folder / f"{name}-{number}.npz").exists()
         if is_kept and not lacks_weights:
             return
-        row: dict[str, Any] = {"setting": name, "role": role, "number": number}
-        place = folder / f"{name}-{role}-{number}-{time.time_ns()}"
         try:
-            row |= run_case(SETTINGS[name], kill, place, timeout)
+            row |= run_case(SETTINGS[name], kill, folder / f"{name}-{role}-{number}-{time.time_ns()}", timeout)
         except RuntimeError as error:
-            row["error"] = f"{error}; its logs are in {place.name}"
-        if "error" not in row and kill is None:
-            np.savez(folder / f"{name}-{number}.npz", **row["weights"])
-        if kill is not None:
-            row["survived"] = False
-        if "error" not in row and kill is not None:
-            row |= _compare(name, row, table, folder)
-            wrong = faults_of(SETTINGS[name], row)
-            row |= {"survived": not wrong, "error": "; ".join(wrong)}
+            row |= {"error": str(error), "survived": "" if kill is None else False}
+        else:
+            if kill is None:
+                np.savez(folder / f"{name}-{number}.npz", **row["weights"])
+            else:
+                row |= _compare(name, row, rows.read(), folder)
+                wrong = faults_of(SETTINGS[name], row)
+                row |= {"survived": not wrong, "error": "; ".join(wrong)}
         if not is_kept:
-            append_row(out, COLUMNS, row | environment.about())
+            rows.add(row)
 
     # In turn, so that a file that was cut short has some of each.
     for number, role in itertools.product(range(times), roles):
@@ -371,7 +314,7 @@ def run_faults(
         for alone in range(_ALONE if SETTINGS[name].servers else 1):
             run(name, "none", alone, None)
         run(name, role, number, draw_kill(SETTINGS[name], role, number))
-    return _read(out)
+    return rows.read()
 
 
 def _compare(name: str, row: dict[str, Any], table: pd.DataFrame, folder: Path) -> dict[str, float]:
@@ -386,27 +329,18 @@ def _compare(name: str, row: dict[str, Any], table: pd.DataFrame, folder: Path) 
     return {"difference": round(abs(row["loss"] - losses.mean()), 6), "allowed": round(float(width), 6)}
 
 
-def faults_main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m benchmarks.faults`; 1 if a kill was not survived."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__.splitlines()[0])
-    parser.add_argument("--kill", nargs="+", default=list(_SEEDS), choices=list(_SEEDS))
-    parser.add_argument("--times", type=int, default=20, help="kills of each")
-    parser.add_argument("--setting", choices=list(SETTINGS), help="default: servers for a server, else workers")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.csv", help="rows are added; what is there stays"
-    )
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one attempt of a run")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m benchmarks.studies.faults`; 1 if a kill was not survived."""
+    parser = frame.parser(__doc__, {"kill": tuple(_SEEDS), "times": 20, "timeout": 600.0, "setting": str})
     args = parser.parse_args(arguments)
     table = run_faults(args.kill, args.times, args.out, args.setting, args.timeout)
     killed = table[table["role"] != "none"]
     is_well = killed["survived"].astype(str) == "True"
-    console = Console(width=160)
     for (name, role), group in is_well.groupby([killed["setting"], killed["role"]]):
-        console.print(f"{name}: {group.sum()} of {len(group)} kills of a {role} survived", highlight=False)
-    for row in killed[~is_well].itertuples():
-        console.print(row.setting, row.role, row.number, row.error)
+        Console().print(f"{name}: {group.sum()} of {len(group)} kills of a {role} survived", highlight=False)
+    frame.show(killed[~is_well], ("setting", "role", "number", "error"))
     return int(not is_well.all())
 
 
 if __name__ == "__main__":
-    _inside(Path(sys.argv[1]), Setting(*json.loads(sys.argv[2])))
+    frame.start(__file__)
