@@ -71,8 +71,8 @@ _STEPS = (
 )
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
-NO_TENSORFLOW = ("features.spec", "features.inputs")
-PURE_DATA = ("_types", "_validation", "tasks", "features.spec")
+NO_TENSORFLOW = ("features.base", "features.inputs")
+PURE_DATA = ("_types", "_validation", "_registry", "tasks", "features")
 PRIVATE = "_keras_private"
 
 
