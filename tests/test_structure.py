@@ -71,8 +71,9 @@ _STEPS = (
 )
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
-NO_TENSORFLOW = ("features.base", "features.inputs")
-PURE_DATA = ("_types", "_validation", "_registry", "tasks", "features")
+NO_TENSORFLOW = ("features.inputs",)
+_KINDS = ("tasks", *(f"features.{name}" for name in ("base", "spec", "categorical", "sequence", "numeric", "encoded")))
+PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"
 
 
@@ -149,7 +150,7 @@ def test_backends_are_imported_where_they_may_be(name):
             assert top not in ("torch", "jax", "flax"), where + f"{top} is imported in functions of _backend only"
         assert top != "tf_keras" and not dotted.startswith("tensorflow.keras"), where + "Keras 3 is `import keras`"
         if within(name, PURE_DATA):
-            pure = top not in ("keras", "tensorflow") or (inside and within(name, ("tasks",)))
+            pure = top not in ("keras", "tensorflow") or (inside and within(name, _KINDS))
             assert pure, where + "this module must be importable without Keras"
         if top == "tensorflow":
             assert within(name, TENSORFLOW) and not within(name, NO_TENSORFLOW), where + "not a place for TensorFlow"

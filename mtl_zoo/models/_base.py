@@ -356,8 +356,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         Tables, arrays and streams default to batches of 1024 rows. Arrays are checked first, those of
         `validation_data` too: missing inputs or labels, ids outside of their tables, labels that are none of their
         task's, tasks without an observed label, weights; of a `tf.data.Dataset` the first batch's inputs. A dict of raw
-        columns is read as a table where it can be nothing else. A loss that turns NaN or infinite stops training with an error that names it, the epoch and the
-        step; illegal labels and weights of a `tf.data.Dataset` make it so.
+        columns is read as a table where it can be nothing else. A loss that turns NaN or infinite stops training with
+        an error that names it, the epoch and the step; illegal labels and weights of a `tf.data.Dataset` make it so.
 
         `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
         Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
