@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MISSING_ID = 0
 UNKNOWN_ID = 1
 FIRST_ID = 2
+# Ids are int32.
+MOST_IDS = 2**31 - 1 - FIRST_ID
 SIDES = ("user", "item", None)
 
 FEATURES: Registry[type[Feature]] = Registry("kind")
@@ -62,7 +64,7 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """What a feature asks of the embedding whose input is its value: nothing but a place beside the others."""
+    """What a feature asks of the embedding whose inputs, one number each, are its vector: a place beside the others."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,6 +89,23 @@ class Summary:
 
     distinct: int | None
     missing: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class InferRules:
+    """What `infer` goes by.
+
+    Args:
+        dim: Width of embeddings.
+        threshold: Whole numbers with at most so many distinct values are categories.
+    """
+
+    dim: int = 16
+    threshold: int = 1000
+
+    def __post_init__(self) -> None:
+        check.check_int("embedding_dim", self.dim)
+        check.check_int("threshold", self.threshold, minimum=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,7 +281,7 @@ class Feature:
         return None
 
     @classmethod
-    def infer(cls, column: Column, name: str, dim: int) -> Choice | None:
+    def infer(cls, column: Column, name: str, rules: InferRules) -> Choice | None:
         """The feature of this kind that a column of an ordinary table should be, or None if another kind should be.
 
         Kinds are asked in the order in which they were registered.

@@ -143,7 +143,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         """
         _data.check_input_names(self, inputs)
         # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
-        return {feature.name: inputs[feature.name] for feature in self.features}
+        return {name: inputs[name] for name in self.input}
 
     # Training.
 
@@ -492,7 +492,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             _data.save_transform(self.transform, folder)
 
     def load_assets(self, folder):
-        self._plan.transform = _data.load_transform(folder)
+        transform = _data.load_transform(folder)
+        self._plan.transform = None if transform is None else transform.frozen()
         self._scoring = None
 
 
