@@ -10,7 +10,8 @@ import pandas as pd
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import EMPTY, STRING, Column, refuse_values
 from mtl_zoo.features._states import ColumnType, Unseen
-from mtl_zoo.features.base import Encoder, Feature, InputSpec, register_feature
+from mtl_zoo.features.base import Feature, register_feature
+from mtl_zoo.features.requests import Encoder, InputSpec
 
 
 @register_feature("encoded")

@@ -15,18 +15,8 @@ from mtl_zoo import _validation as check
 from mtl_zoo.features import _separation
 from mtl_zoo.features._columns import FLOAT, INTEGER, MISSING_INTEGER, STRING, Column, refuse_values
 from mtl_zoo.features._states import ColumnType, State, Unseen, register_state
-from mtl_zoo.features.base import (
-    FIRST_ID,
-    MISSING_ID,
-    Choice,
-    Feature,
-    InferRules,
-    InputSpec,
-    Number,
-    Rows,
-    Summary,
-    register_feature,
-)
+from mtl_zoo.features.base import Choice, Feature, InferRules, Summary, register_feature
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, InputSpec, Number, Rows
 
 logger = logging.getLogger(__name__)
 

@@ -9,19 +9,8 @@ from keras import ops
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
-from mtl_zoo.features.base import (
-    FIRST_ID,
-    MISSING_ID,
-    UNKNOWN_ID,
-    Encoder,
-    Feature,
-    Number,
-    Rows,
-    as_features,
-    features_from_config,
-    features_to_config,
-    require_fitted,
-)
+from mtl_zoo.features.base import Feature, as_features, features_from_config, features_to_config, require_fitted
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, UNKNOWN_ID, Encoder, Number, Rows
 from mtl_zoo.layers._tables import InitialRows, add_table, shard_bounds
 
 
