@@ -60,10 +60,10 @@ class FairGrad(GramBalancing):
         gram = ops.convert_to_tensor(gram)
         cosines, lengths, largest = scaled(gram, active)
         power = 1.0 / self.alpha
-        found, solved = bargain(cosines, lengths, power)
+        solution, solved = bargain(cosines, lengths, power)
         # What the longest gradient's length, which was divided out, does to the solution.
-        found = ops.where(solved, found * largest ** (-1.0 / (1.0 + power)), mean_of(active)) * active
-        return clip_length(found, gram, self.max_norm)
+        solution = ops.where(solved, solution * largest ** (-1.0 / (1.0 + power)), mean_of(active)) * active
+        return clip_length(solution, gram, self.max_norm)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self.alpha, "max_norm": self.max_norm}

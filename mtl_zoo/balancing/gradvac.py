@@ -82,10 +82,10 @@ class GradVac(GramBalancing):
         if shuffle:
             order, back = shuffled_order(count, self.step_seed(self.seed))
             given = [reorder(matrix, order) for matrix in given]
-        parts, found = _vaccinate(*given)
+        parts, met = _vaccinate(*given)
         if shuffle:
-            parts, found = reorder(parts, back), reorder(found, back)
-        self.targets.assign(kept + self.beta * pairs * (found - kept))
+            parts, met = reorder(parts, back), reorder(met, back)
+        self.targets.assign(kept + self.beta * pairs * (met - kept))
         return ops.sum(parts * (active * lengths)[:, None], axis=0) / lengths
 
     def get_config(self) -> Config:
@@ -100,14 +100,14 @@ def _vaccinate(cosines: Tensor, targets: Tensor, pairs: Tensor) -> tuple[Tensor,
     wanted = ops.clip(targets, -MAX_TARGET, MAX_TARGET)
     height = ops.sqrt(1.0 - wanted * wanted)
     slope = wanted / height
-    parts, length, found = ops.convert_to_tensor(eye), ops.ones((count, 1)), []
+    parts, length, met = ops.convert_to_tensor(eye), ops.ones((count, 1)), []
     for j in range(count):
         product = ops.sum(parts * cosines[j], axis=1, keepdims=True)
         cosine = ops.clip(product / ops.maximum(length, 1e-3), -1.0, 1.0)
-        found.append(cosine)
+        met.append(cosine)
         # The part of p_i that is orthogonal to g_j, which stays.
         rest = length * ops.sqrt(1.0 - cosine * cosine)
         acts = ops.logical_and(cosine < wanted[:, j : j + 1], pairs[:, j : j + 1] > 0)
         parts = parts + ops.where(acts, rest * slope[:, j : j + 1] - product, 0.0) * eye[j]
         length = ops.where(acts, rest / height[:, j : j + 1], length)
-    return parts, ops.concatenate(found, axis=1)
+    return parts, ops.concatenate(met, axis=1)

@@ -51,5 +51,5 @@ class IMTLG(GramBalancing):
         ridge = RIDGE * np.eye(cosines.shape[0], dtype="float32")
         shares = active * ops.solve(cosines + ridge, active) / lengths
         total = ops.sum(shares)
-        found = total > LEAST_SUM * ops.sum(ops.abs(shares))
-        return ops.where(found, shares / ops.maximum(total, SMALLEST), mean_of(active))
+        solved = total > LEAST_SUM * ops.sum(ops.abs(shares))
+        return ops.where(solved, shares / ops.maximum(total, SMALLEST), mean_of(active))

@@ -53,9 +53,9 @@ class NashMTL(GramBalancing):
     def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         gram = ops.convert_to_tensor(gram)
         cosines, lengths, largest = scaled(gram, active)
-        found, solved = bargain(cosines, lengths)
-        found = ops.where(solved, found / ops.sqrt(largest), mean_of(active)) * active
-        return clip_length(found, gram, self.max_norm)
+        solution, solved = bargain(cosines, lengths)
+        solution = ops.where(solved, solution / ops.sqrt(largest), mean_of(active)) * active
+        return clip_length(solution, gram, self.max_norm)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "max_norm": self.max_norm}
