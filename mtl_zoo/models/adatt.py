@@ -100,12 +100,14 @@ class AdaTT(MultiTaskModel):
         fused, fused_shared = dict.fromkeys(plan.towers, x), x
         for level in range(num_levels):
             at = f"_{level}"
-            own = {tower: make_experts(tower, num_task_experts, expert_units, fused[tower], at) for tower in fused}
+            native = {tower: make_experts(tower, num_task_experts, expert_units, fused[tower], at) for tower in fused}
             shared = make_experts(SHARED, num_shared_experts, expert_units, fused_shared, at)
-            every = _side_by_side([*own.values(), shared], at)
+            every = _side_by_side([*native.values(), shared], at)
             if num_shared_experts and level < num_levels - 1:
                 fused_shared = _fuse(SHARED, fused_shared, every, shared, native_residual, gate, at)
-            fused = {tower: _fuse(tower, fused[tower], every, own[tower], native_residual, gate, at) for tower in fused}
+            fused = {
+                tower: _fuse(tower, fused[tower], every, native[tower], native_residual, gate, at) for tower in fused
+            }
         super().__init__(plan, inputs, fused, tower_units=tower_units, name=name)
         self.num_levels = num_levels
         self.num_task_experts = num_task_experts
@@ -127,7 +129,7 @@ def _fuse(
     unit: str,
     selector: Tensor,
     every: Experts,
-    own: Experts,
+    native: Experts,
     native_residual: bool,
     gate: Gate | DSelectK | None,
     at: str,
@@ -135,5 +137,5 @@ def _fuse(
     """`softmax(W selector)` over the experts of all units, plus the unit's own: (batch, units)."""
     weights = make_gate(len(every.names), gate, expert_names=every.names, name=f"{unit}_gate{at}")(selector)
     if native_residual:
-        return NativeFusion(name=f"{unit}_fusion{at}")(weights, every.outputs, own.outputs)
+        return NativeFusion(name=f"{unit}_fusion{at}")(weights, every.outputs, native.outputs)
     return ExpertMixture(name=f"{unit}_mixture{at}")(weights, every.outputs)

@@ -83,8 +83,8 @@ class CGC(MultiTaskModel):
         inputs = make_inputs(plan.features)
         x = plan.embed(inputs)
         shared = make_experts(SHARED, num_shared_experts, expert_units, x)
-        own = {tower: make_experts(tower, num_task_experts, expert_units, x) for tower in plan.towers}
-        towers = {tower: select(tower, x, [own[tower], shared], gate) for tower in plan.towers}
+        private = {tower: make_experts(tower, num_task_experts, expert_units, x) for tower in plan.towers}
+        towers = {tower: select(tower, x, [private[tower], shared], gate) for tower in plan.towers}
         super().__init__(plan, inputs, towers, tower_units=tower_units, name=name)
         self.num_task_experts = num_task_experts
         self.num_shared_experts = num_shared_experts

@@ -49,9 +49,9 @@ class HoME(MultiTaskModel):
         y_k = h_k(f_k)
 
     Task k never sees the private experts of other tasks nor, at the second level, the experts of other groups. A self
-    gate is a residual connection to the first set in the sum, `self_c(v) = softmax(U_c v) E'_c`, and likewise for s and
-    k; with one expert it has a sigmoid in place of the softmax. It keeps a path to that set when the gate prefers
-    others. `B` starts at zero, so that a feature gate starts as the identity.
+    gate is a residual connection to the reader's own set, `self_c(v) = softmax(U_c v) E'_c`, and likewise for s and k;
+    with one expert it has a sigmoid in place of the softmax. It keeps a path to that set when the gate prefers others.
+    `B` starts at zero, so that a feature gate starts as the identity.
 
     The paper was not at hand, and the model follows descriptions of it. They agree on the form of the experts, the
     groups, what a task may see, `z_c || z_s` as its selector, `2 sigmoid` of a low-rank map, and self gates over a
@@ -137,7 +137,7 @@ class HoME(MultiTaskModel):
         shared = parts.experts(SHARED, num_shared_experts, x, "_0")
         of_groups = {group: parts.experts(group, num_group_experts, x, "_0") for group in groups}
         meta_shared = parts.read(SHARED, x, [*of_groups.values(), shared], shared, "_0")
-        meta = {group: parts.read(group, x, [own, shared], own, "_0") for group, own in of_groups.items()}
+        meta = {group: parts.read(group, x, [experts, shared], experts, "_0") for group, experts in of_groups.items()}
 
         towers = {}
         shared = parts.experts(SHARED, num_shared_experts, meta_shared, "_1")
@@ -145,8 +145,8 @@ class HoME(MultiTaskModel):
             both = keras.layers.Concatenate(name=f"{group}_meta")([meta[group], meta_shared])
             of_group = parts.experts(group, num_group_experts, both, "_1")
             for tower in members:
-                own = parts.experts(tower, num_task_experts, both, "_1")
-                towers[tower] = parts.read(tower, both, [own, of_group, shared], own, "_1")
+                private = parts.experts(tower, num_task_experts, both, "_1")
+                towers[tower] = parts.read(tower, both, [private, of_group, shared], private, "_1")
         super().__init__(plan, inputs, towers, tower_units=tower_units, name=name)
         self.task_groups = task_groups
         self.num_task_experts = num_task_experts
@@ -175,18 +175,18 @@ class _Parts:
             v = LowRankFeatureGate(*self.loras, name=f"{owner}_feature_gate{at}")(v)
         return make_experts(owner, count, self.expert, v, at)
 
-    def read(self, reader: str, selector: Any, groups: Sequence[Experts], own: Experts, at: str) -> Any:
-        """The gated sum of `groups`, plus the self gate's sum of the reader's own experts."""
+    def read(self, reader: str, selector: Any, groups: Sequence[Experts], residual: Experts, at: str) -> Any:
+        """The gated sum of `groups`, plus the self gate's sum of `residual`, the experts of the reader itself."""
         mixed = select(reader, selector, groups, self.gate, at)
         if not self.self_gate:
             return mixed
         name = f"{reader}_self_gate{at}"
-        if len(own.names) > 1:
-            weights = make_gate(len(own.names), expert_names=own.names, name=name)(selector)
+        if len(residual.names) > 1:
+            weights = make_gate(len(residual.names), expert_names=residual.names, name=name)(selector)
         else:
             # A softmax over one expert would be 1 for every row.
             weights = keras.layers.Dense(1, "sigmoid", use_bias=False, name=name)(selector)
-        alone = ExpertMixture(name=f"{reader}_self{at}")(weights, own.outputs)
+        alone = ExpertMixture(name=f"{reader}_self{at}")(weights, residual.outputs)
         return keras.layers.Add(name=f"{reader}_sum{at}")([mixed, alone])
 
 

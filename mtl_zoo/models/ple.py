@@ -98,10 +98,10 @@ class PLE(MultiTaskModel):
         for level in range(num_levels):
             at = f"_{level}"
             shared = make_experts(SHARED, num_shared_experts, expert_units, fused_shared, at)
-            own = {tower: make_experts(tower, num_task_experts, expert_units, fused[tower], at) for tower in fused}
-            fused = {tower: select(tower, fused[tower], [own[tower], shared], gate, at) for tower in fused}
+            private = {tower: make_experts(tower, num_task_experts, expert_units, fused[tower], at) for tower in fused}
+            fused = {tower: select(tower, fused[tower], [private[tower], shared], gate, at) for tower in fused}
             if num_shared_experts and level < num_levels - 1:
-                fused_shared = select(SHARED, fused_shared, [*own.values(), shared], gate, at)
+                fused_shared = select(SHARED, fused_shared, [*private.values(), shared], gate, at)
         super().__init__(plan, inputs, fused, tower_units=tower_units, name=name)
         self.num_levels = num_levels
         self.num_task_experts = num_task_experts

@@ -103,23 +103,27 @@ class STEM(MultiTaskModel):
         plan = ModelPlan(features, tasks, head, embedding)
         check_extraction(plan.towers, num_task_experts, num_shared_experts)
         inputs = make_inputs(plan.features)
-        own = {tower: plan.embed(inputs, name=f"{tower}_embedding") for tower in plan.towers}
+        towers = {tower: plan.embed(inputs, name=f"{tower}_embedding") for tower in plan.towers}
         common = plan.embed(inputs, name=f"{SHARED}_embedding")
         for level in range(num_levels):
             at = f"_{level}"
             shared = make_experts(SHARED, num_shared_experts, expert_units, common, at)
-            experts = {tower: make_experts(tower, num_task_experts, expert_units, own[tower], at) for tower in own}
-            stopped = {tower: _stop(tower, experts[tower], at) for tower in own}
-            sums = {tower: keras.layers.Add(name=f"{tower}_gate_input{at}")([own[tower], common]) for tower in own}
+            experts = {
+                tower: make_experts(tower, num_task_experts, expert_units, towers[tower], at) for tower in towers
+            }
+            stopped = {tower: _stop(tower, experts[tower], at) for tower in towers}
+            sums = {
+                tower: keras.layers.Add(name=f"{tower}_gate_input{at}")([towers[tower], common]) for tower in towers
+            }
             if level < num_levels - 1:
                 seen = stopped if stop_at_shared_gate else experts
                 selector = _hidden(SHARED, common, gate_units, at)
                 common = select(SHARED, selector, [*seen.values(), shared], gate, at)
-            for tower in own:
+            for tower in towers:
                 seen = {**stopped, tower: experts[tower]}
                 selector = _hidden(tower, sums[tower], gate_units, at)
-                own[tower] = select(tower, selector, [*seen.values(), shared], gate, at)
-        super().__init__(plan, inputs, own, tower_units=tower_units, name=name)
+                towers[tower] = select(tower, selector, [*seen.values(), shared], gate, at)
+        super().__init__(plan, inputs, towers, tower_units=tower_units, name=name)
         self.num_levels = num_levels
         self.num_task_experts = num_task_experts
         self.num_shared_experts = num_shared_experts
