@@ -56,9 +56,12 @@ def bootstrap_interval(
 
     Example:
 
-    >>> import numpy as np >>> from mtl_zoo.evaluation import bootstrap_interval >>> before =
-    np.random.default_rng(0).normal(size=50) >>> interval = bootstrap_interval(lambda a, b: np.mean(b - a), before,
-    before + 1.0) >>> [round(number, 6) for number in interval]  # the pairs differ by 1 exactly [1.0, 1.0, 1.0]
+    >>> import numpy as np
+    >>> from mtl_zoo.evaluation import bootstrap_interval
+    >>> before = np.random.default_rng(0).normal(size=50)
+    >>> interval = bootstrap_interval(lambda a, b: np.mean(b - a), before, before + 1.0)
+    >>> [round(number, 6) for number in interval]  # the pairs differ by 1 exactly
+    [1.0, 1.0, 1.0]
 
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
@@ -117,9 +120,13 @@ def bootstrap_auc_difference(
 
     Example:
 
-    >>> import numpy as np >>> from mtl_zoo.evaluation import bootstrap_auc_difference >>> y = np.tile([0, 1], 500) >>>
-    noise = np.random.default_rng(0).normal(size=1000) >>> result = bootstrap_auc_difference(y, noise + 0.1 * y, noise +
-    2 * y, resamples=200) >>> result.low > 0.2 True
+    >>> import numpy as np
+    >>> from mtl_zoo.evaluation import bootstrap_auc_difference
+    >>> y = np.tile([0, 1], 500)
+    >>> noise = np.random.default_rng(0).normal(size=1000)
+    >>> result = bootstrap_auc_difference(y, noise + 0.1 * y, noise + 2 * y, resamples=200)
+    >>> result.low > 0.2
+    True
 
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
