@@ -57,7 +57,7 @@ class MulticlassTask(Task):
             object.__setattr__(self, "classes", tuple(self.classes))
             if len(self.classes) < 2 or check.duplicates(self.classes):
                 raise ValueError(f"`classes` must be at least two different labels. Received: classes={self.classes!r}")
-            large = [c for c in self.classes if isinstance(c, numbers.Real) and abs(c) > _LARGEST_CLASS]
+            large = [c for c in self.classes if isinstance(c, numbers.Integral) and abs(int(c)) > _LARGEST_CLASS]
             if large:
                 raise ValueError(
                     "`classes` must be numbers up to 2**53, beyond which neighbours cannot be told apart, or strings. "
