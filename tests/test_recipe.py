@@ -53,7 +53,8 @@ def test_a_file_and_a_line_make_a_task_kind(tmp_path):
     with (tmp_path / "mtl_zoo" / "tasks" / "__init__.py").open("a", encoding="utf-8") as tasks:
         tasks.write(line)
     passed, written = run(tmp_path, "tests/contract/test_tasks.py", "tests/test_structure.py", "-k", "toy")
-    assert passed >= 8 and "tests/contract/test_tasks.py" in written
+    # The contract's seven, and those of the structure that look at each file.
+    assert passed >= 10, written
 
 
 @pytest.mark.tensorflow

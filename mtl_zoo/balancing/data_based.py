@@ -64,7 +64,8 @@ class DataBased(LossBalancing):
 def label_frequencies(model: Any, labels: Mapping[str, Any]) -> dict[str, float]:
     """How rare each loss's label is, over its observed rows, for `DataBased`.
 
-    The share of ones of a binary label; the variance of a number; of classes with shares `p_c`, `1 - sum_c p_c^2`, the
+    The share of ones of a binary label; the variance of a number, in the unit of its loss (1 if it is
+    standardised); of classes with shares `p_c`, `1 - sum_c p_c^2`, the
     chance that two rows differ. Labels are those that the model's head trains on: of a funnel, the product's.
 
     Args:

@@ -237,6 +237,8 @@ def set_direction(model: Any, callback: Any) -> None:
     direction = model._require_compiled().directions().get(name)
     # What `ExactValidation` enters into the logs.
     direction = "max" if direction is None and name.endswith("score") else direction
+    if direction is None and not hasattr(callback, "monitor_op"):
+        return  # a callback of the user's own, which may know
     if direction is None:
         raise ValueError(
             f"`{type(callback).__name__}` must be told whether more of {callback.monitor!r} is better: give it "
