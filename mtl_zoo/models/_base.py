@@ -24,7 +24,7 @@ from mtl_zoo.steps import Outcome, Step, as_step
 from mtl_zoo.tasks import label_names, task_from_config
 
 # Raised when a saved config changes in a way that older code would misread.
-CONFIG_FORMAT = 1
+CONFIG_FORMAT = 2
 
 
 class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
@@ -425,12 +425,18 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         name = config.pop("name", None)
         policy = keras.saving.deserialize_keras_object(config.pop("dtype"))
         config = {argument: keras.saving.deserialize_keras_object(value) for argument, value in config.items()}
+        config = cls.upgrade_arguments(config, saved)
         current = keras.config.dtype_policy()
         keras.config.set_dtype_policy(policy)
         try:
             return cls(features, tasks, name=name, **config)
         finally:
             keras.config.set_dtype_policy(current)
+
+    @classmethod
+    def upgrade_arguments(cls, arguments: dict[str, Any], saved: int) -> dict[str, Any]:
+        """The arguments with which a file of the format `saved` is the model that it was. By default they stay."""
+        return arguments
 
     def save_assets(self, folder):
         if self.transform is not None:
