@@ -83,6 +83,11 @@ def track_loss(model, loss, x):
     model._loss_tracker.update_state(loss, sample_weight=batch)
 
 
+def metric_direction(metric) -> int:
+    """Whether more of a metric of Keras is better (1) or worse (-1); 0 if it does not say."""
+    return {"up": 1, "down": -1}.get(getattr(metric, "_direction", None), 0)
+
+
 def is_made_for(optimizer, strategy) -> bool:
     """Whether an optimizer's own variables, such as its step counter, are those of a tf.distribute strategy."""
     return getattr(optimizer, "_distribution_strategy", strategy) is strategy

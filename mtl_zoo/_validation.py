@@ -16,14 +16,15 @@ def suggest_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.\-]+", "_", name).strip("_.-") or "unnamed"
 
 
-def check_name(argument: str, name: Any) -> str:
+def check_name(argument: str, name: Any, keeps: str = "column") -> str:
+    """A name that can be part of a layer's; `keeps` is the argument that names the table's column in its place."""
     if not isinstance(name, str) or not name:
         raise ValueError(f"`{argument}` must be a non-empty string. Received: {argument}={name!r}")
     if not _LEGAL_NAME.match(name):
         raise ValueError(
             f"`{argument}` may hold letters, digits, '_', '-' and '.' only, since it becomes a layer name. "
             f"Received: {argument}={name!r}. Rename it, for example to {suggest_name(name)!r}"
-            " (`column=` keeps the name that the table uses)."
+            f" (`{keeps}=` keeps the name that the table uses)."
         )
     return name
 

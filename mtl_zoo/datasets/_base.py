@@ -15,7 +15,7 @@ import numpy as np
 from mtl_zoo import _validation as check
 from mtl_zoo.datasets._files import Resource, find_file, search_roots
 from mtl_zoo.features.batching import Rows
-from mtl_zoo.tasks import Task
+from mtl_zoo.tasks import Task, fit_tasks
 
 
 @dataclasses.dataclass
@@ -94,6 +94,9 @@ class Dataset:
     split_rule: str
     transform: Any = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.tasks = fit_tasks(self.tasks, self.train.labels)
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -17,7 +17,7 @@ from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import IMPRESSIONS, observed
 from mtl_zoo.heads._funnel import and_then, steps_to
 from mtl_zoo.metrics import exact
-from mtl_zoo.models._data import encode_table, is_table
+from mtl_zoo.models._data import encode_table, is_stream, is_table, labels_by_name
 from mtl_zoo.tasks import Task
 
 COLUMNS = ("task", "metric", "space", "observed", "value", "note")
@@ -48,7 +48,9 @@ def evaluate(
 
     Args:
         model: A compiled or uncompiled model of the zoo.
-        split: A split of a data set, or a table (pandas, pyarrow) if the model was made with a transform.
+        split: A split of a data set, a table (pandas, pyarrow) if the model was made with a transform, a `TableStream`,
+            or a finite `tf.data.Dataset` of `(inputs, labels)` or `(inputs, labels, weights)`. Of the last two, a batch
+            of inputs is in memory at a time.
         group: Name of a column in `split.groups`, or of the table; adds the AUC within groups (users), weighted by
             their rows.
         products: Also score the steps of a funnel from end to end where the model has no output for that: meaning (b)
@@ -70,11 +72,38 @@ def evaluate(
     ['click', 'conversion']
     """
     check.check_int("batch_size", batch_size)
+    if is_stream(split) or hasattr(split, "element_spec"):
+        if group is not None:
+            raise ValueError(
+                f"`group` must be None with batches, which hold no such column. Received: group={group!r}. Pass a "
+                "table or a split"
+            )
+        scores, split = _scores_of_batches(model, split, batch_size)
+        return evaluate_scores(model, split, scores, products=products)
     split = as_split(model, split)
     if group is not None:
         check.check_choice("group", group, tuple(split.groups))
     scores = model.predict(split.inputs, batch_size=batch_size, verbose=0)
     return evaluate_scores(model, split, scores, group=group, products=products)
+
+
+def _scores_of_batches(model: Any, data: Any, batch_size: int) -> tuple[dict[str, np.ndarray], Split]:
+    """Scores of all rows, and a split of their labels and weights."""
+    found: list[tuple[Any, ...]] = []
+    for batch in data.batches(batch_size) if is_stream(data) else data:
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(keras.tree.map_structure(np.asarray, batch))
+        if y is None:
+            raise ValueError("`split` must give labels with its inputs. Received: batches of inputs alone")
+        found.append((model.predict(x, batch_size=batch_size, verbose=0), labels_by_name(model, y), weights))
+    if not found:
+        raise ValueError("`split` must have at least one row. Received: no batch")
+    scores, labels, weights = keras.tree.map_structure(lambda *parts: _joined(parts), *found)
+    rows = {"row": np.arange(len(next(iter(labels.values()))))}
+    return scores, Split(rows, dict(labels), weights)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return None if parts[0] is None else np.concatenate(parts)
 
 
 def as_split(model: Any, split: Any) -> Split:
@@ -139,6 +168,7 @@ def evaluate_scores(
             if group is not None:
                 found = exact.gauc(label[counts], score, np.asarray(split.groups[group])[counts], weight)
                 kept = f"by {group}: {found.kept} of {found.groups} groups have both classes"
+                kept += f", {found.without} rows have none" if found.without else ""
                 add("gauc", found.value, "no group has both classes", note="; ".join(filter(None, (note, kept))))
             if output.name in split.truth and observed:
                 truth = np.asarray(split.truth[output.name], dtype="float64").reshape(len(split))[counts]

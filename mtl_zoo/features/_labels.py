@@ -143,6 +143,10 @@ def _read_weight(column: Column, whole: bool) -> np.ndarray:
     weight = column.numbers()
     bad = ~(np.isfinite(weight) & (weight >= 0))
     refuse_values(column.name, "must hold finite weights >= 0", bad, weight)
+    with np.errstate(over="ignore"):
+        small = weight.astype(np.float32)
+    lost = np.isinf(small) | ((small == 0) & (weight > 0))
+    refuse_values(column.name, "must hold weights that float32 can hold", lost, weight)
     if whole and not weight.any():
         raise ValueError(f"`{column.name}` must hold a weight above 0. Received: {len(weight)} rows, all 0")
     return weight.astype(np.float32)

@@ -203,7 +203,7 @@ def transform_hash(transform: FeatureTransform) -> str:
     fitted = transform._require_fitted()
     state = {
         "features": features_to_config(fitted.features),
-        "tasks": [task.get_config() for task in transform.tasks],
+        "tasks": [task.arrays_config() for task in transform.tasks],
         "sample_weight": transform.sample_weight,
         "moments": {name: dataclasses.asdict(moments) for name, moments in fitted.moments.items()},
     }

@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -151,7 +151,7 @@ class TableStream:
         seed: int | None = None,
         drop_remainder: bool = False,
         *,
-        epoch: int = 0,
+        epoch: int | Callable[[], int] = 0,
         start: int = 0,
     ):
         """A `tf.data.Dataset` of `(inputs, labels)` or, with weights, `(inputs, labels, weights)`, dicts by name.
@@ -166,7 +166,7 @@ class TableStream:
             seed: The same seed gives the same orders. None: drawn from NumPy's global generator, which
                 `keras.utils.set_random_seed` seeds.
             drop_remainder: Leave out a last batch with fewer rows.
-            epoch: Number of the first epoch.
+            epoch: Number of the first epoch, or a function that gives the number of each when it begins.
             start: Batches of the first epoch to leave out. The number of batches is then not known to TensorFlow,
                 since later epochs have more.
 
@@ -175,18 +175,18 @@ class TableStream:
                 what its feature or task cannot read.
         """
         check.check_int("batch_size", batch_size)
-        check.check_int("epoch", epoch, minimum=0)
+        first_epoch = 0 if callable(epoch) else check.check_int("epoch", epoch, minimum=0)
         check.check_int("start", start, minimum=0)
         num_batches = self.num_batches(batch_size, drop_remainder)
         if start >= max(num_batches, 1):
             raise ValueError(f"`start` must be below the {num_batches} batches of an epoch. Received: start={start}")
         seed = _seed(seed) if shuffle else None
-        epochs = itertools.count(epoch)
+        epochs = itertools.count(first_epoch)
 
         def one_epoch() -> Iterator[tuple[np.ndarray, ...]]:
-            number = next(epochs)
+            number = epoch() if callable(epoch) else next(epochs)
             plan = make_plan([p.rows for p in self._parts], self.shuffle_rows, None if seed is None else (seed, number))
-            first = start if number == epoch else 0
+            first = start if number == first_epoch else 0
             return self._packed_runs(plan, list(batch_runs(range(first, num_batches), self.rows, batch_size)))
 
         all_full = drop_remainder or self.rows % batch_size == 0

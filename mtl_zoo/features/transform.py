@@ -16,7 +16,7 @@ from mtl_zoo.features import _fitted, _ids, _labels, _leak, _raw, _storage
 from mtl_zoo.features._columns import Column, read_table
 from mtl_zoo.features.batching import make_batches
 from mtl_zoo.features.spec import Encoded, Feature, Numeric, Sequence, as_features
-from mtl_zoo.tasks import Task, as_tasks
+from mtl_zoo.tasks import Task, as_tasks, fit_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +165,7 @@ class FeatureTransform:
         _labels.check_spaces(labels, self.tasks)
         _labels.read_weights(frame, self.tasks, self.sample_weight)
         self._check_leaks(columns, labels)
+        self.tasks = fit_tasks(self.tasks, labels)
         self._fitted, self._graph, self.unseen = fitted, None, {}
         return self
 

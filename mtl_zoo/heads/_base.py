@@ -142,11 +142,17 @@ class Head:
         loss_functions: Mapping[str, Callable[..., Any]],
     ) -> dict[str, tuple[Any, Any]]:
         """Every loss by row, with the weights of the rows: two (batch,) tensors by the loss's name."""
-        rows = {}
+        rows, auxiliary = {}, self.auxiliary(tasks)
         for name, output in self.losses(tasks).items():
-            y, counts = targets[output.name]
-            values = loss_functions[name](y, logits[output.name], dataclasses.replace(batch, observed=counts))
-            rows[name] = (values, counts * row_weight(batch.weights, output.task))
+            task, (y, counts) = output.task, targets[output.name]
+            legal = task.is_label(y)
+            y = ops.where(legal, y, 0.0)
+            given = dataclasses.replace(batch, observed=counts)
+            values = loss_functions[name](task.loss_labels(y), logits[output.name], given)
+            factor = None if name in auxiliary else task.loss_factor(y)
+            values = values if factor is None else values * factor
+            # Labels that nobody could check before, of a tf.data.Dataset, end training by a loss that is not finite.
+            rows[name] = (ops.where(legal, values, float("nan")), counts * row_weight(batch.weights, task))
         return rows
 
     def penalty_rows(
@@ -177,7 +183,11 @@ def row_weight(weights: Any, task: Task) -> Any:
     """A task's sample weights by row: of a dict by task name, of one array for all tasks, or 1."""
     if isinstance(weights, Mapping):
         weights = weights.get(task.name)
-    return 1.0 if weights is None else _flat(weights)
+    if weights is None:
+        return 1.0
+    weights = _flat(weights)
+    # As with labels: a negative weight that nobody could check before must not train.
+    return ops.where(weights >= 0, weights, float("nan"))
 
 
 def tower_hidden(name: str, inputs: Any, tower_units: MLP | Sequence[int]) -> Any:

@@ -10,6 +10,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
@@ -205,11 +206,12 @@ def ks(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float
 
 
 class GroupedAUC(NamedTuple):
-    """What `gauc` found: the value, how many groups count (both classes), and how many there are."""
+    """What `gauc` found: the value, how many groups count (both classes), how many there are, and rows without one."""
 
     value: float
     kept: int
     groups: int
+    without: int = 0
 
 
 def gauc(
@@ -224,7 +226,7 @@ def gauc(
 
     Args:
         y, score, weight: Labels, scores, weights.
-        groups: The group of each row: any values that can be sorted.
+        groups: The group of each row. Rows without one (NaN, None) are left out.
         group_weight: c_u: `"impressions"` (the group's rows), `"clicks"` (its positive rows) or `"uniform"` (1).
 
     Raises:
@@ -234,20 +236,22 @@ def gauc(
 
     >>> from mtl_zoo.evaluation import gauc
     >>> gauc([1, 0, 1, 1], [0.9, 0.2, 0.5, 0.4], ["ann", "ann", "bob", "bob"])
-    GroupedAUC(value=1.0, kept=1, groups=2)
+    GroupedAUC(value=1.0, kept=1, groups=2, without=0)
 
     Reference: Zhou et al., Deep Interest Network, KDD 2018, https://arxiv.org/abs/1706.06978
     """
     check.check_choice("group_weight", group_weight, ("impressions", "clicks", "uniform"))
-    names, rows = np.asarray(groups).reshape(-1), len(np.asarray(y))
-    if len(names) != rows:
-        raise ValueError(f"`groups` must have one value a row. Received: {len(names)} for {rows} rows")
-    if weight is not None:
-        names = names[np.asarray(weight).reshape(-1) > 0]
+    group, rows = _codes(groups), len(np.asarray(y))
+    if len(group) != rows:
+        raise ValueError(f"`groups` must have one value a row. Received: {len(group)} for {rows} rows")
+    weight = np.ones(rows) if weight is None else np.asarray(weight, dtype="float64").reshape(-1)
+    checked_arrays(y, score, weight)
+    without = int(np.sum((group < 0) & (weight > 0)))
+    weight = np.where(group < 0, 0.0, weight)
+    group = group[weight > 0]
     labels, scores, weights = checked_arrays(y, score, weight)
     if not len(labels):
-        return GroupedAUC(float("nan"), 0, 0)
-    _, group = np.unique(names, return_inverse=True)
+        return GroupedAUC(float("nan"), 0, 0, without)
     order = np.lexsort((scores, group))
     group, scores, labels, weights = group[order], scores[order], labels[order], weights[order]
     positive, negative = weights * labels, weights * (1 - labels)
@@ -259,10 +263,19 @@ def gauc(
     wins = np.bincount(group, weights=positive * (before + 0.5 * negative))
     kept = (positives > 0) & (negatives > 0)
     if not kept.any():
-        return GroupedAUC(float("nan"), 0, len(kept))
+        return GroupedAUC(float("nan"), 0, len(kept), without)
     counts = {"impressions": positives + negatives, "clicks": positives, "uniform": np.ones(len(kept))}[group_weight]
     value = np.average((wins[kept] / positives[kept]) / negatives[kept], weights=counts[kept])
-    return GroupedAUC(float(value), int(kept.sum()), len(kept))
+    return GroupedAUC(float(value), int(kept.sum()), len(kept), without)
+
+
+def _codes(groups: ArrayLike) -> np.ndarray:
+    """The number of each row's group, from 0; -1 where there is none."""
+    names = np.asarray(groups)
+    if names.dtype.kind == "U" and not isinstance(groups, np.ndarray):
+        # NumPy makes the string "None" of a None among strings.
+        names = np.array(list(groups), dtype=object)  # type: ignore[arg-type]
+    return pd.factorize(names.reshape(-1))[0]
 
 
 def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:

@@ -21,7 +21,7 @@ from mtl_zoo.models import _compile, _data, _predict, _resume
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.optimizers import as_optimizer
 from mtl_zoo.steps import Outcome, Step, as_step
-from mtl_zoo.tasks import label_names, task_from_config
+from mtl_zoo.tasks import fit_tasks, fitted_like, label_names, task_from_config
 
 # Raised when a saved config changes in a way that older code would misread.
 CONFIG_FORMAT = 2
@@ -116,6 +116,16 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         reached = {name: keras.Model(self.input, logits).weights for name, logits in self.output.items()}
         shared = {id(v) for name, variables in reached.items() if name != output for v in variables}
         return [v for v in reached[output] if id(v) not in shared]
+
+    def fit_tasks(self, labels: Mapping[str, Any]) -> None:
+        """Lets tasks that have not yet learned from training labels, such as their moments, learn from these."""
+        if all(task.is_fitted for task in self.tasks):
+            return
+        fitted = fit_tasks([task for task in self.tasks if not task.is_fitted], labels)
+        self._plan.tasks = fitted_like(self.tasks, fitted)
+        self._plan.outputs = self.head.outputs(self.tasks)
+        # What was traced knows the old unit.
+        self.train_function = self.test_function = self.predict_function = self._row_function = None
 
     # The graph.
 
@@ -339,11 +349,15 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         return self._training_setup
 
     def fit(self, x=None, y=None, **arguments):
-        """Keras' `fit`; `x` may also be a table (pandas, pyarrow) if the model was made with a transform.
+        """Keras' `fit`; `x` may also be a `TableStream`, or a table (pandas, pyarrow) if the model has a transform.
 
-        Tables and arrays default to batches of 1024 rows. Arrays are checked first: missing inputs or labels, labels
-        outside {0, 1}, tasks without an observed label. A loss that turns NaN or infinite stops training with an
-        error that names it, the epoch and the step.
+        Tables, arrays and streams default to batches of 1024 rows. Arrays are checked first, those of
+        `validation_data` too: missing inputs or labels, labels that are none of their task's, tasks without an observed
+        label, weights. A loss that turns NaN or infinite stops training with an error that names it, the epoch and the
+        step; illegal labels and weights of a `tf.data.Dataset` make it so.
+
+        `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
+        Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
 
         Raises:
             ValueError: What the checks found.
@@ -360,7 +374,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
                 return super().fit(x, y, **arguments)
 
     def evaluate(self, x=None, y=None, **arguments):
-        """Keras' `evaluate`; `x` may also be a table. For exact metrics by task see `mtl_zoo.evaluate`."""
+        """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""
         self._require_compiled()
         x, y, arguments = _data.prepare(self, x, y, arguments)
         return super().evaluate(x, y, **arguments)

@@ -7,7 +7,7 @@ from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import Head, Towers
 from mtl_zoo.layers import FeatureEmbedding
 from mtl_zoo.options import Embedding, as_embedding
-from mtl_zoo.tasks import as_tasks
+from mtl_zoo.tasks import as_tasks, fitted_like
 
 
 class ModelPlan:
@@ -29,6 +29,8 @@ class ModelPlan:
         self.features = as_features(features if self.transform is None else self.transform.features)
         require_fitted(self.features)
         self.tasks = as_tasks(self._tasks_or_those_of_transform(tasks))
+        if self.transform is not None:
+            self.tasks = fitted_like(self.tasks, self.transform.tasks)
         self.head = Towers() if head is None else head
         if not isinstance(self.head, Head):
             raise TypeError(f"`head` must be a Head, such as EntireSpace(). Received: head={head!r}")

@@ -109,7 +109,7 @@ class Task:
     def __post_init__(self) -> None:
         if type(self) is Task:
             raise TypeError(f"`Task` is the common base. Use {_kinds()}.")
-        check.check_name("name", self.name)
+        check.check_name("name", self.name, keeps="label")
         for argument in ("label", "sample_space", "sample_weight"):
             value = getattr(self, argument)
             if value is not None and (not isinstance(value, str) or not value):
@@ -148,11 +148,40 @@ class Task:
         config["metrics"] = list(self.metrics)
         return {"kind": self.kind, **config}
 
-    # From logits to scores.
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Task:
+        return cls(**config)
+
+    def arrays_config(self) -> dict[str, Any]:
+        """The config by which caches of encoded arrays are known: without what only training asks for."""
+        return self.get_config()
+
+    # What a task learns from the training labels.
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it knows all that it learns from the training labels."""
+        return True
+
+    def fit_label(self, y: np.ndarray) -> Task:
+        """The task with what it learns from its observed training labels."""
+        del y
+        return self
+
+    def fitted_like(self, other: Task) -> Task:
+        """The task with what `other`, of the same label, has learned."""
+        del other
+        return self
+
+    # From logits to scores, and from labels to what the loss compares with logits.
 
     def scores(self, logits: Any) -> Any:
         """Logits through the link: a probability, probabilities of classes, or the number itself."""
         raise NotImplementedError
+
+    def loss_labels(self, y: Any) -> Any:
+        """Cleaned labels, (batch,), in the unit of the logits."""
+        return y
 
     # Labels.
 
@@ -170,9 +199,19 @@ class Task:
         """What labels in arrays must be, as the end of a sentence: "in 0..1, or NaN where not observed"."""
         raise NotImplementedError
 
-    def is_label(self, values: np.ndarray) -> np.ndarray:
-        """Which of these observed float64 values are labels of this task."""
+    def is_label(self, values: Any) -> Any:
+        """Which of these observed values, an array or a tensor, are labels of this task. Operators work on both."""
         raise NotImplementedError
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes labels are positions of; None where labels are no classes."""
+        return None
+
+    def loss_factor(self, y: Any) -> Any:
+        """What the losses of rows are multiplied by, from cleaned labels; None for 1."""
+        del y
+        return None
 
     def label_frequency(self, y: np.ndarray) -> float:
         """How much the observed labels vary, for methods that weigh tasks by it; 0 if they do not."""
@@ -207,7 +246,7 @@ def _kinds() -> str:
 def task_from_config(config: Mapping[str, Any]) -> Task:
     """The task that `get_config` describes."""
     config = dict(config)
-    return TASKS[config.pop("kind")](**config)
+    return TASKS[config.pop("kind")].from_config(config)
 
 
 def as_tasks(tasks: Task | Sequence[Task]) -> tuple[Task, ...]:
@@ -229,6 +268,24 @@ def as_tasks(tasks: Task | Sequence[Task]) -> tuple[Task, ...]:
                 "Rename that task, or name its label column here."
             )
     return tasks
+
+
+def fit_tasks(tasks: Sequence[Task], labels: Mapping[str, Any]) -> tuple[Task, ...]:
+    """The tasks with what they learn from the observed rows of their training labels."""
+    fitted = []
+    for task in tasks:
+        y = np.asarray(labels[task.name], "float64").reshape(-1)
+        counts = ~np.isnan(y)
+        if task.sample_space is not None:
+            counts &= np.asarray(labels[task.sample_space], "float64").reshape(-1) == 1
+        fitted.append(task.fit_label(y[counts]) if counts.any() else task)
+    return tuple(fitted)
+
+
+def fitted_like(tasks: Sequence[Task], others: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks with what `others` of the same names have learned, where they have not."""
+    by_name = {other.name: other for other in others}
+    return tuple(t if t.is_fitted or t.name not in by_name else t.fitted_like(by_name[t.name]) for t in tasks)
 
 
 def label_names(tasks: Sequence[Task]) -> tuple[str, ...]:

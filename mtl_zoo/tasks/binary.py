@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mtl_zoo import _validation as check
 from mtl_zoo.tasks.base import TASKS, ExactMetric, LabelColumn, RowLoss, Task
 
 
@@ -29,7 +30,11 @@ class BinaryTask(Task):
     The model's output is a logit `a` of shape (batch, 1) and the score is `1 / (1 + exp(-a))`. A NaN label means
     "not observed": the row does not count for this task.
 
-    Losses: `"binary_crossentropy"` (default), `"binary_focal_crossentropy"`. See `Task` for the arguments.
+    Losses: `"binary_crossentropy"` (default), `"binary_focal_crossentropy"`. See `Task` for the other arguments.
+
+    Args:
+        positive_weight: Factor of the losses of rows with label 1, for labels that are seldom 1. Scores are then higher
+            than the label's rate; metrics do not weigh.
 
     Example:
 
@@ -40,6 +45,8 @@ class BinaryTask(Task):
     ('conversion', 'binary_crossentropy')
     """
 
+    positive_weight: float = dataclasses.field(default=1.0, kw_only=True)
+
     kind: ClassVar[str] = "binary"
     link: ClassVar[str] = "sigmoid"
     losses: ClassVar[Mapping[str, RowLoss]] = {
@@ -49,6 +56,13 @@ class BinaryTask(Task):
     default_metrics: ClassVar[tuple[str, ...]] = ("auc",)
     selection_metric: ClassVar[str] = "auc"
     is_event: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.check_number("positive_weight", self.positive_weight, above=0)
+
+    def arrays_config(self) -> dict[str, Any]:
+        return {k: v for k, v in self.get_config().items() if k != "positive_weight"}
 
     def scores(self, logits: Any) -> Any:
         from keras import ops
@@ -71,8 +85,15 @@ class BinaryTask(Task):
     def label_rule(self) -> str:
         return "in 0..1, or NaN where not observed"
 
-    def is_label(self, values: np.ndarray) -> np.ndarray:
-        return np.isin(values, (0, 1))
+    def is_label(self, values: Any) -> Any:
+        return (values == 0) | (values == 1)
+
+    @property
+    def num_classes(self) -> int:
+        return 2
+
+    def loss_factor(self, y: Any) -> Any:
+        return None if self.positive_weight == 1 else 1.0 + (self.positive_weight - 1.0) * y
 
     def label_frequency(self, y: np.ndarray) -> float:
         return float(y.mean())

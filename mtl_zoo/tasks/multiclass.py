@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.tasks.base import TASKS, ExactMetric, LabelColumn, RowLoss, Task
+
+_LARGEST_CLASS = 2**53
 
 
 def _crossentropy(y: Any, logits: Any) -> Any:
@@ -54,6 +57,12 @@ class MulticlassTask(Task):
             object.__setattr__(self, "classes", tuple(self.classes))
             if len(self.classes) < 2 or check.duplicates(self.classes):
                 raise ValueError(f"`classes` must be at least two different labels. Received: classes={self.classes!r}")
+            large = [c for c in self.classes if isinstance(c, numbers.Real) and abs(c) > _LARGEST_CLASS]
+            if large:
+                raise ValueError(
+                    "`classes` must be numbers up to 2**53, beyond which neighbours cannot be told apart, or strings. "
+                    f"Received: {check.sample_values(large)} for task {self.name!r}"
+                )
 
     @property
     def units(self) -> int:
@@ -84,8 +93,12 @@ class MulticlassTask(Task):
     def label_rule(self) -> str:
         return f"in 0..{self.units - 1}, or NaN where not observed"
 
-    def is_label(self, values: np.ndarray) -> np.ndarray:
-        return np.isin(values, np.arange(self.units))
+    def is_label(self, values: Any) -> Any:
+        return (values >= 0) & (values < self.units) & (values % 1 == 0)
+
+    @property
+    def num_classes(self) -> int:
+        return self.units
 
     def label_frequency(self, y: np.ndarray) -> float:
         """The chance that two rows differ: `1 - sum_c p_c^2` for classes with shares `p_c`."""
