@@ -266,20 +266,6 @@ def gather_replicas(x):
     return context.all_gather(x, axis=0)
 
 
-def compile_rows(function, inputs):
-    """`function` of a list of tensors, traced once for any number of rows, and called with arrays. TensorFlow only.
-
-    Args:
-        function: From tensors of the shapes of `inputs` to a nest of tensors.
-        inputs: Keras tensors; their first dimension is the number of rows.
-    """
-    import tensorflow as tf
-
-    specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in inputs]
-    run = tf.function(function, input_signature=[specs]).get_concrete_function()
-    return lambda arrays: run([tf.constant(array, spec.dtype) for array, spec in zip(arrays, specs, strict=True)])
-
-
 def has_workers() -> bool:
     """Whether the current tf.distribute strategy is one of several processes; False on other backends."""
     if not is_tensorflow():

@@ -28,7 +28,7 @@ _BASE = (
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
 _MODELS = ("backbones", "heads", "models", "steps")
-_TOOLS = ("training", "datasets", "evaluation", "export")
+_TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
     "_types": (),
     "_validation": (),
@@ -52,9 +52,10 @@ MAY_IMPORT = {
     "balancing": (*_BASE, "tasks", "losses"),
     "steps": (*_BASE, "losses", "balancing"),
     "optimizers": _BASE,
+    "serving": (*_BASE, "features"),
     "backbones": (*_BASE, *_PARTS),
     "heads": (*_BASE, *_PARTS),
-    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "steps"),
+    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "serving", "steps"),
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -65,12 +66,11 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
-_STEPS = (
-    "steps",
-    *(f"balancing.{n}" for n in ("kinds", "_forward", "_task_gradients", "_sources", "_shared", "_probe")),
-)
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features")
+_GRADIENTS = ("kinds", "_forward", "_task_gradients", "_sources", "_shared", "_probe")
+_STEPS = ("steps", *(f"balancing.{name}" for name in _GRADIENTS))
+_SCORES = ("models._first_batch", "serving")
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
 NO_TENSORFLOW = ("features.spec", "features.inputs")
 PURE_DATA = ("_types", "_validation", "tasks", "features.spec")
 PRIVATE = "_keras_private"

@@ -17,9 +17,11 @@ from mtl_zoo.features.serialization import features_from_config, features_to_con
 from mtl_zoo.heads import Output, RowLosses
 from mtl_zoo.heads._base import row_weight
 from mtl_zoo.losses import Batch
-from mtl_zoo.models import _compile, _data, _predict, _resume
+from mtl_zoo.models import _compile, _data, _predict, _resume, _saving
+from mtl_zoo.models._first_batch import FirstBatch
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.optimizers import as_optimizer
+from mtl_zoo.serving import Scoring, export
 from mtl_zoo.steps import Outcome, Step, as_step
 from mtl_zoo.tasks import fit_tasks, fitted_like, label_names, task_from_config
 
@@ -62,7 +64,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         self._training_setup = None
         self._balancing = None
         self._step, self._given_step = as_step(None), None
-        self._row_function = None  # made by the first `predict`
+        self._scoring: Scoring | None = None
 
     # What the model is made for.
 
@@ -352,9 +354,10 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         """Keras' `fit`; `x` may also be a `TableStream`, or a table (pandas, pyarrow) if the model has a transform.
 
         Tables, arrays and streams default to batches of 1024 rows. Arrays are checked first, those of
-        `validation_data` too: missing inputs or labels, labels that are none of their task's, tasks without an observed
-        label, weights. A loss that turns NaN or infinite stops training with an error that names it, the epoch and the
-        step; illegal labels and weights of a `tf.data.Dataset` make it so.
+        `validation_data` too: missing inputs or labels, ids outside of their tables, labels that are none of their
+        task's, tasks without an observed label, weights; of a `tf.data.Dataset` the first batch's inputs. A dict of raw
+        columns is read as a table where it can be nothing else. A loss that turns NaN or infinite stops training with
+        an error that names it, the epoch and the step; illegal labels and weights of a `tf.data.Dataset` make it so.
 
         `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
         Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
@@ -366,8 +369,10 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         self._require_compiled()
         if _backend.is_tensorflow():
             _allocator.keep_freed_memory()
+        x, first = self.scoring.table_of(x), FirstBatch(self)
         run = _resume.Run(self, x, arguments)
-        with run.at_end:
+        with run.at_end, first.telling():
+            x = first.checked("x", x)
             x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
             arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)
             with run.started(self, x):
@@ -376,8 +381,19 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
     def evaluate(self, x=None, y=None, **arguments):
         """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""
         self._require_compiled()
-        x, y, arguments = _data.prepare(self, x, y, arguments)
-        return super().evaluate(x, y, **arguments)
+        first = FirstBatch(self)
+        x, y, arguments = _data.prepare(self, self.scoring.table_of(x), y, arguments)
+        with first.telling():
+            return super().evaluate(first.checked("x", x), y, **arguments)
+
+    # Scores.
+
+    @property
+    def scoring(self) -> Scoring:
+        """The one way from the model's inputs to its scores, which `predict` and exports take."""
+        if self._scoring is None:
+            self._scoring = Scoring(self)
+        return self._scoring
 
     def predict(self, x, **arguments) -> dict[str, np.ndarray]:
         """Scores by output, (rows, units) float32 in the order of the rows.
@@ -388,25 +404,50 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         `x`, each scores its part and has the scores of all.
 
         Args:
-            x: A dict of arrays, a table if the model was made with a transform, or a `tf.data.Dataset`.
+            x: A dict of arrays, a table if the model was made with a transform, or a `tf.data.Dataset`. Ids outside of
+                their tables are refused. A dict of raw columns is read as a table where it can be nothing else.
             arguments: Those of Keras' `predict`; `batch_size` defaults to 4096 for arrays and tables. Callbacks see
                 each batch's logits.
         """
+        x = self.scoring.table_of(x)
         if _distribute.is_multi_worker(self):
             return _predict.predict_by_worker(self, x, **arguments)
         if _predict.takes(self, x):
             return _predict.predict_rows(self, x, **arguments)
-        x, arguments = _data.prepare_predict(self, x, arguments)
-        return self._as_scores(super().predict(x, **arguments))
+        x, arguments = _predict.prepare(self, x, arguments)
+        first = FirstBatch(self)
+        with first.telling():
+            return self._as_scores(super().predict(first.checked("x", x), **arguments))
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x) -> dict[str, np.ndarray]:
         """Scores of one batch, by output."""
-        return self._as_scores(super().predict_on_batch(x))
+        return self._as_scores(super().predict_on_batch(self.scoring.checked("x", x)))
 
-    def _as_scores(self, logits):
-        return {o.name: keras.ops.convert_to_numpy(o.scores(logits[o.name])) for o in self.outputs_info}
+    def _as_scores(self, logits: dict[str, Any]) -> dict[str, np.ndarray]:
+        return {name: ops.convert_to_numpy(scores) for name, scores in self.scoring.scores_of(logits).items()}
 
     # Saving.
+
+    def export(self, filepath, format="saved_model", *, raw=None, overwrite=False) -> dict[str, str]:
+        """`mtl_zoo.export.export`: scores as a function of raw columns. Keras' own would give logits of encoded ids."""
+        return export(self, filepath, format, raw=raw, overwrite=overwrite)
+
+    def save(self, filepath, overwrite=True, zipped=None) -> None:
+        """Keras' `save`; a file that was there stays whole until the new one takes its place.
+
+        Args:
+            filepath: Ends in `.keras`, or is a folder with `zipped=False`.
+            overwrite: False refuses a file that exists. Default: True.
+            zipped: Whether to write one file. Default: None, one file.
+
+        Raises:
+            ValueError: Another suffix, such as `.h5`; the file exists and `overwrite` is False.
+        """
+        _saving.save(super().save, filepath, overwrite, zipped)
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None) -> None:
+        """Keras' `save_weights`; a file that was there stays whole until the new one takes its place."""
+        _saving.save_weights(super().save_weights, filepath, overwrite, max_shard_size)
 
     def get_config(self):
         config = {
@@ -458,6 +499,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
 
     def load_assets(self, folder):
         self._plan.transform = _data.load_transform(folder)
+        self._scoring = None
 
 
 def _untracked(value):
