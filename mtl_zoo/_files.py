@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,22 @@ def refuse_other_content(argument: str, folder: Path, marker: str, what: str) ->
         raise ValueError(f"`{argument}` must be a folder, not a file. Received: {argument}={str(folder)!r}")
     if folder.exists() and any(folder.iterdir()) and not (folder / marker).exists():
         raise ValueError(f"`{argument}` must be new, empty, or hold {what}. Received: {argument}={str(folder)!r}")
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The path of a new file to write to, which ends as `path` does. It takes its place when the block ends well."""
+    place = Path(os.path.realpath(path))
+    part = place.with_name(f"{uuid.uuid4().hex[:8]}.part.{place.name}")
+    try:
+        yield part
+        if place.exists():
+            shutil.copymode(place, part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, place)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

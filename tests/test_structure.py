@@ -21,11 +21,16 @@ PACKAGE = ROOT / "mtl_zoo"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
-_BASE = ("_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private", "options")
+_BASE = (
+    *("_types", "_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private"),
+    "_halves",
+    "options",
+)
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
-_MODELS = ("backbones", "heads", "models")
-_TOOLS = ("training", "datasets", "evaluation", "export")
+_MODELS = ("backbones", "heads", "models", "steps")
+_TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
+    "_types": (),
     "_validation": (),
     "_registry": ("_validation",),
     "_files": (),
@@ -34,6 +39,7 @@ MAY_IMPORT = {
     "_distribute": ("_backend", "_keras_private"),
     "_allocator": (),
     "_keras_private": (),
+    "_halves": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "metrics"),
     "features.spec": ("_validation",),
@@ -43,12 +49,13 @@ MAY_IMPORT = {
     "layers.feature_embedding": (*_BASE, "layers._tables", "features.spec", "features.serialization"),
     "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
-    "balancing": (*_BASE, "tasks"),
+    "balancing": (*_BASE, "tasks", "losses"),
+    "steps": (*_BASE, "losses", "balancing"),
     "optimizers": _BASE,
-    "training.step": (*_BASE, "losses", "balancing"),
+    "serving": (*_BASE, "features"),
     "backbones": (*_BASE, *_PARTS),
     "heads": (*_BASE, *_PARTS),
-    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "training.step"),
+    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "serving", "steps"),
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -59,11 +66,13 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
-_STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts", "_probe"))
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "features")
+_GRADIENTS = ("kinds", "_forward", "_task_gradients", "_sources", "_shared", "_probe")
+_STEPS = ("steps", *(f"balancing.{name}" for name in _GRADIENTS))
+_SCORES = ("models._first_batch", "serving")
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
 NO_TENSORFLOW = ("features.spec", "features.inputs")
-PURE_DATA = ("_validation", "tasks", "features.spec")
+PURE_DATA = ("_types", "_validation", "tasks", "features.spec")
 PRIVATE = "_keras_private"
 
 

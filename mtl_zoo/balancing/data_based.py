@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -40,24 +41,26 @@ class DataBased(LossBalancing):
     Reference: the inverse frequency of classes, applied to tasks; a baseline rather than a paper's method.
     """
 
-    def __init__(self, frequencies=None, power=1.0, name=None):
+    def __init__(
+        self, frequencies: Mapping[str, float] | None = None, power: float = 1.0, name: str | None = None
+    ) -> None:
         super().__init__(name)
         if frequencies is None:
             raise ValueError(
                 "`frequencies` must be a dict of numbers by loss name, as `label_frequencies(model, labels)` gives. "
                 "Received: frequencies=None"
             )
-        self.frequencies = check_by_loss("frequencies", frequencies, above=0)
+        self.frequencies = check_by_loss("frequencies", frequencies, above=0) or {}
         self.power = check.check_number("power", power, minimum=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         raised = [f**-self.power for f in self.by_loss("frequencies", self.frequencies, 1.0)]
         self.values = tuple(count * value / sum(raised) for value in raised)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         return ops.convert_to_tensor(self.values, "float32")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "frequencies": dict(self.frequencies), "power": self.power}
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.tasks import TASKS
@@ -49,16 +50,18 @@ class Uncertainty(LossBalancing):
     Reference: Kendall et al., CVPR 2018, arXiv:1705.07115; revised: Liebel and Koerner, 2018, arXiv:1805.06334.
     """
 
-    def __init__(self, form="auto", learning_rate=0.025, initial=0.0, name=None):
+    def __init__(
+        self, form: str = "auto", learning_rate: float = 0.025, initial: float = 0.0, name: str | None = None
+    ) -> None:
         super().__init__(name)
         self.form = check.check_choice("form", form, FORMS)
         self.learning_rate = check.check_number("learning_rate", learning_rate, above=0)
         self.initial = check.check_number("initial", initial, minimum=-6, maximum=6)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.log_variances = self.state("log_variances", (count,), self.initial)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         s = ops.convert_to_tensor(self.log_variances)
         if self.form == "revised":
             v = ops.exp(s)
@@ -72,6 +75,6 @@ class Uncertainty(LossBalancing):
         self.log_variances.assign(ops.clip(s - self.learning_rate * slope * active, -6.0, 6.0))
         return weights
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {"form": self.form, "learning_rate": self.learning_rate, "initial": self.initial}
         return {**super().get_config(), **config}

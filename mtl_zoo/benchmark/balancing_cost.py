@@ -24,7 +24,7 @@ from rich.table import Table
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
 from mtl_zoo.balancing import Balancing, LossBalancing, as_balancing, create_balancing, label_of, list_balancing
-from mtl_zoo.balancing._facts import shared_sizes
+from mtl_zoo.balancing._shared import shared_sizes
 from mtl_zoo.benchmark import environment
 from mtl_zoo.benchmark.config import EQUAL, parse_assignments
 from mtl_zoo.benchmark.memory import transient_mb

@@ -29,7 +29,7 @@ from rich.console import Console
 from mtl_zoo import _backend, _distribute
 from mtl_zoo import _validation as check
 from mtl_zoo.balancing import LossBalancing
-from mtl_zoo.balancing._facts import shared_sizes
+from mtl_zoo.balancing._shared import shared_sizes
 from mtl_zoo.benchmark import environment
 from mtl_zoo.benchmark.results import append_row
 from mtl_zoo.benchmark.runner import resolve_hyperparameters

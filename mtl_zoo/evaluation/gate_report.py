@@ -211,7 +211,7 @@ def _similarity(reader: GateReader, sums: Any, values: Sequence[Any], by: str | 
     return pd.DataFrame(rows, columns=["gate", "other", *keys, "experts", "cosine", "overlap"])
 
 
-def _panels(reader: GateReader):
+def _panels(reader: GateReader) -> tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...]:
     """Gates that are linked by experts they share, with each gate's positions in the panel's experts."""
     panels: list[list[str]] = []
     for gate in reader.gates:

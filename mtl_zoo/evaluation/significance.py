@@ -81,7 +81,7 @@ def bootstrap_interval(
 class _Ranked:
     """A score vector prepared for AUCs under many row weights: the ranks are found once."""
 
-    def __init__(self, positive: np.ndarray, score: np.ndarray):
+    def __init__(self, positive: np.ndarray, score: np.ndarray) -> None:
         values, rank = np.unique(score, return_inverse=True)
         self.ranks = len(values)
         self.rank_of_positive, self.rank_of_negative = rank[positive], rank[~positive]

@@ -8,29 +8,10 @@ from typing import Any
 
 import keras
 
-from mtl_zoo import _backend, _keras_private
+from mtl_zoo import _keras_private
 from mtl_zoo import _validation as check
 from mtl_zoo.heads import Output
 from mtl_zoo.losses import TaskLoss
-
-
-def check_balancing(method: Any) -> None:
-    """A method with a training step of its own, or a second pass over the batch, needs TensorFlow."""
-    if method.own_step and not _backend.is_tensorflow():
-        raise ValueError(
-            f"`balancing` must be a method of losses on the {keras.backend.backend()!r} backend: "
-            f"{method.method_name!r} works on the tasks' gradients, which needs TensorFlow."
-        )
-    if getattr(method, "reevaluates", False) and not _backend.is_tensorflow():
-        raise ValueError(
-            f"`balancing` must not evaluate a batch twice on the {keras.backend.backend()!r} backend. "
-            f"Received: {method.method_name!r} with reevaluates=True"
-        )
-    if getattr(method, "reevaluates", False) and _backend.num_replicas() > 1:
-        raise ValueError(
-            "`balancing` must not evaluate a batch twice with several replicas, on which the second pass fails. "
-            f"Received: {method.method_name!r} with reevaluates=True, {_backend.num_replicas()} replicas"
-        )
 
 
 class TrainingSetup:

@@ -93,11 +93,11 @@ def _stream_batches(stream: TableStream, y: Any, arguments: dict[str, Any], run:
     if y is not None or arguments.get("sample_weight") is not None:
         raise ValueError("`y` and `sample_weight` must be None with a TableStream: they are columns of its files.")
     arguments = dict(arguments)
-    batch_size = _batch_size(arguments, TRAIN_BATCH_SIZE)
+    size = batch_size(arguments, TRAIN_BATCH_SIZE)
     arguments.pop("batch_size", None)
     shuffle = arguments.pop("shuffle", True)
-    arguments.setdefault("validation_batch_size", batch_size)
-    batches = stream.batches(batch_size, shuffle=bool(shuffle), seed=run.seed if shuffle else None, epoch=run.epoch)
+    arguments.setdefault("validation_batch_size", size)
+    batches = stream.batches(size, shuffle=bool(shuffle), seed=run.seed if shuffle else None, epoch=run.epoch)
     return batches, {**arguments, "shuffle": False}
 
 
@@ -113,7 +113,7 @@ def _prepare_validation(model: Any, arguments: dict[str, Any]) -> dict[str, Any]
         raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
     if isinstance(validation, tuple) and isinstance(validation[0], Mapping):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(validation)
-        check_input_names(model, x)
+        model.scoring.checked("validation_data[0]", x)
         y = labels_by_name(model, y)
         check_labels(model, y, "validation_data[1]", whole=False)
         check_weights(weights, _rows_of(y), "validation_data[2]")
@@ -156,16 +156,17 @@ def _as_batches(run: Any, x: Any, y: Any, arguments: dict[str, Any]) -> tuple[An
 
 def prepare(model: Any, x: Any, y: Any, arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     if is_stream(x):
-        x, arguments = x.batches(_batch_size(arguments, TRAIN_BATCH_SIZE)), {**arguments, "batch_size": None}
+        x, arguments = x.batches(batch_size(arguments, TRAIN_BATCH_SIZE)), {**arguments, "batch_size": None}
     if is_table(x):
         if y is not None or arguments.get("sample_weight") is not None:
             raise ValueError("`y` and `sample_weight` must be None with a table: they are columns of it.")
         x, y, weights = encode_table(model, x)
         arguments = {**arguments, "sample_weight": weights}
+    elif isinstance(x, Mapping):
+        model.scoring.checked("x", x)
     if isinstance(x, Mapping):
-        check_input_names(model, x)
         y = labels_by_name(model, y)
-        arguments = {**arguments, "batch_size": _batch_size(arguments, TRAIN_BATCH_SIZE)}
+        arguments = {**arguments, "batch_size": batch_size(arguments, TRAIN_BATCH_SIZE)}
         weights = arguments.get("sample_weight")
         check_weights(weights, _rows_of(y))
         if isinstance(weights, Mapping):
@@ -173,19 +174,7 @@ def prepare(model: Any, x: Any, y: Any, arguments: dict[str, Any]) -> tuple[Any,
     return x, y, arguments
 
 
-def prepare_predict(model: Any, x: Any, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    if is_stream(x):
-        x, arguments = x.batches(_batch_size(arguments, PREDICT_BATCH_SIZE)), {**arguments, "batch_size": None}
-    if is_table(x):
-        x = require_transform(model).encode(x)
-    if isinstance(x, Mapping):
-        check_input_names(model, x)
-        x = {feature.name: x[feature.name] for feature in model.features}
-        arguments = {**arguments, "batch_size": _batch_size(arguments, PREDICT_BATCH_SIZE)}
-    return x, arguments
-
-
-def _batch_size(arguments: dict[str, Any], default: Any) -> int:
+def batch_size(arguments: dict[str, Any], default: int) -> int:
     given = arguments.get("batch_size")
     return default if given is None else check.check_int("batch_size", given)
 

@@ -7,13 +7,16 @@ from typing import Any
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import ExpertMixture, LowRankFeatureGate, make_gate
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._extraction import SHARED, Experts, make_experts, select
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
-from mtl_zoo.options import MLP, as_mlp
+from mtl_zoo.options import MLP, DSelectK, Embedding, Gate, Units, as_mlp
 
 GROUP = "group"
 
@@ -71,7 +74,7 @@ class HoME(MultiTaskModel):
         num_group_experts: Experts of each group, at both levels.
         num_shared_experts: Experts of all tasks, at both levels.
         expert_units: Layer widths of each expert, every layer followed by batch normalisation and Swish; or an `MLP`,
-            taken as it is. Default: one layer.
+            taken as it is. Default: one layer. The normalisation's epsilon is 1e-5, as the authors' code has it.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
         feature_gate: False leaves the feature gates out.
         num_loras: Low-rank maps in a feature gate.
@@ -103,24 +106,24 @@ class HoME(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        task_groups=None,
-        num_task_experts=2,
-        num_group_experts=2,
-        num_shared_experts=2,
-        expert_units=(128,),
-        tower_units=(64,),
-        feature_gate=True,
-        num_loras=2,
-        lora_rank=8,
-        self_gate=True,
-        gate=None,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        task_groups: Mapping[str, Sequence[str]] | None = None,
+        num_task_experts: int = 2,
+        num_group_experts: int = 2,
+        num_shared_experts: int = 2,
+        expert_units: Units = (128,),
+        tower_units: Units = (64,),
+        feature_gate: bool = True,
+        num_loras: int = 2,
+        lora_rank: int = 8,
+        self_gate: bool = True,
+        gate: Gate | DSelectK | None = None,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         groups = _check_groups(task_groups, plan.towers)
         check.check_int("num_task_experts", num_task_experts)
@@ -156,6 +159,14 @@ class HoME(MultiTaskModel):
         self.self_gate = bool(self_gate)
         self.gate = gate
 
+    @classmethod
+    def upgrade_arguments(cls, arguments: Config, saved: int) -> Config:
+        if saved < 2 and not isinstance(arguments["expert_units"], MLP):
+            # Files of 0.1.0 were trained with Keras' epsilon.
+            old = dataclasses.replace(_normalised(arguments["expert_units"]), epsilon=1e-3)
+            return {**arguments, "expert_units": old}
+        return arguments
+
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
@@ -189,7 +200,7 @@ class _Parts:
 
 def _normalised(expert_units: Any) -> MLP:
     mlp = as_mlp("expert_units", expert_units)
-    return mlp if isinstance(expert_units, MLP) else MLP(mlp.units, activation="silu", norm="batch")
+    return mlp if isinstance(expert_units, MLP) else MLP(mlp.units, activation="silu", norm="batch", epsilon=1e-5)
 
 
 def _check_groups(task_groups: Any, towers: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -201,3 +201,17 @@ def test_wrong_groups(groups, error, message):
 def test_wrong_numbers(argument):
     with pytest.raises(ValueError, match=f"`{argument}` must be a whole number >= 1"):
         build("home", **{argument: 0})
+
+
+# fault 18
+def test_epsilon_is_that_of_the_authors_code_and_files_of_0_1_0_keep_theirs():
+    def epsilons(model):
+        return {norm.epsilon for layer in model.layers for norm in getattr(layer, "norms", ())}
+
+    model = build("home")
+    assert epsilons(model) == {1e-5}
+    config = model.get_config()
+    assert epsilons(type(model).from_config(config)) == {1e-5}
+    old = type(model).from_config({**config, "format": 1})
+    assert epsilons(old) == {1e-3}
+    assert epsilons(type(model).from_config(old.get_config())) == {1e-3}

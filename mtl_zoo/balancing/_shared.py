@@ -1,4 +1,4 @@
-"""What methods must know of a model before its first step, read from graphs that are traced and never run.
+"""What the losses of a model share, read from graphs that are traced and never run.
 
 TensorFlow only.
 """
@@ -9,18 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_zoo import _backend
-from mtl_zoo.balancing._base import Balancing, GradientBalancing
-from mtl_zoo.balancing._cut import Cut
 from mtl_zoo.balancing._sources import Sources
-
-
-def prepare_for(method: Balancing, model: Any, kinds: Sequence[str], labels: Sequence[str]) -> None:
-    """Makes a method's state for a model, whose losses have these kinds; `labels` are the names that labels have."""
-    if isinstance(method, GradientBalancing) and method.keeps_gradients:
-        method.sizes = shared_sizes(model, labels)
-    if getattr(method, "taken_of", None) == "representation":
-        method.cut = Cut(model, logits_of_losses(model, labels))
-    method.prepare(model.loss_names, kinds)
+from mtl_zoo.losses.batch import Batch
 
 
 def shared_sizes(model: Any, labels: Sequence[str]) -> tuple[int, ...]:
@@ -33,10 +23,10 @@ def shared_sizes(model: Any, labels: Sequence[str]) -> tuple[int, ...]:
         with tf.GradientTape(persistent=True) as tape:
             with _backend.record_reads() as reads:
                 logits = model(x, training=True)
-            losses, _ = model.loss_parts(y, logits)
+            losses = model.weigh_losses(model.row_losses(Batch(x, y), logits))
         sources = Sources.of(model.trainable_variables, reads)
-        by_place = zip(*(sources.gradients(tape, loss) for loss in losses), strict=True)
-        shared = [i for i, given in enumerate(by_place) if sum(g is not None for g in given) > 1]
+        by_source = zip(*(sources.gradients(tape, loss) for loss in losses), strict=True)
+        shared = [i for i, given in enumerate(by_source) if sum(g is not None for g in given) > 1]
         found.append(sources.sizes([i for i in shared if not sources.is_read(i)]))
 
     inputs = {name: _any_rows(tensor) for name, tensor in model.input.items()}
@@ -65,13 +55,13 @@ def logits_of_losses(model: Any, labels: Sequence[str]) -> list[set[str]]:
     return found
 
 
-def _any_rows(tensor):
+def _any_rows(tensor: Any) -> Any:
     import tensorflow as tf
 
     return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
 
 
-def _labels(names):
+def _labels(names: Sequence[str]) -> dict[str, Any]:
     import tensorflow as tf
 
     return {name: tf.TensorSpec((None,), tf.float32) for name in names}

@@ -70,11 +70,19 @@ def test_rank_repeats_the_user(model, scorer):
     assert_equal_scores(scorer.rank({name: x[name][3:4] for name in USER}, candidates), expected)
 
 
-def test_ids_out_of_range_are_unknown(model, scorer):
+# fault 4
+@pytest.mark.parametrize("value", [32, 2**32 + 5, -7, 3.5, np.nan])
+def test_ids_that_are_none_are_refused(scorer, value):
     x = inputs(4)
-    wide = {**x, "user_id": np.array([2**32 + 5, -7, 32, 31]), "click": x["click"].astype("float64")}
-    unknown = {**x, "user_id": np.array([1, 1, 1, 31])}
-    assert_equal_scores(scorer(wide), model.predict(unknown, verbose=0))
+    row = {name: values[0] for name, values in x.items() if name in USER}
+    others = {name: values for name, values in x.items() if name not in USER}
+    with pytest.raises(ValueError, match=r"`x\['user_id'\]` must be (ids|whole).* 1 of 4 are not.*raw columns"):
+        scorer({**x, "user_id": np.array([2, 3, 4, value])})
+    with pytest.raises(ValueError, match=r"`user\['user_id'\]` must be"):
+        scorer.rank({**row, "user_id": value}, others)
+    if np.isnan(value):
+        with pytest.raises(ValueError, match=r"`candidates\['title'\]` must be finite.* 1 of 12 are not"):
+            scorer.rank(row, {**others, "title": np.where(np.arange(12).reshape(4, 3) == 5, value, 0)})
 
 
 def test_threads_get_their_own_scores(model):
