@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -154,6 +156,25 @@ class DistributedHooks:
 
     def _get_metrics_result_or_logs(self, logs):
         return logs if logs and self.prepare_distributed() else super()._get_metrics_result_or_logs(logs)
+
+
+_NOT_GIVEN: Any = object()
+
+
+class CloneHook:
+    """Base of functional models that `keras.models.clone_model`, which makes a plain model of any, must not clone.
+
+    A subclass gives `refuse_clone()`, which raises.
+    """
+
+    def _run_through_graph(
+        self, inputs: Any, operation_fn: Callable = lambda operation: operation, call_fn: Any = _NOT_GIVEN
+    ) -> Any:
+        given = {} if call_fn is _NOT_GIVEN else {"call_fn": call_fn}
+        # Of a whole model, only the copy is made with a function of its own for calls.
+        if given and self.built:
+            self.refuse_clone()
+        return super()._run_through_graph(inputs, operation_fn, **given)
 
 
 def forget_layer(model, layer):
