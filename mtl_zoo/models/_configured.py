@@ -9,8 +9,7 @@ from typing import Any
 import keras
 
 from mtl_zoo import _keras_private
-from mtl_zoo.features.serialization import features_from_config, features_to_config
-from mtl_zoo.features.spec import Feature
+from mtl_zoo.features.spec import Feature, features_from_config, features_to_config
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import Head, Output
 from mtl_zoo.models import _data, _saving
