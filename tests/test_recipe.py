@@ -16,9 +16,10 @@ COPIED += ("tests/contract/test_models.py", "tests/models", "tests/test_structur
 CONTRACT = "toy and test_models and (named_logits or config or gradient or private or typo)"
 
 
-def python_blocks() -> list[str]:
+def python_blocks(heading: str = "Adding a model") -> list[str]:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.tensorflow

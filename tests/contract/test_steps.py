@@ -1,5 +1,8 @@
 """What every training step must do; the registry is walked, so a new one is tested at once."""
 
+import re
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -81,6 +84,20 @@ def test_a_step_has_a_docstring_and_a_config(name):
     assert cls.step_name == name and cls.__doc__ and ">>> " in cls.__doc__
     step = cls()
     assert cls.from_config(step.get_config()).get_config() == step.get_config()
+
+
+def test_the_step_of_the_recipe_is_one(monkeypatch):
+    """CONTRIBUTING.md's step, as it stands there."""
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"## Adding a training step\n.*?^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.setattr(STEPS, "_entries", dict(STEPS._entries))
+    monkeypatch.setattr(STEPS, "_owners", dict(STEPS._owners))
+    exec(compile(code, "CONTRIBUTING.md", "exec"), {"__name__": "signed"})
+    found = trained("signed", steps=5)
+    test_weights_move_and_the_loss_falls(found)
+    test_logs_are_those_of_the_model_and_of_all_rows(found)
+    test_a_step_has_a_docstring_and_a_config("signed")
+    test_a_graph_takes_the_same_steps("signed", found)
 
 
 # What all of them refuse.
