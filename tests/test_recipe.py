@@ -16,9 +16,10 @@ COPIED += ("tests/contract/test_models.py", "tests/contract/test_tasks.py", "tes
 CONTRACT = "toy and test_models and (named_logits or config or gradient or private or typo)"
 
 
-def python_blocks() -> list[str]:
+def python_blocks(heading: str = "Adding a model") -> list[str]:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
 
 
 def copy_tree(tmp_path):
@@ -48,7 +49,7 @@ def run(tmp_path, *arguments) -> tuple[int, str]:
 @pytest.mark.tensorflow
 def test_a_file_and_a_line_make_a_task_kind(tmp_path):
     copy_tree(tmp_path)
-    *_, kind, line = python_blocks()
+    kind, line = python_blocks("Adding a task kind")
     (tmp_path / "mtl_zoo" / "tasks" / "toy.py").write_text(kind, encoding="utf-8")
     with (tmp_path / "mtl_zoo" / "tasks" / "__init__.py").open("a", encoding="utf-8") as tasks:
         tasks.write(line)
@@ -60,7 +61,7 @@ def test_a_file_and_a_line_make_a_task_kind(tmp_path):
 @pytest.mark.tensorflow
 def test_two_files_and_one_line_make_a_model(tmp_path):
     copy_tree(tmp_path)
-    model, test, line, *_ = python_blocks()
+    model, test, line = python_blocks()
     (tmp_path / "mtl_zoo" / "models" / "toy.py").write_text(model, encoding="utf-8")
     here = (
         f"def test_it_is_the_copy():\n    import mtl_zoo\n\n    assert mtl_zoo.__file__.startswith({str(tmp_path)!r})\n"

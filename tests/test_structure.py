@@ -28,7 +28,7 @@ _BASE = (
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
-_MODELS = ("backbones", "heads", "models", "steps")
+_MODELS = ("heads", "models", "steps")
 _TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
     "_types": (),
@@ -43,20 +43,18 @@ MAY_IMPORT = {
     "_halves": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "metrics"),
-    "features.spec": ("_validation",),
-    "features.serialization": ("features.spec",),
-    "features": ("_validation", "_files", "_serialization", "_allocator", "tasks"),
+    "features.base": ("_validation", "_registry"),
+    "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
     "layers": _BASE,
-    "layers.feature_embedding": (*_BASE, "layers._tables", "features.spec", "features.serialization"),
+    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base"),
     "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
     "balancing": (*_BASE, "tasks", "losses"),
     "steps": (*_BASE, "losses", "balancing"),
     "optimizers": _BASE,
     "serving": (*_BASE, "features"),
-    "backbones": (*_BASE, *_PARTS),
     "heads": (*_BASE, *_PARTS),
-    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "serving", "steps"),
+    "models": (*_BASE, "_allocator", *_PARTS, "heads", "serving", "steps"),
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -67,13 +65,13 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
-_GRADIENTS = ("kinds", "_forward", "_task_gradients", "_sources", "_shared", "_probe")
-_STEPS = ("steps", *(f"balancing.{name}" for name in _GRADIENTS))
 _SCORES = ("models._first_batch", "serving")
+_STEPS = ("steps", "balancing.kinds", "balancing.engine")
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
-NO_TENSORFLOW = ("features.spec", "features.inputs")
-PURE_DATA = ("_types", "_validation", "tasks", "features.spec")
+NO_TENSORFLOW = ("features.inputs",)
+_KINDS = ("tasks", *(f"features.{name}" for name in ("base", "spec", "categorical", "sequence", "numeric", "encoded")))
+PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"
 
 
@@ -150,7 +148,7 @@ def test_backends_are_imported_where_they_may_be(name):
             assert top not in ("torch", "jax", "flax"), where + f"{top} is imported in functions of _backend only"
         assert top != "tf_keras" and not dotted.startswith("tensorflow.keras"), where + "Keras 3 is `import keras`"
         if within(name, PURE_DATA):
-            pure = top not in ("keras", "tensorflow") or (inside and within(name, ("tasks",)))
+            pure = top not in ("keras", "tensorflow") or (inside and within(name, _KINDS))
             assert pure, where + "this module must be importable without Keras"
         if top == "tensorflow":
             assert within(name, TENSORFLOW) and not within(name, NO_TENSORFLOW), where + "not a place for TensorFlow"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
 
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, Encoded, MulticlassTask, Numeric, RegressionTask, Sequence
-from mtl_zoo.benchmark.agreement import small_arguments
 from mtl_zoo.losses import Batch, TaskLoss
 
 CLICK = BinaryTask("click")
@@ -20,6 +21,27 @@ FIVE_TASKS = (
     RegressionTask("watch_time"),
     MulticlassTask("effect", classes=("none", "mild", "severe")),
 )
+
+SMALL = {
+    "num_experts": 3,
+    "num_task_experts": 2,
+    "num_shared_experts": 1,
+    "expert_units": (8, 6),
+    "bottom_units": (8, 6),
+    "column_units": (8, 8),
+    "stage_units": (5,),
+    "tower_units": (5,),
+}
+
+
+def small_arguments(model):
+    """Few experts and narrow layers, as far as a model has such arguments, so that its steps take no time."""
+    names = inspect.signature(mtl_zoo.model_info(model).cls).parameters
+    given = {argument: value for argument, value in SMALL.items() if argument in names}
+    if "backbone" in names:
+        inner = small_arguments(names["backbone"].default)
+        given["backbone_options"] = {a: v for a, v in inner.items() if a != "tower_units"}
+    return given
 
 
 def features():

@@ -144,10 +144,7 @@ def _inputs_and_columns(model: Any, split: Any) -> tuple[Mapping[str, Any], Mapp
 
 def _decoded(model: Any, feature: Any, ids: Any) -> Any:
     """A feature's ids as the values that they stand for, where these are known."""
-    values = getattr(feature, "vocabulary", None)
-    if values is None and model.transform is not None:
-        vocabulary = model.transform._require_fitted().vocabularies.get(getattr(feature, "table", None))
-        values = getattr(vocabulary, "values", None)
+    values = feature.values(None) if model.transform is None else model.transform.values_of(feature.name)
     if values is None or np.ndim(ids) != 1:
         return ids
     names = np.array(["(missing)", "(unknown)", *values], dtype=object)

@@ -14,13 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from mtl_zoo import _validation as check
-from mtl_zoo.features import _ids, _labels
+from mtl_zoo.features import _labels
 from mtl_zoo.features._columns import BOOLEAN, FLOAT, INTEGER, STRING, read_table
 from mtl_zoo.features._stream_files import CorruptFile, Source, find_files, open_source
 from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make_plan
 from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
 from mtl_zoo.features.batching import Layout, as_parts, batch_runs
-from mtl_zoo.features.spec import Categorical, Encoded, Feature, Numeric
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.tasks import label_names
 
@@ -237,7 +236,8 @@ def _regrouped(windows: Iterator[list[np.ndarray]], place: int, lengths: list[in
 def _layout(transform: FeatureTransform, labels: bool) -> Layout:
     import tensorflow as tf
 
-    inputs = {feature.name: _spec(feature) for feature in transform.features}
+    specs = {name: spec for feature in transform.features for name, spec in feature.input_specs().items()}
+    inputs = {name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in specs.items()}
     number = tf.TensorSpec((), tf.float32)
     parts = as_parts(inputs)
     if labels:
@@ -250,16 +250,6 @@ def _layout(transform: FeatureTransform, labels: bool) -> Layout:
     return Layout(parts, [(spec.dtype.as_numpy_dtype, spec.shape) for spec in tf.nest.flatten(parts)])
 
 
-def _spec(feature: Feature) -> Any:
-    """Type and shape of a row of a feature's array, as `FeatureTransform.encode` gives it."""
-    import tensorflow as tf
-
-    if isinstance(feature, Encoded):
-        return tf.TensorSpec(feature.shape, feature.dtype)
-    is_number = isinstance(feature, Numeric) and not feature.is_bucketed
-    return tf.TensorSpec(feature.shape, tf.float32 if is_number else tf.int32)
-
-
 class _Encoder:
     """From a table to the flattened arrays of a batch; counts what was in no vocabulary."""
 
@@ -269,10 +259,7 @@ class _Encoder:
         self._lock = threading.Lock()
         self._rows = 0
         self._unseen: dict[str, tuple[int, tuple]] = {}
-        for vocabulary in self._fitted.vocabularies.values():
-            if isinstance(vocabulary, _ids.Listed):
-                # pandas makes the hash table on first use, which two threads must not do at once.
-                vocabulary.index.get_indexer(vocabulary.index[:1])
+        self._fitted.warm_up()
 
     def __call__(self, table: pa.Table) -> list[np.ndarray]:
         import tensorflow as tf
@@ -302,17 +289,14 @@ class _Encoder:
 def _columns(transform: FeatureTransform, labels: bool) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """The kinds that each column's text may stand for, and the string columns to read by dictionary."""
     fitted = transform._require_fitted()
-    readers: dict[str, list[Feature]] = {}
-    for feature in fitted.features:
-        readers.setdefault(feature.source, []).append(feature)
     columns: dict[str, tuple[str, ...]] = {}
     by_dictionary = []
-    for name, found in readers.items():
+    for name, readers in fitted.readers().items():
         kind = fitted.columns[name].kind
-        columns[name] = (kind, FLOAT) if kind == INTEGER else (kind,)
-        if kind == INTEGER and all(isinstance(feature, Numeric) for feature in found):
-            columns[name] = (FLOAT,)
-        if all(isinstance(feature, Categorical) and not feature.multi_hot for feature in found):
+        wanted = {feature.text_kinds(kind) for feature in readers}
+        usual = (kind, FLOAT) if kind == INTEGER else (kind,)
+        columns[name] = (next(iter(wanted)) if len(wanted) == 1 else None) or usual
+        if all(feature.reads_distinct for feature in readers):
             by_dictionary.append(name)
     if labels:
         for name in _labels.label_columns(transform.tasks):

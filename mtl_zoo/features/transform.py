@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mtl_zoo.features import _fitted, _ids, _labels, _leak, _raw, _storage
+from mtl_zoo import _validation as check
+from mtl_zoo.features import _fitted, _labels, _leak, _storage
 from mtl_zoo.features._columns import Column, read_table
+from mtl_zoo.features._states import Unseen
+from mtl_zoo.features.base import Feature, as_features
 from mtl_zoo.features.batching import make_batches
-from mtl_zoo.features.spec import Encoded, Feature, Numeric, Sequence, as_features
 from mtl_zoo.tasks import Task, as_tasks, fit_tasks
 
 logger = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class FeatureTransform:
         self._graph: Any = None
         self._notes: list[dict[str, Any]] = []
         self._leaks: frozenset[tuple[str, str]] = frozenset()
-        self.unseen: dict[str, _ids.Unseen] = {}
+        self.unseen: dict[str, Unseen] = {}
 
     def _refuse_labels_as_features(self) -> None:
         labels = set(_labels.label_columns(self.tasks))
@@ -170,15 +172,10 @@ class FeatureTransform:
         return self
 
     def _check_leaks(self, columns: dict[str, Column], labels: dict[str, np.ndarray]) -> None:
-        looked_at = {
-            f.name: (columns[f.source], isinstance(f, Numeric))
-            for f in self._specs
-            if not isinstance(f, (Encoded, Sequence)) and not getattr(f, "multi_hot", False)
-        }
-        self._leaks = _leak.warn_of_leaks(looked_at, labels, self.tasks, self._leaks)
+        self._leaks = _leak.warn_of_leaks(self._specs, columns, labels, self.tasks, self._leaks)
 
     def encode(self, table: Any) -> dict[str, np.ndarray]:
-        """Arrays by feature name: int32 ids (n,) or (n, length), float32 numbers (n,).
+        """Arrays by input name: int32 ids (n,) or (n, length), float32 numbers (n,).
 
         Values outside the vocabularies become id 1; they are counted in `unseen` and logged.
 
@@ -205,14 +202,14 @@ class FeatureTransform:
             ValueError: What `encode` refuses, when the piece that holds it is reached.
         """
         fitted, cut = self._require_fitted(), table.slice if isinstance(table, pa.Table) else None
-        found: dict[str, _ids.Unseen] = {}
+        found: dict[str, Unseen] = {}
         for start in range(0, max(len(table), 1), rows):
             piece = read_table(cut(start, rows) if cut else table.iloc[start : start + rows])
             arrays, unseen = fitted.encode(piece)
             for name, new in unseen.items():
-                before = found.get(name, _ids.Unseen(0, 0.0, new.values))
+                before = found.get(name, Unseen(0, 0.0, new.values))
                 share = before.share + new.share * len(piece) / len(table)
-                found[name] = _ids.Unseen(before.count + new.count, share, before.values)
+                found[name] = Unseen(before.count + new.count, share, before.values)
             yield arrays
         self.unseen = found
         self._log_unseen()
@@ -268,6 +265,13 @@ class FeatureTransform:
             drop_remainder=drop_remainder,
         )
 
+    def values_of(self, name: str) -> tuple[Any, ...] | None:
+        """The values that ids 2, 3, ... of a feature stand for; None where they are not listed, as for numbers."""
+        fitted = self._require_fitted()
+        by_name = {feature.name: feature for feature in fitted.features}
+        check.check_choice("name", name, tuple(by_name))
+        return by_name[name].values(fitted.state_of(by_name[name]))
+
     def describe(self) -> pd.DataFrame:
         """A row for each feature: name, column, kind, rule, distinct values and missing ones in the training table.
 
@@ -280,7 +284,7 @@ class FeatureTransform:
             note = notes.get(feature.name, {})
             summary = summaries.get(feature.name)
             counts = (summary.distinct, summary.missing) if summary else (note.get("distinct"), note.get("missing"))
-            rule = note.get("rule") or _rule(feature)
+            rule = note.get("rule") or feature.rule
             rows.append((feature.name, feature.source, feature.kind, rule, *counts))
         left_out = [n for n in self._notes if n["kind"] == "left out"]
         rows += [(n["name"], n["column"], n["kind"], n["rule"], n["distinct"], n["missing"]) for n in left_out]
@@ -314,11 +318,14 @@ class FeatureTransform:
         Strings are tf.string, whole numbers tf.int64, numbers tf.float64, booleans tf.bool (tf.float64 if the training
         table had missing ones). Missing is '' or NaN, and -2**63 among int64; lists are padded with it.
         """
-        return _raw.signature(self._require_fitted())
+        import tensorflow as tf
+
+        forms = self._require_fitted().raw_forms()
+        return {name: tf.TensorSpec((None, *form.shape), form.dtype, name=name) for name, form in forms.items()}
 
     def raw_arrays(self, table: Any) -> dict[str, np.ndarray]:
         """The columns of a table as arrays that fit `raw_signature`, for an exported model."""
-        return _raw.arrays(self._require_fitted(), read_table(table))
+        return self._require_fitted().raw_arrays(read_table(table))
 
     def encode_in_graph(self, raw: dict[str, Any]) -> dict[str, Any]:
         """What `encode` gives, from tensors by column name and inside a TensorFlow graph.
@@ -333,9 +340,7 @@ class FeatureTransform:
         """A `tf.Module` that computes `encode_in_graph`; attach it to a module of yours to save its lookup tables."""
         fitted = self._require_fitted()
         if self._graph is None:
-            from mtl_zoo.features._graph import make_graph
-
-            self._graph = make_graph(fitted)
+            self._graph = fitted.in_graph()
         return self._graph
 
     def _require_fitted(self) -> _fitted.Fitted:
@@ -352,18 +357,3 @@ class FeatureTransform:
     def __repr__(self) -> str:
         state = "fitted" if self.is_fitted else "not fitted"
         return f"FeatureTransform({len(self._specs)} features, {len(self.tasks)} tasks, {state})"
-
-
-def _rule(feature: Any) -> str:
-    if isinstance(feature, Numeric):
-        return f"normalization={feature.normalization!r}, missing={feature.missing!r}"
-    if isinstance(feature, Encoded):
-        return f"{feature.dtype} {feature.shape}"
-    if feature.vocabulary is not None:
-        return f"vocabulary of {len(feature.vocabulary)}"
-    if feature.size is not None:
-        return f"size={feature.size}"
-    if feature.hash_buckets is not None:
-        return f"hash_buckets={feature.hash_buckets}"
-    bound = "" if feature.max_ids is None else f", max_ids={feature.max_ids}"
-    return f"learned vocabulary, min_count={feature.min_count}{bound}"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mtl_zoo.features.spec import Categorical, as_features, require_fitted
+from mtl_zoo.features.spec import FEATURES, as_features, require_fitted
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import Head, Towers
 from mtl_zoo.layers import FeatureEmbedding
@@ -70,26 +70,28 @@ class ModelPlan:
             crossed = layer(x, crossed)
         return crossed
 
-    def feature(self, argument: str, name: str | None, kind: type, what: str):
-        """The feature that an argument names: by default the only one of its kind or the one called like the argument.
+    def feature(self, argument: str, name: str | None, role: str, what: str, *, by_default: bool = False) -> Any:
+        """The feature that an argument names: by default the one called like the argument.
 
         Args:
             argument: The model's argument, such as `"domain"`.
             name: What the user gave for it, or None.
-            kind: The class of features that can serve.
+            role: What a feature must be to serve: an attribute of `Feature`, such as `"names_domain"`.
             what: What it is for, in the error.
+            by_default: Whether the only feature of that role serves if none is named.
 
         Raises:
             ValueError: No such feature, or several and none named.
         """
-        candidates = {f.name: f for f in self.features if isinstance(f, kind)}
+        candidates = {f.name: f for f in self.features if getattr(f, role)}
         if name is None:
             name = argument if argument in candidates else None
-            if name is None and kind is not Categorical and len(candidates) == 1:
+            if name is None and by_default and len(candidates) == 1:
                 name = next(iter(candidates))
         if name not in candidates:
+            kinds = " or ".join(kind.__name__ for kind in FEATURES.in_order() if getattr(kind, role))
             raise ValueError(
-                f"`{argument}` must name the {kind.__name__} feature {what}. Received: {argument}={name!r}. "
+                f"`{argument}` must name the {kinds} feature {what}. Received: {argument}={name!r}. "
                 f"Expected: one of {list(candidates)}"
             )
         return candidates[name]
