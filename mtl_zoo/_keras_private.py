@@ -87,7 +87,7 @@ def track_loss(model: Any, loss: Any, x: Any) -> None:
 
 def metric_direction(metric: Any) -> int:
     """Whether more of a metric of Keras is better (1) or worse (-1); 0 if it does not say."""
-    return {"up": 1, "down": -1}.get(getattr(metric, "_direction", None), 0)
+    return {"up": 1, "down": -1}.get(getattr(metric, "_direction", ""), 0)
 
 
 def is_made_for(optimizer: Any, strategy: Any) -> bool:
