@@ -55,7 +55,7 @@ class MultiTaskModel(TrainableModel):
         name: str | None = None,
     ) -> None:
         if logits is None:
-            logits = plan.head.logits(plan.tasks, towers, tower_units)
+            logits = plan.head.logits(plan.tasks, towers or {}, tower_units)
         super().__init__(plan, inputs, logits, tower_units, name)
 
     # The graph.
