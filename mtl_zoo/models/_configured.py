@@ -204,7 +204,8 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
             _data.save_transform(self.transform, folder)
 
     def load_assets(self, folder: str) -> None:
-        self._plan.transform = _data.load_transform(folder)
+        transform = _data.load_transform(folder)
+        self._plan.transform = None if transform is None else transform.frozen()
         self._scoring = None
 
     # What Keras offers for any model, and ours must refuse or do otherwise.

@@ -101,9 +101,7 @@ class RowUpdates(_keras_private.GradientHooks):
         if isinstance(initializer, keras.initializers.Constant):
             # Keras' own multiplies a matrix of ones: a slot would be in memory twice.
             initializer = functools.partial(ops.full, fill_value=initializer.value)
-        return super().add_variable_from_reference(
-            reference_variable, name=name, initializer=initializer
-        )
+        return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
 
     def update_rows(self, table: TableRows, gradient: Tensor, learning_rate: Any) -> None:
         raise NotImplementedError(f"{type(self).__name__} must define `update_rows(table, gradient, learning_rate)`.")
