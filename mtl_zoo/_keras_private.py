@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -24,17 +24,21 @@ SLOTS = {
 }
 
 
-class GradientHooks:
+# What stands above a hook is known where it is mixed in.
+_OfKeras: Any = object
+
+
+class GradientHooks(_OfKeras):
     """Base of optimizers that see gradients summed over replicas before they are clipped.
 
     Keras clips each replica's own gradients and sums them after; then the weights depend on how a batch was split.
     """
 
-    def own_gradients(self, gradients: list) -> list:
+    def own_gradients(self, gradients: Sequence[Any]) -> Sequence[Any]:
         """A replica's gradients -> what is summed over replicas."""
         return gradients
 
-    def prepare_gradients(self, gradients: list) -> list:
+    def prepare_gradients(self, gradients: Sequence[Any]) -> Sequence[Any]:
         """Gradients of the global batch -> what is clipped and applied."""
         return gradients
 
@@ -87,7 +91,7 @@ def track_loss(model: Any, loss: Any, x: Any) -> None:
 
 def metric_direction(metric: Any) -> int:
     """Whether more of a metric of Keras is better (1) or worse (-1); 0 if it does not say."""
-    return {"up": 1, "down": -1}.get(getattr(metric, "_direction", ""), 0)
+    return {"up": 1, "down": -1}.get(str(getattr(metric, "_direction", None)), 0)
 
 
 def is_made_for(optimizer: Any, strategy: Any) -> bool:
@@ -144,7 +148,7 @@ def add_in_place(variable: Any) -> None:
     variable.assign_add = lambda value: tensor.assign_add(keras.ops.cast(value, variable.dtype))
 
 
-class DistributedHooks:
+class DistributedHooks(_OfKeras):
     """Base of models that prepare themselves for training under tf.distribute, and whose logs need no second look.
 
     A subclass gives `prepare_distributed()`, which is true if it did.
@@ -161,7 +165,7 @@ class DistributedHooks:
 _NOT_GIVEN: Any = object()
 
 
-class CloneHook:
+class CloneHook(_OfKeras):
     """Base of functional models that `keras.models.clone_model`, which makes a plain model of any, must not clone.
 
     A subclass gives `refuse_clone()`, which raises.

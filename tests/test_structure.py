@@ -43,10 +43,9 @@ MAY_IMPORT = {
     "_halves": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "metrics"),
-    "features.base": ("_validation", "_registry"),
     "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
     "layers": _BASE,
-    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base"),
+    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base", "features.requests"),
     "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
     "balancing": (*_BASE, "tasks", "losses"),
@@ -70,7 +69,10 @@ _STEPS = ("steps", "balancing.kinds", "balancing.engine")
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
 NO_TENSORFLOW = ("features.inputs",)
-_KINDS = ("tasks", *(f"features.{name}" for name in ("base", "spec", "categorical", "sequence", "numeric", "encoded")))
+_KINDS = (
+    "tasks",
+    *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
+)
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from collections.abc import Sequence as SequenceABC
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,8 @@ from mtl_zoo import _validation as check
 from mtl_zoo.features import vocabularies
 from mtl_zoo.features._columns import FLOAT, SHOWN, STRING, Cells, Column, Lists
 from mtl_zoo.features._states import ColumnType, Unseen
-from mtl_zoo.features.base import FIRST_ID, MISSING_ID, UNKNOWN_ID, Feature, InputSpec, Rows, Summary
+from mtl_zoo.features.base import Feature, Summary
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, UNKNOWN_ID, InputSpec, Rows
 from mtl_zoo.features.vocabularies import Hashed, Listed, Range, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class IdFeature(Feature):
             self._check_vocabulary()
         for name in ("size", "hash_buckets"):
             if getattr(self, name) is not None:
-                check.check_int(name, getattr(self, name))
+                check.check_int(name, getattr(self, name), maximum=MOST_IDS)
         if self.key is not None:
             check.check_name("key", self.key)
         if self.num_ids is None:
@@ -76,6 +77,9 @@ class IdFeature(Feature):
         if isinstance(self.vocabulary, str) or not isinstance(self.vocabulary, Iterable):
             raise ValueError(f"`vocabulary` must be a list of values. Received: vocabulary={self.vocabulary!r}")
         object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
+        odd = [value for value in self.vocabulary if not isinstance(value, Hashable)]
+        if odd:
+            raise ValueError(f"`vocabulary` must hold strings or whole numbers. Received: {check.sample_values(odd)}")
         repeated = check.duplicates(self.vocabulary)
         if repeated or not self.vocabulary:
             raise ValueError(

@@ -10,8 +10,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mtl_zoo._registry import Registry
-from mtl_zoo.features._columns import BOOLEAN, EMPTY, FLOAT, INTEGER, MISSING_INTEGER, SHOWN, STRING, Cells, Column
-from mtl_zoo.features.base import InputSpec
+from mtl_zoo.features._columns import (
+    BOOLEAN,
+    EMPTY,
+    FLOAT,
+    INTEGER,
+    MISSING_INTEGER,
+    SHOWN,
+    STRING,
+    Cells,
+    Column,
+    refuse_values,
+)
+from mtl_zoo.features.requests import InputSpec
 
 _NUMBERS = (INTEGER, FLOAT, BOOLEAN)
 # What a missing cell, or the end of a list, is in an array of each type.
@@ -89,6 +100,11 @@ class ColumnType:
                 f"`{column.name}` must hold {fitted}, as in the table that feature {feature!r} was fitted on. "
                 f"Received: {column.shown}, dtype {column.series.dtype}"
             )
+        if self.kind == BOOLEAN and column.kind in (INTEGER, FLOAT) and not self.is_list:
+            numbers = column.numbers()
+            odd = ~(np.isnan(numbers) | np.isin(numbers, (0, 1)))
+            rule = f"must hold booleans (or 0 and 1), as in the table that feature {feature!r} was fitted on"
+            refuse_values(column.name, rule, odd, numbers)
 
     @property
     def raw_form(self) -> InputSpec:

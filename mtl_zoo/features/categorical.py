@@ -12,13 +12,17 @@ from mtl_zoo import _validation as check
 from mtl_zoo.features import _separation
 from mtl_zoo.features._columns import BOOLEAN, FLOAT, SHOWN, STRING, Cells, Column, Lists
 from mtl_zoo.features._id_feature import IdFeature
-from mtl_zoo.features.base import Choice, Feature, register_feature
+from mtl_zoo.features.base import Choice, Feature, InferRules, register_feature
 from mtl_zoo.features.vocabularies import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-MOST_DISTINCT = 1000
-_ID_NAME = re.compile(r"(?:.*_)?id\Z", re.IGNORECASE)
+# `id`, `user_id`, `userId`, `UserID`, `user-id`, and names that stand for ids by themselves.
+_NAMES_OF_IDS = "uid|uuid|guid|user|item|movie|product|sku|asin|isbn|ean"
+_ID_NAME = re.compile(rf"(?:.*[_\-. ])?(?:[iI][dD]s?|(?i:{_NAMES_OF_IDS}))|.*[a-z0-9](?:Id|ID)s?")
+# Shares of distinct values from which a column of strings is something else, and below which one says nothing.
+_MOSTLY, _OFTEN, _FEW = 0.9, 0.2, 10
+_DATE = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}(?: .*)?"
 
 
 @register_feature("categorical")
@@ -123,23 +127,29 @@ class Categorical(IdFeature):
         return None if self.multi_hot or column.is_list else _separation.value_auc(column, rows, label)
 
     @classmethod
-    def infer(cls, column: Column, name: str, dim: int) -> Choice | None:
+    def infer(cls, column: Column, name: str, rules: InferRules) -> Choice | None:
         if column.is_list:
             return None
         cells = column.cells()
         distinct = int((cells.counts > 0).sum())
-        rule = _why_categorical(column, cells, distinct)
+        rule = _why_categorical(column, cells, distinct, rules.threshold)
         if rule is None:
             return None
         source = None if name == column.name else column.name
-        return Choice(cls(name, column=source, dim=dim), rule, distinct, cells.missing)
+        feature = cls(name, column=source, dim=rules.dim)
+        return Choice(feature, rule, distinct, cells.missing, _what_is_lost(column, cells))
+
+    @classmethod
+    def asked_for(cls, column: Column, name: str, source: str | None, rules: InferRules) -> Feature:
+        """What `infer(categorical=[...])` makes of a column."""
+        return cls(name, column=source, dim=rules.dim, multi_hot=column.is_list)
 
 
 def is_named_like_an_id(name: str) -> bool:
-    return _ID_NAME.match(name) is not None
+    return _ID_NAME.fullmatch(name) is not None
 
 
-def _why_categorical(column: Column, cells: Cells, distinct: int) -> str | None:
+def _why_categorical(column: Column, cells: Cells, distinct: int, threshold: int) -> str | None:
     """The rule that makes the column a categorical, or None."""
     if column.kind in (STRING, BOOLEAN):
         return f"{SHOWN[column.kind]}, {distinct} distinct"
@@ -148,6 +158,42 @@ def _why_categorical(column: Column, cells: Cells, distinct: int) -> str | None:
         return None
     if is_named_like_an_id(column.name):
         return f"whole numbers, named like an id, {distinct} distinct"
-    if distinct <= MOST_DISTINCT:
+    if distinct <= threshold:
         return f"whole numbers, {distinct} distinct"
     return None
+
+
+def _what_is_lost(column: Column, cells: Cells) -> str:
+    """What the values of a column of strings look like, if it is more than names: the words of a warning."""
+    if column.kind != STRING:
+        return ""
+    texts = pd.Series(cells.values[cells.counts > 0].astype(str)).str.strip()
+    few = check.sample_values(texts.iloc[:3])
+    numbers = pd.to_numeric(texts.str.replace(",", ""), errors="coerce").notna()
+    if numbers.mean() > _MOSTLY and len(texts) > _FEW:
+        others = check.sample_values(texts[~numbers])
+        return (
+            f"holds strings of which {numbers.mean():.0%} are numbers, and becomes a category of each. Received: "
+            f"{few}, and others {others}. Convert it, pandas.to_numeric(table[column], errors='coerce'), for a Numeric."
+        )
+    dates = texts.str.fullmatch(_DATE)
+    if dates.mean() > _MOSTLY:
+        return (
+            f"holds dates as strings, and becomes a category of each. Received: {few}. Derive columns from it: the "
+            "hour, the day of the week, an age in days."
+        )
+    in_brackets = texts.str.fullmatch(r"[\[({].*[\])}]")
+    if in_brackets.mean() > _MOSTLY:
+        return (
+            f"holds lists written as text, and becomes a category of each. Received: {few}. Read them as lists: "
+            "table[column].map(ast.literal_eval), for a Sequence."
+        )
+    for separator in ("|", ";", ","):
+        parts = texts.str.split(separator)
+        values = parts.explode().str.strip()
+        if (parts.str.len() > 1).mean() > _OFTEN and values.nunique() * 3 < len(texts):
+            return (
+                f"seems to hold several values in a cell, and becomes a category of each combination. Received: {few}. "
+                f"Use Categorical(..., multi_hot=True, separator={separator!r}), or a Sequence."
+            )
+    return ""

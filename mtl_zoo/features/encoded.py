@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import pandas as pd
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import EMPTY, STRING, Column, refuse_values
 from mtl_zoo.features._states import ColumnType, Unseen
-from mtl_zoo.features.base import Encoder, Feature, InputSpec, register_feature
+from mtl_zoo.features.base import Feature, register_feature
+from mtl_zoo.features.requests import Encoder, InputSpec
 
 
 @register_feature("encoded")
@@ -46,7 +47,12 @@ class Encoded(Feature):
         super().__post_init__()
         if not callable(self.encoder):
             raise TypeError(f"`encoder` must be a Keras layer. Received: encoder={self.encoder!r}")
+        if isinstance(self.shape, str) or not isinstance(self.shape, Iterable):
+            raise ValueError(f"`shape` must be a tuple of sizes, such as (300,). Received: shape={self.shape!r}")
         object.__setattr__(self, "shape", tuple(self.shape))
+        for size in self.shape:
+            if size is not None:
+                check.check_int("shape", size)
         check.check_choice("dtype", self.dtype, ("float32", "int32", "string"))
         if self.key is not None:
             check.check_name("key", self.key)
@@ -114,7 +120,10 @@ class Encoded(Feature):
             return np.where(pd.isna(objects), "", objects).astype(object)
         if column.kind == STRING:
             raise ValueError(f"`{column.name}` must hold numbers for dtype={self.dtype!r}. Received: {column.shown}")
-        numbers = array.astype(np.float64)
+        try:
+            numbers = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`{column.name}` must hold arrays of numbers. Received: {error}") from error
         bad = np.asarray(~np.isfinite(numbers).all(axis=rows))
         refuse_values(column.name, "must hold finite numbers", bad, column.series.to_numpy(dtype=object))
         if self.dtype == "int32":
@@ -122,6 +131,10 @@ class Encoded(Feature):
             odd = (numbers != np.floor(numbers)) | (numbers < limits.min) | (numbers > limits.max)
             bad = np.asarray(odd.any(axis=rows))
             rule = "must hold whole numbers of 32 bits, since dtype='int32'"
+            refuse_values(column.name, rule, bad, column.series.to_numpy(dtype=object))
+        elif np.abs(numbers).max(initial=0.0) > np.finfo(np.float32).max:
+            bad = np.asarray((np.abs(numbers) > np.finfo(np.float32).max).any(axis=rows))
+            rule = "must hold numbers that fit in 32 bits"
             refuse_values(column.name, rule, bad, column.series.to_numpy(dtype=object))
         return array.astype(np.int32 if self.dtype == "int32" else np.float32)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Iterable
 from collections.abc import Sequence as SequenceABC
 from typing import Any
 
@@ -10,8 +12,9 @@ import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import EMPTY, Column, check_columns
-from mtl_zoo.features.base import FEATURES, Choice, Feature
-from mtl_zoo.features.categorical import is_named_like_an_id
+from mtl_zoo.features.base import FEATURES, Choice, Feature, InferRules, as_features
+from mtl_zoo.features.categorical import Categorical, is_named_like_an_id
+from mtl_zoo.features.numeric import Numeric
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +27,15 @@ def infer_features(
     *,
     exclude: SequenceABC[str],
     features: SequenceABC[Feature],
-    embedding_dim: int,
+    numeric: SequenceABC[str] = (),
+    categorical: SequenceABC[str] = (),
+    rules: InferRules,
 ) -> tuple[tuple[Feature, ...], list[dict[str, Any]]]:
     """A spec for each column that is neither reserved nor excluded, and a note on each."""
-    check.check_int("embedding_dim", embedding_dim)
-    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-    given = (features,) if isinstance(features, Feature) else tuple(features)
+    exclude = _columns_named("exclude", exclude)
+    given = as_features(features) if isinstance(features, Feature) or len(features) else ()
+    given += tuple(_of_kind(Numeric, n, frame, rules) for n in _columns_named("numeric", numeric))
+    given += tuple(_of_kind(Categorical, n, frame, rules) for n in _columns_named("categorical", categorical))
     _check_names(frame, (*reserved, *exclude, *(feature.source for feature in given)))
     own = {feature.source for feature in given}
     both = sorted(own & set(exclude))
@@ -41,8 +47,10 @@ def infer_features(
     for name in frame.columns:
         if name in own or name in reserved or name in exclude:
             continue
-        choice = _choose(Column(name, frame[name]), _legal_name(name, taken), embedding_dim)
+        choice = _choose(Column(name, frame[name]), _legal_name(name, taken), rules)
         feature = choice.feature
+        if choice.warning:
+            warnings.warn(f"`{name}` {choice.warning}", UserWarning, stacklevel=4)
         if feature is not None:
             specs.append(feature)
             taken.add(feature.name)
@@ -52,6 +60,9 @@ def infer_features(
         notes.append(dict(zip(_REPORT, (*shown, choice.rule, choice.distinct, choice.missing), strict=True)))
     if not specs:
         raise ValueError(f"`table` must have a column that can be a feature. Received: {[n['column'] for n in notes]}")
+    renamed = {note["column"]: note["name"] for note in notes if note["column"] != note["name"]}
+    if renamed:
+        logger.warning("Columns whose names no layer may have are renamed: %s", renamed)
     _report(notes, all_differ, len(frame))
     return tuple(specs), notes
 
@@ -74,7 +85,22 @@ def _legal_name(column: str, taken: set[str]) -> str:
     return legal
 
 
-def _choose(column: Column, name: str, dim: int) -> Choice:
+def _columns_named(argument: str, given: Any) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`{argument}` must be names of columns. Received: {argument}={given!r}")
+    return tuple(names)
+
+
+def _of_kind(kind: Any, column: str, frame: pd.DataFrame, rules: InferRules) -> Feature:
+    """A feature that the user asked for by the name of its column."""
+    check_columns(frame, [column])
+    name = _legal_name(column, set())
+    source = None if name == column else column
+    return kind.asked_for(Column(column, frame[column]), name, source, rules)
+
+
+def _choose(column: Column, name: str, rules: InferRules) -> Choice:
     if column.kind == EMPTY:
         return Choice(None, "no value in any row", 0, len(column.series))
     if not column.is_list:
@@ -84,7 +110,7 @@ def _choose(column: Column, name: str, dim: int) -> Choice:
             value = check.sample_values(cells.values[cells.counts > 0])
             return Choice(None, f"constant: {value}" if distinct else "no value in any row", distinct, cells.missing)
     for kind in FEATURES.in_order():
-        choice = kind.infer(column, name, dim)
+        choice = kind.infer(column, name, rules)
         if choice is not None:
             return choice
     raise ValueError(

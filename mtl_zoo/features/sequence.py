@@ -8,7 +8,7 @@ import numpy as np
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import FLOAT, Column
 from mtl_zoo.features._id_feature import IdFeature
-from mtl_zoo.features.base import Choice, register_feature
+from mtl_zoo.features.base import Choice, InferRules, register_feature
 
 LONGEST_LIST = 50
 
@@ -64,7 +64,7 @@ class Sequence(IdFeature):
         return lists[:, -self.length :]
 
     @classmethod
-    def infer(cls, column: Column, name: str, dim: int) -> Choice | None:
+    def infer(cls, column: Column, name: str, rules: InferRules) -> Choice | None:
         if not column.is_list:
             return None
         if column.kind == FLOAT:
@@ -79,5 +79,5 @@ class Sequence(IdFeature):
         length = min(longest, LONGEST_LIST)
         kept = f", the last {length} kept" if length < longest else ""
         source = None if name == column.name else column.name
-        feature = cls(name, column=source, dim=dim, length=length)
+        feature = cls(name, column=source, dim=rules.dim, length=length)
         return Choice(feature, f"{column.shown}, up to {longest} values{kept}", distinct, int((lengths == 0).sum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo.features import _fitted, _labels, _leak, _storage
 from mtl_zoo.features._columns import Column, read_table
 from mtl_zoo.features._states import Unseen
-from mtl_zoo.features.base import Feature, as_features
+from mtl_zoo.features.base import Feature, InferRules, as_features
 from mtl_zoo.features.batching import make_batches
 from mtl_zoo.tasks import Task, as_tasks, fit_tasks
 
@@ -71,6 +72,7 @@ class FeatureTransform:
         self._graph: Any = None
         self._notes: list[dict[str, Any]] = []
         self._leaks: frozenset[tuple[str, str]] = frozenset()
+        self._is_frozen = False
         self.unseen: dict[str, Unseen] = {}
 
     def _refuse_labels_as_features(self) -> None:
@@ -92,22 +94,28 @@ class FeatureTransform:
         *,
         exclude: SequenceABC[str] = (),
         features: SequenceABC[Feature] = (),
+        numeric: SequenceABC[str] = (),
+        categorical: SequenceABC[str] = (),
+        threshold: int = 1000,
         embedding_dim: int = 16,
         sample_weight: str | None = None,
     ) -> FeatureTransform:
         """A transform, not yet fitted, with a feature for each column of a table.
 
-        The rules: strings, booleans, whole numbers with up to 1,000 distinct values and whole numbers named `id` or
-        `..._id` become `Categorical`; other numbers `Numeric`, with missing="mean" where any is missing; lists
-        `Sequence`. Label, sample-space and weight columns are never features. Columns with one value are left out;
-        columns where every row differs are reported, unless they are named like an id. A column whose name is no legal
-        feature name is renamed. What was chosen is logged, and `describe` returns it.
+        The rules: strings, booleans, whole numbers with up to `threshold` distinct values and whole numbers named like
+        an id (`id`, `user_id`, `userId`, `uid`, `sku`) become `Categorical`; other numbers `Numeric`; lists `Sequence`.
+        Label, sample-space and weight columns are never features. Columns with one value are left out; columns where
+        every row differs are reported, unless they are named like an id. A column whose name is no legal feature name
+        is renamed. What was chosen is logged, and `describe` returns it.
 
         Args:
             table: The training table.
             tasks: What to predict.
             exclude: Columns to leave out.
             features: Specs of your own, instead of what the rules say of their columns.
+            numeric: Columns that are numbers, whatever the rules say.
+            categorical: Columns that are categories (or lists of them), whatever the rules say.
+            threshold: Whole numbers with at most this many distinct values are categories. Default: 1000.
             embedding_dim: Width of the embeddings.
             sample_weight: Name of a column with weights of the rows.
 
@@ -115,7 +123,8 @@ class FeatureTransform:
             ValueError: A column holds dates or mixed types; `exclude` names no column; no feature is left.
 
         Warns:
-            UserWarning: A feature alone predicts a binary label with AUC above .999.
+            UserWarning: A feature alone predicts a binary label with AUC above .999. A guess loses what a column says:
+                strings that are numbers, dates or lists; many whole numbers that may be ids.
 
         Example:
 
@@ -132,12 +141,36 @@ class FeatureTransform:
         tasks = as_tasks(tasks)
         frame = read_table(table)
         reserved = (*_labels.label_columns(tasks), *_labels.weight_columns(tasks, sample_weight))
-        specs, notes = infer_features(frame, reserved, exclude=exclude, features=features, embedding_dim=embedding_dim)
+        specs, notes = infer_features(
+            frame,
+            reserved,
+            exclude=exclude,
+            features=features,
+            numeric=numeric,
+            categorical=categorical,
+            rules=InferRules(embedding_dim, threshold),
+        )
         transform = cls(specs, tasks, sample_weight=sample_weight)
         transform._notes = notes
         labels = _labels.read_labels(frame, tasks)
         transform._check_leaks({f.source: Column(f.source, frame[f.source]) for f in specs}, labels)
         return transform
+
+    @property
+    def specs(self) -> tuple[Feature, ...]:
+        """The features as they were given, before `fit`."""
+        return self._specs
+
+    def frozen(self) -> FeatureTransform:
+        """A copy that cannot be fitted again: what a model owns. Fitting this one again does not touch the copy.
+
+        Raises:
+            ValueError: The transform is not fitted.
+        """
+        self._require_fitted()
+        copied = copy.copy(self)
+        copied._is_frozen, copied.unseen = True, {}
+        return copied
 
     @property
     def is_fitted(self) -> bool:
@@ -161,6 +194,11 @@ class FeatureTransform:
         Warns:
             UserWarning: A feature alone predicts a binary label with AUC above .999.
         """
+        if self._is_frozen:
+            raise ValueError(
+                "`fit` must not be called on the transform of a model, whose tables have the rows of these ids. Fit a "
+                "transform of your own, FeatureTransform(transform.specs, tasks).fit(table), and make a model with it."
+            )
         frame = read_table(table)
         fitted, columns = _fitted.fit(self._specs, frame)
         labels = _labels.read_labels(frame, self.tasks)
@@ -315,7 +353,7 @@ class FeatureTransform:
     def raw_signature(self) -> dict[str, Any]:
         """What `encode_in_graph` takes: a `tf.TensorSpec` for each column, (None,) or, for lists, (None, None).
 
-        Strings are tf.string, whole numbers tf.int64, numbers tf.float64, booleans tf.bool (tf.float64 if the training
+        Strings are tf.string, ids that are whole numbers tf.int64, numbers tf.float64, booleans tf.bool (tf.float64 if the training
         table had missing ones). Missing is '' or NaN, and -2**63 among int64; lists are padded with it.
         """
         import tensorflow as tf
@@ -330,8 +368,8 @@ class FeatureTransform:
     def encode_in_graph(self, raw: dict[str, Any]) -> dict[str, Any]:
         """What `encode` gives, from tensors by column name and inside a TensorFlow graph.
 
-        A graph cannot refuse a value: ids that `encode` refuses (negative, not whole) become id 1, and NaN stays NaN
-        where a number has no policy for missing ones. `graph` is the module that holds the lookup tables.
+        A graph cannot refuse a value: ids that `encode` refuses (negative, not whole) become id 1, and numbers that it
+        refuses (NaN, infinities) become the mean of the training table. `graph` is the module that holds the lookup tables.
         """
         return self.graph(raw)
 

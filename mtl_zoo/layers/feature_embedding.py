@@ -9,19 +9,8 @@ from keras import ops
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
-from mtl_zoo.features.base import (
-    FIRST_ID,
-    MISSING_ID,
-    UNKNOWN_ID,
-    Encoder,
-    Feature,
-    Number,
-    Rows,
-    as_features,
-    features_from_config,
-    features_to_config,
-    require_fitted,
-)
+from mtl_zoo.features.base import Feature, as_features, features_from_config, features_to_config, require_fitted
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, UNKNOWN_ID, Encoder, Number, Rows
 from mtl_zoo.layers._tables import InitialRows, add_table, shard_bounds
 
 
@@ -31,9 +20,9 @@ class FeatureEmbedding(keras.layers.Layer):
 
     Categoricals, sequences and bucketed numbers look up rows of an embedding table; all tables of one width are one
     fused table, each at its offset. Multi-hot features are summed and sequences pooled over their ids other than 0; a
-    sequence with `pooling=None` stays a sequence, with zeros where it is padded. Numbers pass as (batch, 1); an
-    `Encoded` feature goes through a copy of its layer, which starts from the layer's weights if it has any. An id
-    outside its table counts as unknown (id 1).
+    sequence with `pooling=None` stays a sequence, with zeros where it is padded. Numbers pass as (batch, 1), or
+    (batch, 2) with an indicator of missing ones; an `Encoded` feature goes through a copy of its layer, which starts
+    from the layer's weights if it has any. An id outside its table counts as unknown (id 1).
 
     In training `l2` adds a penalty on the vectors `v` that a batch looks up,
 
@@ -90,7 +79,9 @@ class FeatureEmbedding(keras.layers.Layer):
             self._check_pooled(self.features)
         places = [_Place.of(feature) for feature in self.features]
         self._batch_input = places[0].inputs[0]
-        self._numbers = [place for place in places if isinstance(place.request, Number)]
+        numbers = [place for place in places if isinstance(place.request, Number)]
+        self._numbers = [place for place in numbers if len(place.inputs) == 1]
+        self._several_numbers = [place for place in numbers if len(place.inputs) > 1]
         self._encoded = [place for place in places if isinstance(place.request, Encoder)]
         # Copies: specs may serve several models, and several embeddings of one, which must not train each other.
         self.encoders = {}
@@ -136,6 +127,8 @@ class FeatureEmbedding(keras.layers.Layer):
             self.add_loss(self.l2 * sum(squares) / _backend.mean_over_replicas(batch))
         for place in self._encoded:
             vectors[place.name] = self.encoders[place.request.key](place.of_inputs(inputs))
+        for place in self._several_numbers:
+            vectors[place.name] = ops.stack([ops.cast(inputs[n], self.compute_dtype) for n in place.inputs], axis=1)
         if self._numbers:
             values = [ops.cast(inputs[place.inputs[0]], self.compute_dtype) for place in self._numbers]
             blocks.append((self._numbers, ops.stack(values, axis=1)[..., None]))
@@ -237,7 +230,7 @@ class FeatureEmbedding(keras.layers.Layer):
             shapes = {name: (batch, *shape[1:]) for name, shape in place.shapes.items()}
             return (batch, *self.encoders[request.key].compute_output_shape(place.of_inputs(shapes))[1:])
         if isinstance(request, Number):
-            return (batch, 1)
+            return (batch, len(place.inputs))
         length = place.shapes[place.inputs[0]][1:] if place.is_unpooled else ()
         return (batch, *length, request.dim)
 

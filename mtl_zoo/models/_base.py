@@ -55,7 +55,7 @@ class MultiTaskModel(TrainableModel):
         name: str | None = None,
     ) -> None:
         if logits is None:
-            logits = plan.head.logits(plan.tasks, towers, tower_units)
+            logits = plan.head.logits(plan.tasks, towers or {}, tower_units)
         super().__init__(plan, inputs, logits, tower_units, name)
 
     # The graph.
@@ -72,7 +72,7 @@ class MultiTaskModel(TrainableModel):
         """
         _data.check_input_names(self, inputs)
         # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
-        return {feature.name: inputs[feature.name] for feature in self.features}
+        return {name: inputs[name] for name in self.input}
 
     # Scores.
 

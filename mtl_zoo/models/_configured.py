@@ -189,7 +189,8 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         current = keras.config.dtype_policy()
         keras.config.set_dtype_policy(policy)
         try:
-            return cls(features, tasks, name=name, **config)
+            make: Any = cls  # a model of the catalogue, whose arguments are its own
+            return make(features, tasks, name=name, **config)
         finally:
             keras.config.set_dtype_policy(current)
 
@@ -203,7 +204,8 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
             _data.save_transform(self.transform, folder)
 
     def load_assets(self, folder: str) -> None:
-        self._plan.transform = _data.load_transform(folder)
+        transform = _data.load_transform(folder)
+        self._plan.transform = None if transform is None else transform.frozen()
         self._scoring = None
 
     # What Keras offers for any model, and ours must refuse or do otherwise.

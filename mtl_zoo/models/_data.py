@@ -40,7 +40,7 @@ def holds_rows(x: Any) -> bool:
 
 
 def check_input_names(model: Any, inputs: Any) -> None:
-    missing = [feature.name for feature in model.features if feature.name not in inputs]
+    missing = [name for name in model.input if name not in inputs]
     if missing:
         raise ValueError(
             f"`inputs` must hold every feature of the model. Missing: {missing}. Received: {sorted(inputs)}"

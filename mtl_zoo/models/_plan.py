@@ -14,18 +14,20 @@ class ModelPlan:
     """What every model starts from: its checked features, tasks and head, and the towers that a backbone must feed.
 
     Args:
-        features: Feature specs, or a fitted `FeatureTransform`, which then travels with the model.
+        features: Feature specs, or a fitted `FeatureTransform`, of which a copy that cannot be fitted again travels
+            with the model.
         tasks: The tasks. None: those of the transform.
         head: A `Head`. Default: `Towers()`, one tower a task.
         embedding: How features become vectors. Default: `Embedding()`.
     """
 
     def __init__(self, features: Any, tasks: Any = None, head: Head | None = None, embedding: Embedding | None = None):
-        self.transform = features if isinstance(features, FeatureTransform) else None
-        if self.transform is not None and not self.transform.is_fitted:
+        if isinstance(features, FeatureTransform) and not features.is_fitted:
             raise ValueError(
                 "`features` must be a fitted FeatureTransform. Call its fit() on the training table first."
             )
+        # A copy: whoever fits the transform again must not change the ids of a model's tables.
+        self.transform = features.frozen() if isinstance(features, FeatureTransform) else None
         self.features = as_features(features if self.transform is None else self.transform.features)
         require_fitted(self.features)
         self.tasks = as_tasks(self._tasks_or_those_of_transform(tasks))

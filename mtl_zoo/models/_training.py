@@ -30,7 +30,10 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         super().__init__(*arguments, **options)
         self._training_setup: _compile.TrainingSetup | None = None
         self._balancing: Balancing | None = None
-        self._step, self._given_step = as_step(None), None
+        self._step = as_step(None)
+        self._given_step: str | Step | None = None
+        self.train_function: Any = None
+        self.test_function: Any = None
 
     def compile(
         self,
