@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import mtl_zoo
+from mtl_zoo.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mtl_zoo"
@@ -23,11 +24,12 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
 _BASE = (
     *("_types", "_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private"),
+    "_halves",
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
-_MODELS = ("backbones", "heads", "models")
-_TOOLS = ("training", "datasets", "evaluation", "export")
+_MODELS = ("heads", "models", "steps")
+_TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
     "_types": (),
     "_validation": (),
@@ -38,21 +40,20 @@ MAY_IMPORT = {
     "_distribute": ("_backend", "_keras_private"),
     "_allocator": (),
     "_keras_private": (),
+    "_halves": (),
     "options": ("_validation", "_serialization"),
-    "tasks": ("_validation",),
-    "features.spec": ("_validation",),
-    "features.serialization": ("features.spec",),
-    "features": ("_validation", "_files", "_serialization", "_allocator", "tasks"),
+    "tasks": ("_validation", "_registry", "metrics"),
+    "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
     "layers": _BASE,
-    "layers.feature_embedding": (*_BASE, "layers._tables", "features.spec", "features.serialization"),
-    "losses": _BASE,
+    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base", "features.requests"),
+    "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
-    "balancing": _BASE,
+    "balancing": (*_BASE, "tasks", "losses"),
+    "steps": (*_BASE, "losses", "balancing"),
     "optimizers": _BASE,
-    "training.step": (*_BASE, "losses", "balancing"),
-    "backbones": (*_BASE, *_PARTS),
+    "serving": (*_BASE, "features"),
     "heads": (*_BASE, *_PARTS),
-    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "training.step"),
+    "models": (*_BASE, "_allocator", *_PARTS, "heads", "serving", "steps"),
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -63,11 +64,16 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
-_STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts", "_probe"))
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "features")
-NO_TENSORFLOW = ("features.spec", "features.inputs")
-PURE_DATA = ("_types", "_validation", "tasks", "features.spec")
+_SCORES = ("models._first_batch", "serving")
+_STEPS = ("steps", "balancing.kinds", "balancing.engine")
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
+NO_TENSORFLOW = ("features.inputs",)
+_KINDS = (
+    "tasks",
+    *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
+)
+PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"
 
 
@@ -144,7 +150,8 @@ def test_backends_are_imported_where_they_may_be(name):
             assert top not in ("torch", "jax", "flax"), where + f"{top} is imported in functions of _backend only"
         assert top != "tf_keras" and not dotted.startswith("tensorflow.keras"), where + "Keras 3 is `import keras`"
         if within(name, PURE_DATA):
-            assert top not in ("keras", "tensorflow"), where + "this module is pure data"
+            pure = top not in ("keras", "tensorflow") or (inside and within(name, _KINDS))
+            assert pure, where + "this module must be importable without Keras"
         if top == "tensorflow":
             assert within(name, TENSORFLOW) and not within(name, NO_TENSORFLOW), where + "not a place for TensorFlow"
             assert inside or not within(name, INSIDE_FUNCTIONS), where + "import TensorFlow inside the function"
@@ -370,3 +377,20 @@ def test_versions_are_those_that_we_support():
     assert (3, 15) <= versions["keras"] < (4, 0)
     assert (2, 20) <= versions["tensorflow"] < (2, 22)
     assert versions["pandas"] >= (2, 2)
+
+
+@pytest.mark.parametrize("name", **IDS)
+def test_nobody_asks_which_kind_a_task_is(name):
+    """A kind of task owns what is its own: no other module tells kinds apart by class or by name."""
+    if within(name, ("tasks",)):
+        return
+    classes, names = {cls.__name__ for cls in TASKS.in_order()}, set(TASKS.names())
+    for node in ast.walk(parse(name)):
+        where = f"mtl_zoo.{name}, line {getattr(node, 'lineno', 0)}: ask the task, do not tell its kind apart"
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+            asked = {inner.id for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Name)}
+            assert not asked & classes, where
+        if isinstance(node, ast.Compare):
+            sides = [inner for side in (node.left, *node.comparators) for inner in ast.walk(side)]
+            kinds = any(isinstance(inner, ast.Attribute) and inner.attr == "kind" for inner in sides)
+            assert not (kinds and names & {inner.value for inner in sides if isinstance(inner, ast.Constant)}), where

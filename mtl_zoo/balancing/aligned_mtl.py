@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from keras import ops
 
+from mtl_zoo import _backend
 from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import GramBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
-from mtl_zoo.balancing._solvers import SMALLEST
+from mtl_zoo.balancing._solvers import scaled
 
-# An eigenvalue below this share of the largest, times the number of tasks, is float32's rounding of 0.
+# An eigenvalue of the cosines below this share of the largest, times the number of tasks, is float32's rounding of 0.
 ROUNDING = 1e-6
 
 
@@ -22,11 +24,11 @@ class AlignedMTL(GramBalancing):
     with `lambda_min` the smallest eigenvalue that is not 0, and w the preferences. The rows of B G are orthogonal, of
     length `sqrt(lambda_min)`, so no task can dominate or conflict. With w = 1 the result is a sum: gradients that are
     already orthogonal and equally long keep coefficients of 1. The step is as long as the weakest direction allows,
-    which is short where one gradient is small or nearly parallel to others, even when they agree. A direction whose
-    eigenvalue is below 1e-6 of the largest times the number of tasks (a gradient of about a thousandth of the norm) is
-    float32 rounding; it is dropped, with the task that lies along it. Equal or opposed gradients have one direction
-    less, and opposed gradients give `d = 0`. It costs a backward pass for each task; the solution is one
-    eigendecomposition.
+    which is short where one gradient is small or nearly parallel to others, even when they agree. Which eigenvalues
+    are 0 is decided on the cosines, so a task counts however short its gradient is; a direction whose eigenvalue is
+    below 1e-6 of the largest, times the number of tasks, is float32 rounding and is dropped. Equal or opposed gradients
+    have one direction less, and opposed gradients give `d = 0`. It costs a backward pass for each task; the solution is
+    two eigendecompositions.
 
     Args:
         preferences: The w of every loss, as a dict of numbers above 0 by name. None means 1 for all.
@@ -66,14 +68,24 @@ class AlignedMTL(GramBalancing):
         self.values = self.by_loss("preferences", self.preferences, 1.0)
 
     def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
-        gram = ops.convert_to_tensor(gram)
-        weights = ops.convert_to_tensor(self.values, "float32") * active
-        values, vectors = ops.eigh(gram / ops.maximum(ops.max(gram), SMALLEST))
-        real = values > ROUNDING * gram.shape[0] * ops.max(values)
+        # In float64, where there is one: eigenvalues of gradients' products spread as the squares of their lengths.
+        kind = "float64" if _backend.is_tensorflow() else "float32"
+        cosines, lengths, _ = scaled(gram, active)
+        active, lengths = ops.cast(active, kind), ops.cast(lengths, kind)
+        cosines = ops.cast(cosines, kind) * active[:, None] * active[None, :]
+        count = cosines.shape[0]
+        # How many directions there are does not depend on how long the gradients are, so the cosines tell.
+        values, vectors = ops.eigh(cosines)
+        real = values > ROUNDING * count * ops.max(values)
+        directions = ops.sum(ops.cast(real, "int32"))
+        # Without what is rounding of 0, which would hide the eigenvalues of short gradients.
+        cosines = ops.matmul(vectors * ops.where(real, values, 0.0), ops.transpose(vectors))
+        values, vectors = ops.eigh(cosines * lengths[:, None] * lengths[None, :])
+        real = np.arange(count) >= count - directions
         smallest = ops.min(ops.where(real, values, 3e38))
         roots = ops.where(real, ops.sqrt(smallest / ops.where(real, values, 1.0)), 0.0)
-        along = ops.sum(vectors * weights[:, None], axis=0)
-        return ops.sum(vectors * (roots * along), axis=1)
+        along = ops.sum(vectors * (ops.cast(self.values, kind) * active)[:, None], axis=0)
+        return ops.cast(ops.sum(vectors * (roots * along), axis=1), "float32")
 
     def get_config(self) -> Config:
         preferences = None if self.preferences is None else dict(self.preferences)

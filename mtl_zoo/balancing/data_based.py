@@ -70,9 +70,9 @@ class DataBased(LossBalancing):
 def label_frequencies(model: Any, labels: Mapping[str, Any]) -> dict[str, float]:
     """How rare each loss's label is, over its observed rows, for `DataBased`.
 
-    It is the share of ones of a binary label, the variance of a numeric label, and for classes with shares `p_c` the
-    chance that two rows differ, `1 - sum_c p_c^2`. The labels are those that the model's head trains on; in a funnel
-    that includes the label of the product.
+    It is the share of ones of a binary label, the variance of a numeric label in the unit of its loss (1 if it is
+    standardised), and for classes with shares `p_c` the chance that two rows differ, `1 - sum_c p_c^2`. The labels are
+    those that the model's head trains on; in a funnel that includes the label of the product.
 
     Args:
         model: A model of the zoo.
@@ -97,18 +97,9 @@ def label_frequencies(model: Any, labels: Mapping[str, Any]) -> dict[str, float]
     for loss, output in model.head.losses(model.tasks).items():
         y, observed = (ops.convert_to_numpy(values) for values in targets[output.name])
         y = y[observed > 0].astype("float64")
-        frequencies[loss] = _frequency(output.kind, y) if len(y) else 0.0
+        frequencies[loss] = output.task.label_frequency(y) if len(y) else 0.0
         if not frequencies[loss] > 0:
             raise ValueError(
                 f"`labels` must hold positive, or different, observed values for every loss. Received none for {loss!r}"
             )
     return frequencies
-
-
-def _frequency(kind: str, y: np.ndarray) -> float:
-    if kind == "binary":
-        return float(y.mean())
-    if kind == "regression":
-        return float(y.var())
-    _, counts = np.unique(y, return_counts=True)
-    return float(1 - np.sum((counts / len(y)) ** 2))

@@ -6,8 +6,11 @@ from keras import ops
 
 from mtl_zoo import _validation as check
 from mtl_zoo._types import Config, Tensor
-from mtl_zoo.balancing._base import SMALL_LOSS, GradientBalancing
+from mtl_zoo.balancing._base import SMALL_LOSS, TINY, GradientBalancing
 from mtl_zoo.balancing._registry import register_balancing
+
+# A norm below this part of the longest counts as that.
+SMALLEST_PART = 1e-8
 
 
 @register_balancing("db_mtl")
@@ -66,7 +69,9 @@ class DualBalancing(GradientBalancing):
         averages = averages + (1 - beta) * active[:, None] * (gradients / losses[:, None] - averages)
         self.averages.assign(averages)
         norms = ops.sqrt(ops.sum(ops.square(averages), axis=1)) * active
-        scales = ops.max(norms) / (norms + SMALL_LOSS) * active
+        # A floor in parts of the longest, so that it is the same whatever the losses' units are.
+        longest = ops.max(norms)
+        scales = longest / ops.maximum(norms, SMALLEST_PART * longest + TINY) * active
         return ops.matmul(scales[None, :], averages)[0], scales / losses
 
     def get_config(self) -> Config:

@@ -9,7 +9,8 @@ from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import TINY, GradientBalancing
 from mtl_zoo.balancing._registry import register_balancing
 
-SMALLEST_SQUARE = 1e-7
+# Only against 0 / 0: a larger one would count against tasks whose gradients are small throughout.
+SMALLEST_SQUARE = 1e-30
 
 
 @register_balancing("excess_mtl")
@@ -42,7 +43,8 @@ class ExcessMTL(GradientBalancing):
     >>> [round(float(x), 3) for x in method.first_excess.numpy()]
     [1.0, 2.0]
 
-    Reference: He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, arXiv:2402.02009.
+    Reference: He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, arXiv:2402.02009. The
+    authors add 1e-7 to `S_k`.
     """
 
     keeps_gradients = True

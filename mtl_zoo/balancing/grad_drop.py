@@ -54,7 +54,6 @@ class GradDrop(RepresentationBalancing):
         checked: Callable[..., Any] = check_by_loss if isinstance(leak, Mapping) else check.check_number
         self.leak = checked("leak", leak, minimum=0, maximum=1)
         self.seed = check.check_int("seed", seed, minimum=0)
-        self.cut = None  # of the model; set by `compile`
 
     def make_state(self, count: int) -> None:
         by_name = isinstance(self.leak, Mapping)

@@ -39,7 +39,6 @@ class MGDAUB(MGDA):
 
     def __init__(self, normalization: str | None = None, update_every: int = 1, name: str | None = None) -> None:
         super().__init__(normalization, False, update_every, name)
-        self.cut = None  # of the model; set by `compile`
 
     def get_config(self) -> Config:
         config = super().get_config()

@@ -6,6 +6,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing
 from mtl_zoo.balancing._registry import register_balancing
+from mtl_zoo.tasks import TASKS
 
 FORMS = ("auto", "regression", "classification", "revised")
 
@@ -68,8 +69,8 @@ class Uncertainty(LossBalancing):
             weights = 0.5 / v
             slope = -weights * losses + v / (1 + v)  # d/ds, through v = exp(s)
         else:
-            forms = self.kinds if self.form == "auto" else (self.form,) * len(self.kinds)
-            factors = ops.convert_to_tensor([0.5 if form == "regression" else 1.0 for form in forms])
+            gaussian = [self.form == "regression" or (self.form == "auto" and TASKS[k].is_gaussian) for k in self.kinds]
+            factors = ops.convert_to_tensor([0.5 if is_gaussian else 1.0 for is_gaussian in gaussian])
             weights = factors * ops.exp(-s)
             slope = -weights * losses + 0.5
         self.log_variances.assign(ops.clip(s - self.learning_rate * slope * active, -6.0, 6.0))

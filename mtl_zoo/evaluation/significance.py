@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mtl_zoo import _validation as check
-from mtl_zoo.evaluation.metrics import _arrays, auc
+from mtl_zoo.metrics.exact import auc, checked_arrays
 
 
 class AUCDifference(NamedTuple):
@@ -132,8 +132,8 @@ def bootstrap_auc_difference(
     """
     check.check_int("resamples", resamples)
     check.check_number("confidence", confidence, above=0, below=1)
-    checked_y, checked_a, checked_weight = _arrays(y, score_a, weight)
-    _, checked_b, _ = _arrays(y, score_b, weight)
+    checked_y, checked_a, checked_weight = checked_arrays(y, score_a, weight)
+    _, checked_b, _ = checked_arrays(y, score_b, weight)
     positive = checked_y == 1
     if positive.all() or not positive.any():
         raise ValueError(f"`y` must hold both classes. Received: only {check.sample_values(checked_y)}")

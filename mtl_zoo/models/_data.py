@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import pathlib
+import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,35 +15,39 @@ import pyarrow as pa
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
 from mtl_zoo.features.batching import batches_of_epochs
+from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.features.transform import FeatureTransform
+from mtl_zoo.models._checks import check_labels, check_weights, weigh_classes
 from mtl_zoo.models._watchdog import NonFiniteLossWatchdog
 from mtl_zoo.tasks import label_names
-
-logger = logging.getLogger(__name__)
 
 TRAIN_BATCH_SIZE = 1024
 PREDICT_BATCH_SIZE = 4096
 _TRANSFORM_FOLDER = "transform"
 
 
-def is_table(x) -> bool:
+def is_table(x: Any) -> bool:
     return isinstance(x, pd.DataFrame | pa.Table)
 
 
-def holds_rows(x) -> bool:
+def is_stream(x: Any) -> bool:
+    return isinstance(x, TableStream)
+
+
+def holds_rows(x: Any) -> bool:
     """Whether these are arrays by name or a table, and not batches already."""
     return isinstance(x, Mapping) or is_table(x)
 
 
-def check_input_names(model, inputs) -> None:
-    missing = [feature.name for feature in model.features if feature.name not in inputs]
+def check_input_names(model: Any, inputs: Any) -> None:
+    missing = [name for name in model.input if name not in inputs]
     if missing:
         raise ValueError(
             f"`inputs` must hold every feature of the model. Missing: {missing}. Received: {sorted(inputs)}"
         )
 
 
-def labels_by_name(model, y) -> Mapping:
+def labels_by_name(model: Any, y: Any) -> Mapping:
     """Labels as a dict with every name that the tasks need; a bare array is the label of a single task."""
     names = label_names(model.tasks)
     if not isinstance(y, Mapping):
@@ -58,15 +63,23 @@ def labels_by_name(model, y) -> Mapping:
     return y
 
 
-def prepare_fit(model, x, y, arguments, run):
+def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any) -> tuple[Any, Any, dict[str, Any]]:
+    if is_stream(x):
+        x, arguments = _stream_batches(x, y, arguments, run)
     x, y, arguments = prepare(model, x, y, arguments)
-    validation = arguments.get("validation_data")
-    if is_table(validation):
-        arguments["validation_data"] = encode_table(model, validation)
-    elif isinstance(validation, tuple) and is_table(validation[0]):
-        raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
+    arguments = _prepare_validation(model, arguments)
     if isinstance(y, Mapping):
-        _check_labels(model, y)
+        check_labels(model, y)
+        model.fit_tasks(y)
+        if arguments.get("class_weight") is not None:
+            weights = weigh_classes(model, y, arguments.get("sample_weight"), arguments.pop("class_weight"))
+            arguments["sample_weight"] = _weights_for_every_label(model, y, weights)
+    elif arguments.get("class_weight") is not None:
+        raise ValueError(
+            "`class_weight` must be None unless `x` is arrays or a table. Received: class_weight="
+            f"{arguments['class_weight']!r}. Give `positive_weight` to the BinaryTask, or sample weights."
+        )
+    _warn_of_unfitted(model)
     if isinstance(x, Mapping) and _can_batch(arguments):
         return _as_batches(run, x, y, arguments)
     if y is None and "shuffle" not in arguments:
@@ -75,13 +88,62 @@ def prepare_fit(model, x, y, arguments, run):
     return x, y, arguments
 
 
-def _can_batch(arguments) -> bool:
-    """Whether batches of ours can stand for Keras' own: it must split, or weigh by class, arrays that it sees whole."""
-    left_to_keras = (arguments.get("validation_split"), arguments.get("class_weight"))
-    return _backend.is_tensorflow() and not any(left_to_keras)
+def _stream_batches(stream: TableStream, y: Any, arguments: dict[str, Any], run: Any) -> tuple[Any, dict[str, Any]]:
+    """The stream's batches, in an order of their own for each epoch."""
+    if y is not None or arguments.get("sample_weight") is not None:
+        raise ValueError("`y` and `sample_weight` must be None with a TableStream: they are columns of its files.")
+    arguments = dict(arguments)
+    size = batch_size(arguments, TRAIN_BATCH_SIZE)
+    arguments.pop("batch_size", None)
+    shuffle = arguments.pop("shuffle", True)
+    arguments.setdefault("validation_batch_size", size)
+    batches = stream.batches(size, shuffle=bool(shuffle), seed=run.seed if shuffle else None, epoch=run.epoch)
+    return batches, {**arguments, "shuffle": False}
 
 
-def _as_batches(run, x, y, arguments):
+def _prepare_validation(model: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `fit` with validation data that Keras takes, checked as those for training are."""
+    validation: Any = arguments.get("validation_data")
+    size = arguments.get("validation_batch_size") or arguments.get("batch_size") or TRAIN_BATCH_SIZE
+    if is_table(validation):
+        return {**arguments, "validation_data": encode_table(model, validation)}
+    if is_stream(validation):
+        return {**arguments, "validation_data": validation.batches(size)}
+    if isinstance(validation, tuple) and is_table(validation[0]):
+        raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
+    if isinstance(validation, tuple) and isinstance(validation[0], Mapping):
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(validation)
+        model.scoring.checked("validation_data[0]", x)
+        y = labels_by_name(model, y)
+        check_labels(model, y, "validation_data[1]", whole=False)
+        check_weights(weights, _rows_of(y), "validation_data[2]")
+        if isinstance(weights, Mapping):
+            weights = _weights_for_every_label(model, y, weights)
+        return {**arguments, "validation_data": (x, y) if weights is None else (x, y, weights)}
+    return arguments
+
+
+def _rows_of(y: Mapping[str, Any]) -> int:
+    return len(np.asarray(next(iter(y.values()))))
+
+
+def _warn_of_unfitted(model: Any) -> None:
+    unfitted = [task.name for task in model.tasks if not task.is_fitted]
+    if unfitted:
+        warnings.warn(
+            f"The labels of tasks {unfitted} are used in the unit that they have: their mean and deviation are learned "
+            "from arrays, a table or the transform, and not from what is read batch by batch. Make the model with a "
+            "fitted FeatureTransform, or give scale=(mean, deviation) or scale=None to the RegressionTask.",
+            stacklevel=4,
+        )
+
+
+def _can_batch(arguments: dict[str, Any]) -> bool:
+    """Whether batches of ours can stand for Keras' own: it must split arrays that it sees whole."""
+    return _backend.is_tensorflow() and not arguments.get("validation_split")
+
+
+def _as_batches(run: Any, x: Any, y: Any, arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     """Arrays as batches gathered by a shuffled index vector, which are quicker than Keras' own."""
     arguments = dict(arguments)
     batch_size = arguments.pop("batch_size")
@@ -92,38 +154,32 @@ def _as_batches(run, x, y, arguments):
     return batches, None, {**arguments, "shuffle": False}
 
 
-def prepare(model, x, y, arguments):
+def prepare(model: Any, x: Any, y: Any, arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    if is_stream(x):
+        x, arguments = x.batches(batch_size(arguments, TRAIN_BATCH_SIZE)), {**arguments, "batch_size": None}
     if is_table(x):
         if y is not None or arguments.get("sample_weight") is not None:
             raise ValueError("`y` and `sample_weight` must be None with a table: they are columns of it.")
         x, y, weights = encode_table(model, x)
         arguments = {**arguments, "sample_weight": weights}
+    elif isinstance(x, Mapping):
+        model.scoring.checked("x", x)
     if isinstance(x, Mapping):
-        check_input_names(model, x)
         y = labels_by_name(model, y)
-        arguments = {**arguments, "batch_size": _batch_size(arguments, TRAIN_BATCH_SIZE)}
+        arguments = {**arguments, "batch_size": batch_size(arguments, TRAIN_BATCH_SIZE)}
         weights = arguments.get("sample_weight")
+        check_weights(weights, _rows_of(y))
         if isinstance(weights, Mapping):
             arguments["sample_weight"] = _weights_for_every_label(model, y, weights)
     return x, y, arguments
 
 
-def prepare_predict(model, x, arguments):
-    if is_table(x):
-        x = require_transform(model).encode(x)
-    if isinstance(x, Mapping):
-        check_input_names(model, x)
-        x = {feature.name: x[feature.name] for feature in model.features}
-        arguments = {**arguments, "batch_size": _batch_size(arguments, PREDICT_BATCH_SIZE)}
-    return x, arguments
-
-
-def _batch_size(arguments, default):
+def batch_size(arguments: dict[str, Any], default: int) -> int:
     given = arguments.get("batch_size")
     return default if given is None else check.check_int("batch_size", given)
 
 
-def require_transform(model) -> FeatureTransform:
+def require_transform(model: Any) -> FeatureTransform:
     if model.transform is None:
         raise ValueError(
             "`x` may be a table only if the model was made with a fitted FeatureTransform. Pass one in place of "
@@ -132,12 +188,12 @@ def require_transform(model) -> FeatureTransform:
     return model.transform
 
 
-def encode_table(model, table):
+def encode_table(model: Any, table: Any) -> tuple[Any, Any, Any]:
     transform = require_transform(model)
     return transform.encode(table), transform.encode_labels(table), transform.encode_weights(table)
 
 
-def _weights_for_every_label(model, y, weights):
+def _weights_for_every_label(model: Any, y: Any, weights: Any) -> dict[str, Any]:
     unknown = [name for name in weights if name not in y]
     if unknown:
         raise ValueError(
@@ -148,38 +204,11 @@ def _weights_for_every_label(model, y, weights):
     return {name: weights.get(name, np.ones(len(np.asarray(label)), "float32")) for name, label in y.items()}
 
 
-def _check_labels(model, y) -> None:
-    for task in model.tasks:
-        values = np.asarray(y[task.name])
-        if values.dtype.kind not in "fiub":
-            raise ValueError(
-                f"`y[{task.name!r}]` must be numbers, with NaN where not observed. Received: dtype {values.dtype}, "
-                f"sample {check.sample_values(values.ravel())}"
-            )
-        values = values.astype("float64").ravel()
-        seen = values[~np.isnan(values)]
-        if not len(seen):
-            raise ValueError(f"`y[{task.name!r}]` must have an observed label. Received: all {len(values)} are NaN")
-        if task.kind == "regression":
-            wrong, rule = seen[~np.isfinite(seen)], "finite"
-        else:
-            classes = 2 if task.kind == "binary" else task.units
-            wrong, rule = seen[~np.isin(seen, np.arange(classes))], f"in 0..{classes - 1}, or NaN where not observed"
-        if len(wrong):
-            raise ValueError(
-                f"`y[{task.name!r}]` must be {rule}. Received {len(wrong)} other values: {check.sample_values(wrong)}"
-            )
-        if task.sample_space is not None and not np.any(np.asarray(y[task.sample_space], "float64") == 1):
-            raise ValueError(
-                f"`y[{task.sample_space!r}]`, the sample space of task {task.name!r}, must be 1 somewhere. "
-                "Received: never 1"
-            )
-    for issue in model.head.label_issues(model.tasks, y):
-        logger.warning("%s", issue)
-
-
-def with_own_callbacks(model, callbacks, run):
+def with_own_callbacks(model: Any, callbacks: Any, run: Any) -> Any:
     own = [run.callback, NonFiniteLossWatchdog(model.loss_names)]
+    given = getattr(callbacks, "callbacks", callbacks)
+    for callback in given if isinstance(given, list | tuple) else [given]:
+        set_direction(model, callback)
     if isinstance(callbacks, keras.callbacks.CallbackList):
         for callback in own:
             callbacks.append(callback)
@@ -189,10 +218,28 @@ def with_own_callbacks(model, callbacks, run):
     return [*(callbacks if isinstance(callbacks, list | tuple) else [callbacks]), *own]
 
 
-def save_transform(transform: FeatureTransform, folder) -> None:
+def set_direction(model: Any, callback: Any) -> None:
+    """Tells a callback of Keras that monitors one of our metrics whether more of it is better."""
+    if getattr(callback, "mode", None) != "auto" or not isinstance(getattr(callback, "monitor", None), str):
+        return
+    name = callback.monitor.removeprefix("val_")
+    direction = model._require_compiled().directions().get(name)
+    # What `ExactValidation` enters into the logs.
+    direction = "max" if direction is None and name.endswith("score") else direction
+    if direction is None and not hasattr(callback, "monitor_op"):
+        return  # a callback of the user's own, which may know
+    if direction is None:
+        raise ValueError(
+            f"`{type(callback).__name__}` must be told whether more of {callback.monitor!r} is better: give it "
+            "mode='max' or mode='min'. Received: mode='auto'"
+        )
+    callback.mode = direction
+
+
+def save_transform(transform: FeatureTransform, folder: Any) -> None:
     transform.save(pathlib.Path(folder) / _TRANSFORM_FOLDER)
 
 
-def load_transform(folder) -> FeatureTransform | None:
+def load_transform(folder: Any) -> FeatureTransform | None:
     path = pathlib.Path(folder) / _TRANSFORM_FOLDER
     return FeatureTransform.load(path) if path.exists() else None

@@ -21,7 +21,7 @@ from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
 from mtl_zoo.options import MLP, DSelectK, Embedding, Gate, Units, as_mlp
 
-_BOTTOM, _EXPERT = MLP((256,), norm="layer"), MLP((64,), norm="layer")
+_BOTTOM, _EXPERT = MLP((256,), norm="layer", epsilon=1e-5), MLP((64,), norm="layer", epsilon=1e-5)
 
 
 @register_model(
@@ -64,7 +64,7 @@ class M3oE(MultiTaskModel):
         domain: Name of the `Categorical` feature that holds each row's domain. Default: the one called `"domain"`.
         star_units: Width of the star layer.
         bottom_units: Layer widths of `bottom` and of `skip`, or an `MLP`. Default: one layer of 256 units, with layer
-            normalisation.
+            normalisation (epsilon 1e-5, as in the authors' code).
         num_experts: The number of shared experts, n.
         expert_units: Layer widths of every expert, or an `MLP`. Default: one layer of 64 units, with layer
             normalisation.

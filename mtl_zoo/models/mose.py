@@ -7,7 +7,6 @@ import keras
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features.inputs import make_inputs
-from mtl_zoo.features.spec import Sequence
 from mtl_zoo.heads import Head
 from mtl_zoo.layers import ExpertMixture, LSTMBank, PaddingMask, make_gate
 from mtl_zoo.models._arguments import Features, Tasks
@@ -92,7 +91,7 @@ class MoSE(MultiTaskModel):
         name: str | None = None,
     ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
-        read = plan.feature("sequence", sequence, Sequence, "that the experts read in order")
+        read = plan.feature("sequence", sequence, "is_ordered", "that the experts read in order", by_default=True)
         inputs = make_inputs(plan.features)
         in_order = [dataclasses.replace(f, pooling=None) if f is read else f for f in plan.features]
         lookup = plan.embedding_layer(features=in_order)

@@ -123,7 +123,7 @@ class PEPNet(MultiTaskModel):
 def _prior_names(plan: ModelPlan, prior: str | Sequence[str] | None, of_domain: Categorical) -> list[str]:
     known = [f.name for f in plan.features]
     if prior is None:
-        prior = [f.name for f in plan.features if isinstance(f, Categorical) and f is not of_domain]
+        prior = [f.name for f in plan.features if f.is_id and f is not of_domain]
         return prior or [of_domain.name]
     names = [prior] if isinstance(prior, str) else list(prior)
     unknown = [n for n in names if n not in known]

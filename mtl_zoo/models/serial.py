@@ -18,6 +18,7 @@ from mtl_zoo.options import Embedding, Units
 
 TRANSFERS = ("hidden", "logit", "probability")
 COMBINATIONS = ("concat", "add")
+_ACTIVATIONS = {"identity": "linear"}  # Keras' names of links, where they differ
 
 
 @register_model(
@@ -120,7 +121,7 @@ class Serial(MultiTaskModel):
             if tower == chain[-1]:
                 break
             if transfer == "probability":
-                link = {"sigmoid": "sigmoid", "softmax": "softmax"}.get(task.link, "linear")
+                link = _ACTIVATIONS.get(task.link, task.link)
                 passed = keras.layers.Activation(link, name=f"{tower}_score", dtype="float32")(passed)
             if stop_gradient:
                 passed = StopGradient(name=f"{tower}_stop")(passed)

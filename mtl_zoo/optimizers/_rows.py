@@ -86,7 +86,7 @@ class RowUpdates(_keras_private.GradientHooks):
     """
 
     def __init__(self, learning_rate: Any, **options: Any) -> None:
-        super().__init__(learning_rate=learning_rate, **options)  # type: ignore[call-arg]
+        super().__init__(learning_rate=learning_rate, **options)
         for name, reason in _WHOLE_TABLE.items():
             value = getattr(self, name)
             if value is not None and value is not False:
@@ -101,16 +101,14 @@ class RowUpdates(_keras_private.GradientHooks):
         if isinstance(initializer, keras.initializers.Constant):
             # Keras' own initializer multiplies a matrix of ones, so that a slot would be in memory twice.
             initializer = functools.partial(ops.full, fill_value=initializer.value)
-        return super().add_variable_from_reference(  # type: ignore[misc]
-            reference_variable, name=name, initializer=initializer
-        )
+        return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
 
     def update_rows(self, table: TableRows, gradient: Tensor, learning_rate: Any) -> None:
         raise NotImplementedError(f"{type(self).__name__} must define `update_rows(table, gradient, learning_rate)`.")
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Any) -> None:
         if not is_sparse(gradient):
-            super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+            super().update_step(gradient, variable, learning_rate)
             return
         table = TableRows(variable, gradient.indices, self)
         self.update_rows(table, ops.cast(gradient.values, variable.dtype), ops.cast(learning_rate, variable.dtype))

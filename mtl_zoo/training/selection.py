@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.evaluation.evaluate import METRICS
-from mtl_zoo.evaluation.gain import LOWER_IS_BETTER
-
-# What a task's epochs are compared by unless a rule says otherwise.
-DEFAULT_METRICS = {"binary": "auc", "multiclass": "accuracy", "regression": "nrmse"}
-# Best at 1: neither more nor less of it is better.
-_NO_DIRECTION = frozenset({"pcoc"})
+from mtl_zoo.tasks import Task
 
 
 def judged_outputs(model: Any) -> dict[str, str]:
@@ -24,11 +18,9 @@ def judged_outputs(model: Any) -> dict[str, str]:
     return outputs | {o.name: o.name for o in model.outputs_info if o.name == o.task.name}
 
 
-def score_of(metric: str, value: float) -> float:
-    """A metric's value as a score that is better when higher: `1 - nrmse`, the negative of other errors."""
-    if metric == "nrmse":
-        return 1.0 - value
-    return -value if metric in LOWER_IS_BETTER else value
+def tasks_by_name(model: Any) -> dict[str, Task]:
+    """The task of each output, and each task."""
+    return {o.name: o.task for o in model.outputs_info} | {task.name: task for task in model.tasks}
 
 
 class Selection:
@@ -68,26 +60,25 @@ class Selection:
 
     def metrics_of(self, model: Any) -> dict[str, str]:
         """The metric of each name that is compared; refuses what the model does not have."""
-        kinds = {output.name: output.kind for output in model.outputs_info}
-        kinds |= {task.name: task.kind for task in model.tasks}
+        known = tasks_by_name(model)
         arguments = self.compared([task.name for task in model.tasks])
         names = [name for given in arguments.values() for name in given]
         for argument, given in arguments.items():
-            unknown = [name for name in given if name not in kinds]
+            unknown = [name for name in given if name not in known]
             if unknown:
                 raise ValueError(
                     f"`{argument}` must name tasks, or other outputs of the model. Received unknown: {unknown}. "
-                    f"Expected: names among {list(kinds)}"
+                    f"Expected: names among {list(known)}"
                 )
-        chosen = {name: DEFAULT_METRICS[kinds[name]] for name in names}
+        chosen = {name: known[name].selection_metric for name in names}
         for name, metric in (self.metrics or {}).items():
             if name not in chosen:
                 raise ValueError(
                     f"`metrics` must name tasks that are compared. Received unknown: {[name]}. "
                     f"Expected: names among {names}"
                 )
-            known = tuple(m for m in METRICS[kinds[name]] if m not in _NO_DIRECTION)
-            chosen[name] = check.check_choice(f"metrics[{name!r}]", metric, known)
+            choices = [m for m, facts in known[name].exact_metrics().items() if facts.direction]
+            chosen[name] = check.check_choice(f"metrics[{name!r}]", metric, choices)
         return chosen
 
 
@@ -117,20 +108,20 @@ class WeightedScore(Selection):
     weights: Mapping[str, float] | None = None
     metrics: Mapping[str, str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, weight in _mapping("weights", self.weights).items():
             check.check_number(f"weights[{name!r}]", weight, above=0)
         _mapping("metrics", self.metrics)
 
-    def compared(self, tasks):
+    def compared(self, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
         return {"weights": tuple(tasks if self.weights is None else self.weights)}
 
-    def score(self, scores):
+    def score(self, scores: Mapping[str, float]) -> float:
         defined = {name: score for name, score in scores.items() if not np.isnan(score)}
         weights = [1.0 if self.weights is None else self.weights[name] for name in defined]
         return float(np.average(list(defined.values()), weights=weights))
 
-    def is_better(self, new, best):
+    def is_better(self, new: Mapping[str, float], best: Mapping[str, float]) -> bool:
         return self.score(new) > self.score(best)
 
 
@@ -164,18 +155,18 @@ class PrimaryTask(Selection):
     floors: Mapping[str, float] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, floor in _mapping("floors", self.floors).items():
             check.check_number(f"floors[{name!r}]", floor)
             if name == self.primary:
                 raise ValueError(f"`floors` must name other tasks than the primary one. Received: {name!r} in both")
         _mapping("metrics", self.metrics)
 
-    def compared(self, tasks):
+    def compared(self, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
         del tasks
         return {"primary": (self.primary,), "floors": tuple(self.floors)}
 
-    def check_defined(self, scores):
+    def check_defined(self, scores: Mapping[str, float]) -> None:
         undefined = [name for name, score in scores.items() if np.isnan(score)]
         if undefined:
             raise ValueError(
@@ -183,19 +174,19 @@ class PrimaryTask(Selection):
                 "observed rows, or labels of one class only)"
             )
 
-    def score(self, scores):
+    def score(self, scores: Mapping[str, float]) -> float:
         return scores[self.primary]
 
-    def is_better(self, new, best):
+    def is_better(self, new: Mapping[str, float], best: Mapping[str, float]) -> bool:
         return self._rank(new) > self._rank(best)
 
-    def missed(self, scores):
+    def missed(self, scores: Mapping[str, float]) -> list[str]:
         return [f"{name} {self.floors[name]:g}" for name, gap in self._shortfalls(scores).items() if gap > 0]
 
-    def _rank(self, scores):
+    def _rank(self, scores: Mapping[str, float]) -> tuple[float, float]:
         return -sum(self._shortfalls(scores).values()), scores[self.primary]
 
-    def _shortfalls(self, scores):
+    def _shortfalls(self, scores: Mapping[str, float]) -> dict[str, float]:
         return {name: max(self.floors[name] - scores[name], 0.0) for name in self.floors}
 
 
@@ -229,7 +220,7 @@ class ParetoImprovement(Selection):
     tolerance: float = 0.0
     metrics: Mapping[str, str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.check_number("tolerance", self.tolerance, minimum=0)
         if self.tasks is not None:
             names = (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks)
@@ -239,13 +230,13 @@ class ParetoImprovement(Selection):
             object.__setattr__(self, "tasks", names)
         _mapping("metrics", self.metrics)
 
-    def compared(self, tasks):
+    def compared(self, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
         return {"tasks": tuple(tasks if self.tasks is None else self.tasks)}
 
-    def score(self, scores):
+    def score(self, scores: Mapping[str, float]) -> float:
         return float(np.nanmean(list(scores.values())))
 
-    def is_better(self, new, best):
+    def is_better(self, new: Mapping[str, float], best: Mapping[str, float]) -> bool:
         gains = [new[name] - best[name] for name in new if not np.isnan(new[name] - best[name])]
         return min(gains) >= -self.tolerance and max(gains) > self.tolerance
 
