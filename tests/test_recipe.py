@@ -11,18 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("mtl_zoo", "setup.cfg", "CONTRIBUTING.md", "tests/toys.py", "tests/conftest.py")
-COPIED += ("tests/contract/test_models.py", "tests/models", "tests/test_structure.py")
+COPIED += ("tests/contract/test_models.py", "tests/contract/test_tasks.py", "tests/models", "tests/test_structure.py")
 # The rest of the contract costs the same for every model, and is known to pass for others.
 CONTRACT = "toy and test_models and (named_logits or config or gradient or private or typo)"
 
 
-def python_blocks() -> list[str]:
+def python_blocks(heading: str = "Adding a model") -> list[str]:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.tensorflow
-def test_two_files_and_one_line_make_a_model(tmp_path):
+def copy_tree(tmp_path):
     for name in COPIED:
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +30,37 @@ def test_two_files_and_one_line_make_a_model(tmp_path):
             shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, target)
+
+
+def run(tmp_path, *arguments) -> tuple[int, str]:
+    """How many tests of the copy passed, and what was written."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return int(re.search(r"(\d+) passed", done.stdout).group(1)), done.stdout
+
+
+@pytest.mark.tensorflow
+def test_a_file_and_a_line_make_a_task_kind(tmp_path):
+    copy_tree(tmp_path)
+    kind, line = python_blocks("Adding a task kind")
+    (tmp_path / "mtl_zoo" / "tasks" / "toy.py").write_text(kind, encoding="utf-8")
+    with (tmp_path / "mtl_zoo" / "tasks" / "__init__.py").open("a", encoding="utf-8") as tasks:
+        tasks.write(line)
+    passed, written = run(tmp_path, "tests/contract/test_tasks.py", "tests/test_structure.py", "-k", "toy")
+    # The contract's seven, and those of the structure that look at each file.
+    assert passed >= 10, written
+
+
+@pytest.mark.tensorflow
+def test_two_files_and_one_line_make_a_model(tmp_path):
+    copy_tree(tmp_path)
     model, test, line = python_blocks()
     (tmp_path / "mtl_zoo" / "models" / "toy.py").write_text(model, encoding="utf-8")
     here = (
@@ -39,18 +70,7 @@ def test_two_files_and_one_line_make_a_model(tmp_path):
     with (tmp_path / "mtl_zoo" / "models" / "__init__.py").open("a", encoding="utf-8") as models:
         models.write(line)
 
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-    command += ["tests/contract/test_models.py", "tests/models/test_toy.py", "tests/test_structure.py", "-k"]
-    command += [f"({CONTRACT}) or test_toy or model_is_two_files"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = int(re.search(r"(\d+) passed", done.stdout).group(1))
+    files = ["tests/contract/test_models.py", "tests/models/test_toy.py", "tests/test_structure.py"]
+    passed, written = run(tmp_path, *files, "-k", f"({CONTRACT}) or test_toy or model_is_two_files")
     # The contract's five, the model's own two, the structure's one.
-    assert passed >= 8, done.stdout
+    assert passed >= 8, written

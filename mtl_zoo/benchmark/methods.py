@@ -14,7 +14,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo.benchmark.balancing import CHOSEN_WEIGHT
 from mtl_zoo.benchmark.config import EQUAL, STATIC_SWEEP
 from mtl_zoo.benchmark.results import rows_by
-from mtl_zoo.training.selection import score_of
+from mtl_zoo.evaluation.gain import score_of
 
 # What a task's runs are compared by: the first of these that it has, as the best epoch and the sweep's point are.
 METRICS = ("auc", "nrmse", "accuracy")

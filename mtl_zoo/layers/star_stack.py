@@ -12,10 +12,10 @@ from mtl_zoo.options import Units, as_mlp
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class StarStack(keras.layers.Layer):
-    """An MLP with a star of weights in every layer: `x -> dropout(activation(norm(x (W * W_p) + b + b_p)))`.
+    """An MLP of `StarDense` layers: `x -> dropout(activation(norm(x (W * W_p) + b + b_p)))`.
 
     Args:
-        mlp: An `MLP`, or its layer widths; `norm="batch"` is normalisation by domain (`PartitionedNormalization`).
+        mlp: An `MLP`, or its layer widths; with `norm="batch"` it normalises by domain (`PartitionedNormalization`).
 
     Input: (batch, width) and shares (batch, domains), see `DomainShares`. Output: (batch, last width).
 
@@ -42,9 +42,9 @@ class StarStack(keras.layers.Layer):
 
     def _norm(self, i: int) -> keras.layers.Layer | None:
         if self.mlp.norm == "batch":
-            return PartitionedNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
+            return PartitionedNormalization(epsilon=self.mlp.epsilon, name=f"norm_{i}", dtype=self.dtype_policy)
         if self.mlp.norm == "layer":
-            return keras.layers.LayerNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
+            return keras.layers.LayerNormalization(epsilon=self.mlp.epsilon, name=f"norm_{i}", dtype=self.dtype_policy)
         return None
 
     def build(self, inputs_shape: Shape, shares_shape: Shape) -> None:

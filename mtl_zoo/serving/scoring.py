@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -140,6 +140,28 @@ class Scoring:
                     self._compiled[key] = CompiledScoring(self, key[0], logits)
         return self._compiled[key]
 
+    def signature(self) -> dict[str, Any]:
+        """A `tf.TensorSpec` by column."""
+        import tensorflow as tf
+
+        return {name: tf.TensorSpec((None, *c.shape), c.dtype, name=name) for name, c in self.columns.items()}
+
+    def traced(self) -> Any:
+        """The whole of it, from one dict of tensors by column, as a concrete function. TensorFlow only."""
+        import tensorflow as tf
+
+        # Autograph would rewrite sources in which it finds nothing to do.
+        return tf.function(self, autograph=False).get_concrete_function(self.signature())
+
+    def lookup_tables(self) -> list[Any]:
+        """What it reads that is no variable: tables of the transform, and of users' encoders. TensorFlow only."""
+        import tensorflow as tf
+
+        roots: list[Any] = list(_layers_within(self.model, set()))
+        roots += [self.model.transform.graph] if self.raw else []
+        parts = {id(part): part for root in roots for part in tf.train.TrackableView(root).descendants()}
+        return [part for part in parts.values() if isinstance(part, tf.saved_model.experimental.TrackableResource)]
+
     def example(self, rows: int = 3) -> dict[str, np.ndarray]:
         """A few rows that any such model can score, to try a compiled or exported form on."""
         return {name: column.example(rows) for name, column in self.columns.items()}
@@ -186,6 +208,17 @@ class CompiledScoring:
 
         of_once, of_rows = (None, None) if check is None else check
         return self._run(pack(self._packed_once, once, of_once), pack(self._packed_rows, arrays, of_rows))
+
+
+def _layers_within(layer: Any, seen: set[int]) -> Iterator[Any]:
+    """A layer's own layers at any depth. TensorFlow does not see those that it holds by name."""
+    for value in vars(layer).values():
+        held = list(value.values()) if isinstance(value, Mapping) else value
+        for part in held if isinstance(held, list | tuple) else [held]:
+            if isinstance(part, keras.layers.Layer) and id(part) not in seen:
+                seen.add(id(part))
+                yield part
+                yield from _layers_within(part, seen)
 
 
 def _repeat(row: Any, count: Any) -> Any:

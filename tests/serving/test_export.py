@@ -223,3 +223,38 @@ def test_input_names():
         "a/b": "a_b",
         "a b": "a_b_2",
     }
+
+
+# fault 25
+def test_numbers_of_either_width(frame, tmp_path):
+    transform = make_transform(frame, FUNNEL)
+    model = create_model("shared_bottom", transform, FUNNEL, **SMALL)
+    names = export_serving(model, tmp_path / "exported")
+    loaded = tf.saved_model.load(str(tmp_path / "exported"))
+    table = frame[:50].assign(user_id=7)
+    raw = {column: tf.constant(array) for column, array in transform.raw_arrays(table).items()}
+    expected = model.predict(table, verbose=0)["click"]
+    types = {name: tensor.dtype for name, tensor in raw.items()}
+    assert types["user_id"] == tf.int64 and types["age"] == tf.float64
+    for signature, narrow in (
+        ("serving_default", {}),
+        ("serving_float32", {"age": tf.float32}),
+        ("serving_float32_int32", {"age": tf.float32, "user_id": tf.int32}),
+    ):
+        given = {c: tf.cast(t, narrow[c]) if c in narrow else t for c, t in raw.items()}
+        np.testing.assert_allclose(loaded.score(given)["click"], expected, atol=1e-6)
+        by_name = {names[column]: tensor for column, tensor in given.items()}
+        np.testing.assert_allclose(loaded.signatures[signature](**by_name)["click"], expected, atol=1e-6)
+
+
+# fault 39
+def test_an_encoders_weights_are_written_once(tmp_path):
+    table = pd.DataFrame({"v": [[0.5] * 512, [1.0] * 512], "t": ["a b", "b"], "click": [0, 1]})
+    words = keras.layers.TextVectorization(max_tokens=10, output_mode="multi_hot", vocabulary=["a", "b"])
+    features = [Encoded("v", keras.layers.Dense(1024), shape=(512,)), Encoded("t", words, dtype="string")]
+    transform = FeatureTransform(features, BinaryTask("click")).fit(table)
+    model = create_model("shared_bottom", transform, bottom_units=(4,), tower_units=(4,))
+    export_serving(model, tmp_path / "exported")
+    written = sum(path.stat().st_size for path in (tmp_path / "exported").rglob("*") if path.is_file())
+    weights = 4 * model.count_params()
+    assert weights > 2e6 and weights < written < 1.15 * weights

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import keyword
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +37,12 @@ class SavedModel(Format):
     def write(self, scoring: Scoring, folder: Path) -> dict[str, str]:
         import tensorflow as tf
 
-        names = input_names(scoring.columns)
-        specs = {c.name: tf.TensorSpec((None, *c.shape), c.dtype) for c in scoring.columns.values()}
-        # Traced once; all that follows only calls it. Autograph would rewrite sources that have nothing for it.
-        whole = tf.function(scoring, autograph=False).get_concrete_function(specs)
+        names, columns = input_names(scoring.columns), scoring.signature()
+        # Traced once; all that follows only calls it.
+        whole = scoring.traced()
 
-        def score(raw: Mapping[str, Any]) -> dict[str, Any]:
-            return whole({name: _cast(tensor, specs[name].dtype) for name, tensor in raw.items()})
+        def score(tensors: Mapping[str, Any]) -> dict[str, Any]:
+            return whole({name: _cast(tensor, columns[name].dtype) for name, tensor in tensors.items()})
 
         def of_inputs(**inputs: Any) -> dict[str, Any]:
             return score({column: inputs[name] for column, name in names.items()})
@@ -52,15 +50,15 @@ class SavedModel(Format):
         module = tf.Module(name=scoring.model.name)
         module.score = tf.function(score, autograph=False)
         signatures = {}
-        for signature, types in _widths({name: spec.dtype.name for name, spec in specs.items()}):
-            given = {name: tf.TensorSpec(spec.shape, types[name]) for name, spec in specs.items()}
+        for signature, types in widths({name: spec.dtype.name for name, spec in columns.items()}).items():
+            given = {name: tf.TensorSpec(spec.shape, types[name]) for name, spec in columns.items()}
             module.score.get_concrete_function(given)
             named = {names[c]: tf.TensorSpec(s.shape, s.dtype, name=names[c]) for c, s in given.items()}
             signatures[signature] = tf.function(of_inputs, autograph=False).get_concrete_function(**named)
         # The variables that scoring reads, once each. The model itself would bring its optimizer's state along, and an
         # encoder its weights a second time.
         module.weights = list(whole.variables)
-        module.tables = _lookup_tables(scoring)
+        module.tables = scoring.lookup_tables()
         tf.saved_model.save(module, str(folder), signatures=signatures)
         return {column: names[column] for column in scoring.columns}
 
@@ -76,13 +74,17 @@ class SavedModel(Format):
         return score
 
 
-def _widths(types: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Signatures by the width of their numbers: that of the columns first, as TensorFlow's default."""
-    widths = sorted({dtype for dtype in types.values() if dtype in _OTHER_WIDTH}, reverse=True)
-    for changed in itertools.product((False, True), repeat=len(widths)):
-        other = {width: _OTHER_WIDTH[width] for width, change in zip(widths, changed, strict=True) if change}
-        name = "_".join(["serving", *other.values()]) if other else SIGNATURE
-        yield name, {column: other.get(dtype, dtype) for column, dtype in types.items()}
+def widths(types: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Types of the columns by signature: their own, then floats of the other width, then whole numbers as well."""
+    found = {SIGNATURE: dict(types)}
+    changed: dict[str, str] = {}
+    for kind in ("float", "int"):
+        given = sorted({dtype for dtype in types.values() if dtype.startswith(kind) and dtype in _OTHER_WIDTH})
+        if given:
+            changed = {dtype: _OTHER_WIDTH[dtype] for dtype in given} | changed
+            name = "_".join(["serving", *sorted(changed.values())])
+            found[name] = {column: changed.get(dtype, dtype) for column, dtype in types.items()}
+    return found
 
 
 def _cast(tensor: Any, dtype: Any) -> Any:
@@ -92,15 +94,6 @@ def _cast(tensor: Any, dtype: Any) -> Any:
         # A wider number would wrap round to the id of something else; what no table holds is unknown.
         tensor = tf.clip_by_value(tensor, tf.int32.min, tf.int32.max)
     return tensor if tensor.dtype == dtype else tf.cast(tensor, dtype)
-
-
-def _lookup_tables(scoring: Scoring) -> list[Any]:
-    """Resources that scoring reads and that are no variables: tables of the transform and of users' encoders."""
-    import tensorflow as tf
-
-    roots = [scoring.model] if not scoring.raw else [scoring.model, scoring.model.transform.graph]
-    found = [part for root in roots for part in tf.train.TrackableView(root).descendants()]
-    return [part for part in found if isinstance(part, tf.saved_model.experimental.TrackableResource)]
 
 
 def input_names(columns: Iterable[str]) -> dict[str, str]:
