@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtl_zoo import BinaryTask, Categorical, MulticlassTask, Numeric, RegressionTask, Sequence
+from mtl_zoo import BinaryTask, Categorical, Encoded, MulticlassTask, Numeric, RegressionTask, Sequence
 from mtl_zoo.features.spec import as_features, feature_from_config
 from mtl_zoo.tasks import Task, as_tasks, label_names, task_from_config
 

@@ -4,6 +4,7 @@ import ast
 import configparser
 import fnmatch
 import functools
+import importlib
 import inspect
 import re
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 
 import mtl_zoo
-from mtl_zoo.tasks import TASKS
+from mtl_zoo.balancing import Balancing
+from mtl_zoo.features.spec import FEATURES, Feature
+from mtl_zoo.tasks import TASKS, Task
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mtl_zoo"
@@ -75,6 +78,7 @@ _KINDS = (
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"
+KIND_NAMES = {*FEATURES, *TASKS}
 
 
 def module_name(path: Path) -> str:
@@ -211,6 +215,35 @@ def test_no_print_no_lambda_layer_no_swallowed_keyword(name):
         if isinstance(node, ast.FunctionDef) and node.args.kwarg:
             inside = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
             assert node.args.kwarg.arg in inside, where + f"`**{node.args.kwarg.arg}` of {node.name} swallows keywords"
+
+
+def local_names(name: str) -> dict[str, object]:
+    """What the names that a module imports from the package stand for."""
+    found = {}
+    for node in ast.walk(parse(name)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mtl_zoo"):
+            module = importlib.import_module(node.module)
+            found |= {alias.asname or alias.name: getattr(module, alias.name, None) for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", **IDS)
+def test_no_module_asks_what_kind_a_thing_is(name):
+    """A kind of feature, task or balancing method owns its whole life: the house asks the object, not its class."""
+    bases = (Feature, Task, Balancing)
+    names = local_names(name)
+    asked = []
+    for node in ast.walk(parse(name)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+            classes = [names.get(inner.id) for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Name)]
+            kinds = [c for c in classes if inspect.isclass(c) and issubclass(c, bases) and c not in bases]
+            asked += [(node.lineno, c.__name__) for c in kinds if c.__module__ != f"mtl_zoo.{name}"]
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            literal = any(isinstance(side, ast.Constant) and side.value in KIND_NAMES for side in sides)
+            if literal and any(isinstance(side, ast.Attribute) and side.attr == "kind" for side in sides):
+                asked.append((node.lineno, ast.unparse(node)))
+    assert not asked, f"mtl_zoo.{name} asks for kinds: {asked}. Let the kind answer."
 
 
 def test_every_folder_and_file_is_packaged():
@@ -377,20 +410,3 @@ def test_versions_are_those_that_we_support():
     assert (3, 15) <= versions["keras"] < (4, 0)
     assert (2, 20) <= versions["tensorflow"] < (2, 22)
     assert versions["pandas"] >= (2, 2)
-
-
-@pytest.mark.parametrize("name", **IDS)
-def test_nobody_asks_which_kind_a_task_is(name):
-    """A kind of task owns what is its own: no other module tells kinds apart by class or by name."""
-    if within(name, ("tasks",)):
-        return
-    classes, names = {cls.__name__ for cls in TASKS.in_order()}, set(TASKS.names())
-    for node in ast.walk(parse(name)):
-        where = f"mtl_zoo.{name}, line {getattr(node, 'lineno', 0)}: ask the task, do not tell its kind apart"
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
-            asked = {inner.id for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Name)}
-            assert not asked & classes, where
-        if isinstance(node, ast.Compare):
-            sides = [inner for side in (node.left, *node.comparators) for inner in ast.walk(side)]
-            kinds = any(isinstance(inner, ast.Attribute) and inner.attr == "kind" for inner in sides)
-            assert not (kinds and names & {inner.value for inner in sides if isinstance(inner, ast.Constant)}), where

@@ -231,6 +231,11 @@ class Feature:
         """
         return None
 
+    @classmethod
+    def examples(cls) -> list[tuple[Feature, list[Any]]]:
+        """Features of this kind, each with the cells of a column that it can be fitted on: what tests try it on."""
+        raise NotImplementedError(f"{cls.__name__} must define `examples()`.")
+
     # Kept in files.
 
     def get_config(self) -> dict[str, Any]:

@@ -138,6 +138,13 @@ class Encoded(Feature):
             refuse_values(column.name, rule, bad, column.series.to_numpy(dtype=object))
         return array.astype(np.int32 if self.dtype == "int32" else np.float32)
 
+    @classmethod
+    def examples(cls) -> list[tuple[Feature, list[Any]]]:
+        import keras
+
+        vectors = [[0.5, 1.0], [0.0, -2.0], [3.0, 1e6], [1.0, 1.0], [0.0, 0.0], [0.25, 4.0]]
+        return [(cls("vector", keras.layers.Dense(3, name="vector_encoder"), shape=(2,)), vectors)]
+
     # Kept in files.
 
     def get_config(self) -> dict[str, Any]:

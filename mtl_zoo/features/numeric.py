@@ -259,6 +259,17 @@ class Numeric(Feature):
         return Choice(cls(name, column=source), rule, distinct, int((~finite).sum()), warning)
 
     @classmethod
+    def examples(cls) -> list[tuple[Feature, list[Any]]]:
+        whole, holes = [3, 0, -2, 5, 5, 40], [0.5, None, -0.0, 1e6, 2.5, 2.5]
+        return [
+            (cls("age"), whole),
+            (cls("price"), holes),
+            (cls("price", normalization="log", missing="median"), holes),
+            (cls("price", normalization=None, missing=0.0), holes),
+            (cls("price", normalization="quantile", buckets=3, dim=4), holes),
+        ]
+
+    @classmethod
     def asked_for(cls, column: Column, name: str, source: str | None, rules: InferRules) -> Feature:
         """What `infer(numeric=[...])` makes of a column."""
         return cls(name, column=source)

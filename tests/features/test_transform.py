@@ -268,7 +268,7 @@ def test_saving_is_exact(tmp_path):
     transform.fit(frame).save(tmp_path / "deep" / "transform")
     transform.save(tmp_path / "deep" / "transform")  # over itself
     files = sorted(path.name for path in (tmp_path / "deep" / "transform").iterdir())
-    assert sorted(Path(name).suffix for name in files) == [".json", ".npy", ".parquet", ".parquet", ".parquet"]
+    assert {Path(name).suffix for name in files} == {".json", ".npy", ".parquet"} and "transform.json" in files
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["transform"]
     loaded = FeatureTransform.load(tmp_path / "deep" / "transform")
     assert loaded.features == transform.features and loaded.tasks == transform.tasks
