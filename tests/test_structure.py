@@ -410,20 +410,3 @@ def test_versions_are_those_that_we_support():
     assert (3, 15) <= versions["keras"] < (4, 0)
     assert (2, 20) <= versions["tensorflow"] < (2, 22)
     assert versions["pandas"] >= (2, 2)
-
-
-@pytest.mark.parametrize("name", **IDS)
-def test_nobody_asks_which_kind_a_task_is(name):
-    """A kind of task owns what is its own: no other module tells kinds apart by class or by name."""
-    if within(name, ("tasks",)):
-        return
-    classes, names = {cls.__name__ for cls in TASKS.in_order()}, set(TASKS.names())
-    for node in ast.walk(parse(name)):
-        where = f"mtl_zoo.{name}, line {getattr(node, 'lineno', 0)}: ask the task, do not tell its kind apart"
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
-            asked = {inner.id for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Name)}
-            assert not asked & classes, where
-        if isinstance(node, ast.Compare):
-            sides = [inner for side in (node.left, *node.comparators) for inner in ast.walk(side)]
-            kinds = any(isinstance(inner, ast.Attribute) and inner.attr == "kind" for inner in sides)
-            assert not (kinds and names & {inner.value for inner in sides if isinstance(inner, ast.Constant)}), where

@@ -11,6 +11,7 @@ import pytest
 
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric
+from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.options import MLP
 from mtl_zoo.training import Checkpoints, checkpoints
 
@@ -144,6 +145,31 @@ def test_the_order_of_a_dataset_and_of_a_stream_goes_on(tmp_path):
         model, _, saves = train(tmp_path / data.__name__, data=data)
         assert saves.resumed_from.step == 2
         assert_same(whole, model)
+
+
+# fault 13
+def test_a_stream_in_fits_own_order_goes_on(tmp_path):
+    x, y = rows()
+    table = pd.DataFrame({**x, **y})
+    table.to_parquet(tmp_path / "rows.parquet")
+    transform = FeatureTransform([Categorical("user_id", dim=4), Numeric("age")], TASKS).fit(table)
+
+    def fit(folder, seed, stop_after=None):
+        keras.utils.set_random_seed(seed)
+        model = mtl_zoo.create_model("shared_bottom", transform, bottom_units=(6,), tower_units=())
+        model.compile("adam")
+        saves = Checkpoints(tmp_path / folder, every_steps=4)
+        callbacks = [saves, *([] if stop_after is None else [Interrupt(stop_after)])]
+        stream = TableStream(tmp_path / "rows.parquet", transform, shuffle_rows=40)
+        model.fit(stream, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=callbacks)
+        return model, saves
+
+    whole, _ = fit("whole", 0)
+    with pytest.raises(Interrupted):
+        fit("cut", 0, stop_after=10)
+    model, saves = fit("cut", 7)
+    assert saves.resumed_from.total == 8
+    assert_same(whole, model)
 
 
 def spoil_end(path):
