@@ -114,7 +114,7 @@ class Scoring:
         }
         encoded = transform.encode_in_graph({**tensors, **others})
         read = [feature for feature in transform.features if feature.source in tensors]
-        return {name: encoded[name] for feature in read for name in _columns.input_names_of(feature)}
+        return {n: _finite(encoded[n]) for feature in read for n in _columns.input_names_of(feature)}
 
     def logits_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The model's logits, by the names of its graph's outputs."""
@@ -219,6 +219,15 @@ def _layers_within(layer: Any, seen: set[int]) -> Iterator[Any]:
                 seen.add(id(part))
                 yield part
                 yield from _layers_within(part, seen)
+
+
+def _finite(tensor: Any) -> Any:
+    """A graph cannot refuse a number: one that is not finite, once scaled, counts as 0, which is the mean."""
+    import tensorflow as tf
+
+    if not tensor.dtype.is_floating:
+        return tensor
+    return tf.where(tf.math.is_finite(tensor), tensor, tf.zeros_like(tensor))
 
 
 def _repeat(row: Any, count: Any) -> Any:
