@@ -357,7 +357,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             self._scoring = Scoring(self)
         return self._scoring
 
-    def predict(self, x, **arguments) -> dict[str, np.ndarray]:
+    def predict(self, x: Any, **arguments: Any) -> dict[str, np.ndarray]:
         """Scores by output, (rows, units) float32 in the order of the rows.
 
         On TensorFlow, arrays and tables go batch by batch through a function that is traced once for any number of
@@ -381,7 +381,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         with first.telling():
             return self._as_scores(super().predict(first.checked("x", x), **arguments))
 
-    def predict_on_batch(self, x) -> dict[str, np.ndarray]:
+    def predict_on_batch(self, x: Any) -> dict[str, np.ndarray]:
         """Scores of one batch, by output."""
         return self._as_scores(super().predict_on_batch(self.scoring.checked("x", x)))
 
@@ -390,11 +390,18 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
 
     # Saving.
 
-    def export(self, filepath, format="saved_model", *, raw=None, overwrite=False) -> dict[str, str]:
+    def export(
+        self,
+        filepath: _saving.PathLike,
+        format: str = "saved_model",
+        *,
+        raw: bool | None = None,
+        overwrite: bool = False,
+    ) -> dict[str, str]:
         """`mtl_zoo.export.export`: scores as a function of raw columns. Keras' own would give logits of encoded ids."""
         return export(self, filepath, format, raw=raw, overwrite=overwrite)
 
-    def save(self, filepath, overwrite=True, zipped=None) -> None:
+    def save(self, filepath: _saving.PathLike, overwrite: bool = True, zipped: bool | None = None) -> None:
         """Keras' `save`; a file that was there stays whole until the new one takes its place.
 
         Args:
@@ -407,7 +414,9 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         """
         _saving.save(super().save, filepath, overwrite, zipped)
 
-    def save_weights(self, filepath, overwrite=True, max_shard_size=None) -> None:
+    def save_weights(
+        self, filepath: _saving.PathLike, overwrite: bool = True, max_shard_size: float | None = None
+    ) -> None:
         """Keras' `save_weights`; a file that was there stays whole until the new one takes its place."""
         _saving.save_weights(super().save_weights, filepath, overwrite, max_shard_size)
 
@@ -449,11 +458,11 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         finally:
             keras.config.set_dtype_policy(current)
 
-    def save_assets(self, folder):
+    def save_assets(self, folder: str) -> None:
         if self.transform is not None:
             _data.save_transform(self.transform, folder)
 
-    def load_assets(self, folder):
+    def load_assets(self, folder: str) -> None:
         self._plan.transform = _data.load_transform(folder)
         self._scoring = None
 

@@ -80,8 +80,8 @@ def compare(writer: Format, scoring: Scoring, folder: Path) -> float:
     worst = 0.0
     for name, scores in wanted.items():
         same = found[name].dtype == np.float32 and found[name].shape == scores.shape
-        near = {"rtol": writer.tolerance, "atol": writer.tolerance, "equal_nan": True}
-        if not same or not np.allclose(found[name], scores, **near):
+        near = np.allclose(found[name], scores, writer.tolerance, writer.tolerance, equal_nan=True) if same else False
+        if not near:
             raise RuntimeError(
                 f"Format {writer.name!r} wrote a model with other scores for output {name!r}: "
                 f"{found[name].tolist()}. Expected: {scores.tolist()}, float32"

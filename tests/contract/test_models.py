@@ -254,7 +254,7 @@ def test_a_wrong_or_forgotten_name_is_refused(name):
     with pytest.raises(ValueError, match=r"`y` must hold the label of every task.*Missing: \['click'\]"):
         compile_eagerly(model)
         model.fit(inputs(), {k: v for k, v in labels().items() if k != "click"})
-    with pytest.raises(ValueError, match=r"`inputs` must hold every feature.*Missing: \['age'\]"):
+    with pytest.raises(ValueError, match=r"`x` must hold every feature.*Missing: \['age'\]"):
         model.predict({k: v for k, v in inputs().items() if k != "age"})
 
 
