@@ -56,7 +56,8 @@ class Read(NamedTuple):
     rows: Any
 
 
-# Replicas are traced by threads of their own.
+# Not an argument: rows are read several layers down, and Keras hands tensors alone from layer to layer. The thread's
+# own, since replicas are traced by threads of their own.
 _recording = threading.local()
 
 

@@ -12,18 +12,29 @@ _LEGAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
 
 
 def suggest_name(name: str) -> str:
-    """The nearest name that `check_name` accepts: every illegal run of characters becomes one underscore."""
-    return re.sub(r"[^A-Za-z0-9_.\-]+", "_", name).strip("_.-") or "unnamed"
+    """The nearest name that `check_name` accepts, which depends on the name alone.
+
+    Letters and digits of other scripts become their code points, and every other illegal run one underscore.
+
+    Example:
+
+    >>> from mtl_zoo._validation import suggest_name
+    >>> suggest_name("is new?"), suggest_name("价格")
+    ('is_new', 'u4ef7_u683c')
+    """
+    spelled = "".join(f" u{ord(c):x} " if c.isalnum() and not c.isascii() else c for c in name)
+    return re.sub(r"[^A-Za-z0-9_.\-]+", "_", spelled).strip("_.-") or "unnamed"
 
 
-def check_name(argument: str, name: Any) -> str:
+def check_name(argument: str, name: Any, keeps: str = "column") -> str:
+    """A name that can be part of a layer's; `keeps` is the argument that names the table's column in its place."""
     if not isinstance(name, str) or not name:
         raise ValueError(f"`{argument}` must be a non-empty string. Received: {argument}={name!r}")
     if not _LEGAL_NAME.match(name):
         raise ValueError(
             f"`{argument}` may hold letters, digits, '_', '-' and '.' only, since it becomes a layer name. "
             f"Received: {argument}={name!r}. Rename it, for example to {suggest_name(name)!r}"
-            " (`column=` keeps the name that the table uses)."
+            f" (`{keeps}=` keeps the name that the table uses)."
         )
     return name
 
@@ -37,9 +48,11 @@ def check_choice(argument: str, value: Any, choices: Collection[Any]) -> Any:
     return value
 
 
-def check_int(argument: str, value: Any, minimum: int = 1) -> int:
+def check_int(argument: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ValueError(f"`{argument}` must be a whole number >= {minimum}. Received: {argument}={value!r}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"`{argument}` must be a whole number <= {maximum:,}. Received: {argument}={value!r}")
     return int(value)
 
 
@@ -100,12 +113,21 @@ def check_unique_names(what: str, names: Sequence[str]) -> None:
 
 
 def sample_values(values: Iterable[Any], limit: int = 5) -> str:
-    """A few distinct offending values, for an error message."""
-    distinct: list[Any] = []
+    """A few distinct offending values, for an error message: none longer than a line, and no raw bytes."""
+    distinct: list[str] = []
     for value in values:
-        if value not in distinct:
-            distinct.append(value)
+        text = shown(value)
+        if text not in distinct:
+            distinct.append(text)
         if len(distinct) > limit:
             break
-    shown = ", ".join(repr(getattr(v, "item", lambda v=v: v)()) for v in distinct[:limit])
-    return f"[{shown}{', ...' if len(distinct) > limit else ''}]"
+    return f"[{', '.join(distinct[:limit])}{', ...' if len(distinct) > limit else ''}]"
+
+
+def shown(value: Any, longest: int = 100) -> str:
+    """A value as an error message shows it."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    text = repr(value.tolist() if hasattr(value, "tolist") else value)
+    text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates could not be printed
+    return text if len(text) <= longest else f"{text[:longest]}..."

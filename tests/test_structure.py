@@ -21,11 +21,16 @@ PACKAGE = ROOT / "mtl_zoo"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
-_BASE = ("_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private", "options")
+_BASE = (
+    *("_types", "_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private"),
+    "_halves",
+    "options",
+)
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
-_MODELS = ("backbones", "heads", "models")
+_MODELS = ("heads", "models", "steps")
 _TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
+    "_types": (),
     "_validation": (),
     "_registry": ("_validation",),
     "_files": (),
@@ -34,22 +39,21 @@ MAY_IMPORT = {
     "_distribute": ("_backend", "_keras_private"),
     "_allocator": (),
     "_keras_private": (),
+    "_halves": (),
     "options": ("_validation", "_serialization"),
-    "tasks": ("_validation",),
-    "features.spec": ("_validation",),
-    "features.serialization": ("features.spec",),
-    "features": ("_validation", "_files", "_serialization", "_allocator", "tasks"),
+    "tasks": ("_validation", "_registry", "metrics"),
+    "features.base": ("_validation", "_registry"),
+    "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
     "layers": _BASE,
-    "layers.feature_embedding": (*_BASE, "layers._tables", "features.spec", "features.serialization"),
-    "losses": _BASE,
+    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base"),
+    "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
-    "balancing": _BASE,
+    "balancing": (*_BASE, "tasks", "losses"),
+    "steps": (*_BASE, "losses", "balancing"),
     "optimizers": _BASE,
-    "training.step": (*_BASE, "losses", "balancing"),
     "serving": (*_BASE, "features"),
-    "backbones": (*_BASE, *_PARTS),
     "heads": (*_BASE, *_PARTS),
-    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "serving", "training.step"),
+    "models": (*_BASE, "_allocator", *_PARTS, "heads", "serving", "steps"),
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -60,12 +64,16 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
-_STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts", "_probe"))
 _SCORES = ("models._first_batch", "serving")
+_STEPS = (
+    "steps",
+    *(f"balancing.{n}" for n in ("kinds", "_forward", "_task_gradients", "_sources", "_shared", "_probe")),
+)
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "features", "models", "serving")
-NO_TENSORFLOW = ("features.spec", "features.inputs")
-PURE_DATA = ("_validation", "tasks", "features.spec")
+INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
+NO_TENSORFLOW = ("features.inputs",)
+_KINDS = ("tasks", *(f"features.{name}" for name in ("base", "spec", "categorical", "sequence", "numeric", "encoded")))
+PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"
 
 
@@ -142,7 +150,8 @@ def test_backends_are_imported_where_they_may_be(name):
             assert top not in ("torch", "jax", "flax"), where + f"{top} is imported in functions of _backend only"
         assert top != "tf_keras" and not dotted.startswith("tensorflow.keras"), where + "Keras 3 is `import keras`"
         if within(name, PURE_DATA):
-            assert top not in ("keras", "tensorflow"), where + "this module is pure data"
+            pure = top not in ("keras", "tensorflow") or (inside and within(name, _KINDS))
+            assert pure, where + "this module must be importable without Keras"
         if top == "tensorflow":
             assert within(name, TENSORFLOW) and not within(name, NO_TENSORFLOW), where + "not a place for TensorFlow"
             assert inside or not within(name, INSIDE_FUNCTIONS), where + "import TensorFlow inside the function"

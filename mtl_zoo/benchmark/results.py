@@ -8,16 +8,18 @@ import fcntl
 import gzip
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
-# `key` comes first, so that a line cut short still tells whose it is.
+# `key` comes first, so that a line cut short still tells whose it is; `run_rows` says how many rows its run has.
 COLUMNS = (
     "key",
+    "run_rows",
     "dataset",
     "variant",
     "split",
@@ -50,12 +52,19 @@ COLUMNS = (
 )
 
 
-# Files of earlier versions lack these and can be read only.
-_LATER_COLUMNS = ("parameter_match",)
+# Files of earlier versions lack the last, the last two, ... of these and can be read only.
+_LATER_COLUMNS = ("parameter_match", "run_rows")
+_NUMBERS = ("run_rows", "value", "parameters", "train_seconds", "examples_per_second", "best_epoch", "observed")
+# A spreadsheet takes a text that starts so for a formula, and runs it.
+_FORMULA = re.compile(r"'*[=+\-@]")
 
 
 class ResultStore:
     """A CSV file of results: the rows of a run are written at once, under a lock, and never changed after.
+
+    Each row says how many its run has (`run_rows`), so a run that a crash cut short is not taken for finished: it is
+    left out on reading, and removed by the next that is added. A text that a spreadsheet would run as a formula gets a
+    `'` in front, which `read` takes away again.
 
     Args:
         path: The file; it and its folder are made when the first rows are written. A packed one (`.csv.gz`) can be
@@ -88,21 +97,15 @@ class ResultStore:
             unknown = [name for name in row if name not in COLUMNS]
             if unknown:
                 raise ValueError(f"`rows` must have the columns of the file. Received: {unknown}")
+        rows = [{**row, "run_rows": len(rows)} for row in rows]
         with self._locked() as file:
-            end = _drop_torn_run(file)
-            if end == 0:
-                rows_text = _as_csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows])
+            file.seek(0)
+            content = file.read()
+            if content:
+                self._check_header(content)
+                _append_whole(file, _end_of_whole_runs(content), _as_csv(COLUMNS, rows))
             else:
-                self._check_header(file)
-                rows_text = _as_csv(rows)
-            file.seek(end)
-            try:
-                file.write(rows_text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(end)
-                raise
+                _append_whole(file, 0, _as_csv(COLUMNS, rows, header=True))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
@@ -113,10 +116,10 @@ class ResultStore:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _check_header(self, file: BinaryIO, older: bool = False) -> None:
-        file.seek(0)
-        header = file.readline().decode().strip()
-        allowed = [COLUMNS, tuple(name for name in COLUMNS if name not in _LATER_COLUMNS)][: 1 + older]
+    def _check_header(self, content: bytes, older: bool = False) -> None:
+        header = content.split(b"\n", 1)[0].decode(errors="replace").strip()
+        versions = range(len(_LATER_COLUMNS), -1 if older else len(_LATER_COLUMNS) - 1, -1)
+        allowed = [tuple(name for name in COLUMNS if name not in _LATER_COLUMNS[count:]) for count in versions]
         if tuple(header.split(",")) not in allowed:
             raise ValueError(
                 f"`path` must be a results file with the columns {', '.join(COLUMNS)}. "
@@ -124,22 +127,39 @@ class ResultStore:
             )
 
     def read(self) -> pd.DataFrame:
-        """All rows; an empty table if there is no file yet."""
-        if not self.path.exists() or self.path.stat().st_size == 0:
+        """All rows of the runs that are whole; an empty table if there is no file yet."""
+        content = self._content()
+        if not content:
             return pd.DataFrame(columns=list(COLUMNS))
-        packed = self.path.suffix == ".gz"
-        with cast(BinaryIO, gzip.open(self.path)) if packed else open(self.path, "rb") as file:
-            self._check_header(file, older=True)
+        self._check_header(content, older=True)
         text = ("key", "variant", "parameter_match", "commit", "error", "optimizer", "task", "space", "data_version")
-        table = pd.read_csv(self.path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values={"value": ""})
-        for column in ("value", "parameters", "train_seconds", "examples_per_second", "best_epoch", "observed"):
-            table[column] = pd.to_numeric(table[column], errors="coerce")
-        return table.reindex(columns=list(COLUMNS), fill_value="")
+        table = pd.read_csv(
+            io.BytesIO(content[: _end_of_whole_runs(content)]),
+            dtype=dict.fromkeys(text, "str"),
+            keep_default_na=False,
+            na_values={"value": ""},
+        )
+        table = table.reindex(columns=list(COLUMNS), fill_value="")
+        for column in COLUMNS:
+            if column in _NUMBERS:
+                table[column] = pd.to_numeric(table[column], errors="coerce")
+            elif table[column].dtype.kind not in "biuf":
+                table[column] = table[column].map(lambda v: v[1:] if isinstance(v, str) and _is_escaped(v) else v)
+        return table
+
+    def _content(self) -> bytes:
+        if not self.path.exists():
+            return b""
+        content = self.path.read_bytes()
+        return gzip.decompress(content) if self.path.suffix == ".gz" else content
 
     def finished(self) -> set[str]:
-        """Keys of the runs that ended without an error."""
+        """Keys of the runs that ended without an error, and whose rows are all there."""
         table = self.read()
-        return set(table.loc[table["error"] == "", "key"])
+        done = table[table["error"] == ""]
+        # Files of earlier versions do not say how many rows a run has.
+        counts = done.groupby("key").agg(rows=("key", "size"), wanted=("run_rows", "last"))
+        return set(counts.index[~(counts["rows"] < counts["wanted"].astype(float))])
 
 
 def rows_by(
@@ -167,32 +187,60 @@ def rows_by(
 
 def append_row(path: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
     """Adds a row to a CSV file of these columns, which it makes if there is none; what they lack is left out."""
-    is_new = not path.exists()
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    row = {name: value for name, value in row.items() if name in columns}
+    with open(path, "ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = os.fstat(file.fileno()).st_size
+        _append_whole(file, end, _as_csv(columns, [row], header=end == 0))
 
 
-def _as_csv(rows: list[Mapping[str, Any]]) -> str:
+def _append_whole(file: BinaryIO, end: int, text: str) -> None:
+    """Writes at `end`, and cuts off what was there; if that fails the file ends there."""
+    file.truncate(end)
+    file.seek(end)
+    rest = memoryview(text.encode())
+    try:
+        # On a disk that is nearly full a write takes a part, and only the next one fails.
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except BaseException:
+        file.truncate(end)
+        raise
+
+
+def _as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], header: bool = False) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
     for row in rows:
-        writer.writerow({name: " ".join(v.split()) if isinstance(v, str) else v for name, v in row.items()})
+        writer.writerow({name: _cell(value) if isinstance(value, str) else value for name, value in row.items()})
     return text.getvalue()
 
 
-def _drop_torn_run(file: BinaryIO) -> int:
-    """Cuts off a last line without an end, which a crash left, with the other rows of its run; returns the end."""
-    file.seek(0)
-    content = file.read()
-    if not content or content.endswith(b"\n"):
-        return len(content)
-    *lines, torn = content.split(b"\n")
-    key = torn.split(b",")[0]
-    while lines and b"," in torn and lines[-1].split(b",")[0] == key:
-        lines.pop()
-    end = sum(len(line) + 1 for line in lines)
-    file.truncate(end)
-    return end
+def _cell(text: str) -> str:
+    text = " ".join(text.split())
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _is_escaped(text: str) -> bool:
+    return text.startswith("'") and _FORMULA.match(text) is not None
+
+
+def _end_of_whole_runs(content: bytes) -> int:
+    """Where the last run ends that is whole: a crash may have left a part of another one behind it."""
+    header, *lines = content.split(b"\n")
+    torn = lines.pop() if lines else b""
+    counted = header.split(b",")[1:2] == [b"run_rows"]
+    if torn and not counted:
+        # Earlier versions: all that tells is the key, which the whole lines of the run share.
+        while lines and b"," in torn and lines[-1].split(b",")[0] == torn.split(b",")[0]:
+            lines.pop()
+    elif counted and lines:
+        run = lines[-1].split(b",")[:2]
+        rows = next((i for i, line in enumerate(reversed(lines)) if line.split(b",")[:2] != run), len(lines))
+        count = int(run[1]) if len(run) == 2 and run[1].isdigit() else 0
+        left = rows % count if count else rows
+        lines = lines[: len(lines) - left]
+    return len(header) + 1 + sum(len(line) + 1 for line in lines)

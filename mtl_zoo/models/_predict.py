@@ -29,6 +29,9 @@ def takes(model: Any, x: Any) -> bool:
 
 def prepare(model: Any, x: Any, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """What Keras' own `predict` is given."""
+    if _data.is_stream(x):
+        size = arguments.get("batch_size") or _data.PREDICT_BATCH_SIZE
+        x, arguments = x.batches(size), {**arguments, "batch_size": None}
     if _data.is_table(x):
         x = _data.require_transform(model).encode(x)
     if isinstance(x, Mapping):

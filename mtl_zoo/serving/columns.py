@@ -116,18 +116,11 @@ def encoded_columns(model: Any) -> dict[str, Column]:
     """The model's inputs, in the order of its features."""
     columns = {}
     for feature in model.features:
-        for name in input_names_of(feature):
+        for name in feature.input_specs():
             tensor = model.input[name]
-            # What is no id has no table, whatever the feature says of another input.
-            num_ids = getattr(feature, "num_ids", None) if tensor.dtype == "int32" else None
+            num_ids = getattr(feature.embed(), "num_ids", None)
             columns[name] = Column(name, tuple(tensor.shape[1:]), tensor.dtype, num_ids)
     return columns
-
-
-def input_names_of(feature: Any) -> list[str]:
-    """Names of the inputs that a feature feeds."""
-    specs = getattr(feature, "input_specs", None)
-    return [feature.name] if specs is None else list(specs())
 
 
 def raw_columns(transform: Any) -> dict[str, Column]:

@@ -114,7 +114,7 @@ class Scoring:
         }
         encoded = transform.encode_in_graph({**tensors, **others})
         read = [feature for feature in transform.features if feature.source in tensors]
-        return {n: _finite(encoded[n]) for feature in read for n in _columns.input_names_of(feature)}
+        return {name: _finite(encoded[name]) for feature in read for name in feature.input_specs()}
 
     def logits_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The model's logits, by the names of its graph's outputs."""

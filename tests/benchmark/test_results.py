@@ -1,12 +1,15 @@
+import csv
 import gzip
 import multiprocessing
 import os
+import resource
+import signal
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mtl_zoo.benchmark.results import COLUMNS, ResultStore
+from mtl_zoo.benchmark.results import COLUMNS, ResultStore, append_row
 
 
 def rows(key, n=3, **more):
@@ -40,6 +43,63 @@ def test_a_line_cut_short_goes_with_its_run(store):
     store.append(rows("c"))
     assert store.path.read_bytes().startswith(whole)
     assert list(store.read()["key"]) == ["a"] * 3 + ["c"] * 3
+
+
+# fault 28
+@pytest.mark.parametrize("lost", [1, 50, 200, "a line"])
+def test_a_run_is_finished_when_all_its_rows_are_there(store, lost):
+    store.append(rows("a"))
+    whole = store.path.read_bytes()
+    store.append([{"key": "b", "error": "MemoryError"}])
+    store.append(rows("b", n=8))
+    assert store.finished() == {"a", "b"} and store.read()["run_rows"].tolist() == [3] * 3 + [1] + [8] * 8
+    content = store.path.read_bytes()
+    store.path.write_bytes(content[: content[:-1].rindex(b"\n") + 1] if lost == "a line" else content[:-lost])
+    assert store.finished() == {"a"} and store.read()["key"].tolist() == ["a"] * 3 + ["b"]
+    store.append(rows("b", n=8))
+    assert store.finished() == {"a", "b"} and len(store.read()) == 12
+    assert store.path.read_bytes() == content and content.startswith(whole)
+
+
+# fault 28
+@pytest.mark.parametrize("function", ["append", "append_row"])
+def test_a_full_disk_leaves_nothing_of_a_run(tmp_path, function):
+    """A file system takes what fits, says so, and refuses only the next write."""
+    store = ResultStore(tmp_path / "r.csv")
+    store.append(rows("a"))
+    before = store.path.read_bytes()
+    process = multiprocessing.get_context("fork").Process(target=_append_to_full, args=(store, function, len(before)))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 27, "OSError"
+    assert store.path.read_bytes() == before and store.finished() == {"a"}
+    store.append(rows("b", n=200))
+    assert store.finished() == {"a", "b"}
+
+
+def _append_to_full(store, function, size):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
+    try:
+        if function == "append":
+            store.append(rows("b", n=200))
+        else:
+            append_row(store.path, COLUMNS, rows("b", error="x" * 200)[0])
+    except OSError as error:
+        os._exit(error.errno)
+    os._exit(0)
+
+
+# fault 28
+@pytest.mark.parametrize("text", ['=HYPERLINK("http://x")', "+1", "-1", "@sum", "'=1", "plain"])
+def test_no_cell_is_a_formula(store, tmp_path, text):
+    store.append([{"key": "a", "error": text}])
+    (row,) = csv.DictReader(store.path.open())
+    assert row["error"] == (text if text == "plain" else f"'{text}")
+    assert store.read()["error"].tolist() == [text]
+    append_row(tmp_path / "other.csv", ("a", "b"), {"a": text, "b": -1.5, "c": 3})
+    (row,) = csv.DictReader((tmp_path / "other.csv").open())
+    assert row == {"a": text if text == "plain" else f"'{text}", "b": "-1.5"}
 
 
 def test_a_failed_write_leaves_nothing(store, monkeypatch):
@@ -100,13 +160,15 @@ def test_a_packed_file_is_read_and_not_added_to(store):
         ResultStore(packed).append([{"key": "2f"}])
 
 
-def test_a_file_of_an_earlier_version_is_read_and_not_added_to(store):
+@pytest.mark.parametrize("lacks", [("run_rows",), ("run_rows", "parameter_match")])
+def test_a_file_of_an_earlier_version_is_read_and_not_added_to(store, lacks):
     store.append([{"key": "1f", "model": "mmoe", "value": 0.75}])
     names, line = store.path.read_text().splitlines()
-    place = COLUMNS.index("parameter_match")
-    cut = [",".join(c for i, c in enumerate(text.split(",")) if i != place) for text in (names, line)]
+    places = [COLUMNS.index(name) for name in lacks]
+    cut = [",".join(c for i, c in enumerate(text.split(",")) if i not in places) for text in (names, line)]
     store.path.write_text("\n".join(cut) + "\n")
     (row,) = store.read().to_dict("records")
+    assert store.finished() == {"1f"}
     assert list(store.read().columns) == list(COLUMNS)
     assert (row["key"], row["model"], row["value"], row["parameter_match"]) == ("1f", "mmoe", 0.75, "")
     with pytest.raises(ValueError, match="`path` must be a results file with the columns key, "):

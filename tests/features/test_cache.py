@@ -128,7 +128,7 @@ def test_refuses_folders(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="`folder` must be a folder, not a file. Received: folder="):
         write_cache(INPUTS, tmp_path / "file")
-    with pytest.raises(ValueError, match="`folder` must be new, empty, or hold a cache. Received: folder="):
+    with pytest.raises(ValueError, match="`folder` must be new, empty, or hold a cache and nothing.*: file"):
         write_cache(INPUTS, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"`folder` must hold a cache \(cache.json\). Received: folder="):
         open_cache(tmp_path)

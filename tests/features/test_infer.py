@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, MulticlassTask, Numeric, Sequence
-from mtl_zoo.features import _leak
+from mtl_zoo.features import _leak, _separation
 
 CLICK = BinaryTask("click")
 N = 1500
@@ -201,6 +201,6 @@ def test_few_labels_other_tasks_and_strings_are_no_evidence():
 
 def test_the_auc_and_the_rows_of_a_leak(monkeypatch):
     label = np.array([False, True, False, True])
-    assert _leak.auc(np.array([1.0, 1.0, 0.0, 2.0]), label) == (1 + 0.5 + 1 + 1) / 4
+    assert _separation.auc(np.array([1.0, 1.0, 0.0, 2.0]), label) == (1 + 0.5 + 1 + 1) / 4
     monkeypatch.setattr(_leak, "MOST_ROWS", 3)
     assert len(_leak._rows_of(BinaryTask("y"), {"y": np.array([0, 1, 0, np.nan, 1, 1])})) == 3
