@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -15,7 +16,7 @@ def is_tensorflow() -> bool:
     return keras.backend.backend() == "tensorflow"
 
 
-def gather_rows(shards, ids, spare=None):
+def gather_rows(shards: Sequence[Any], ids: Any, spare: int | None = None) -> Any:
     """Rows of a table, in the shape of `ids`.
 
     Args:
@@ -32,7 +33,7 @@ def gather_rows(shards, ids, spare=None):
     return _gather_by_shard(shards, ids) if is_tensorflow() else _gather_and_mask(shards, ids)
 
 
-def _read(variable, ids, spare=None):
+def _read(variable: Any, ids: Any, spare: int | None = None) -> Any:
     import tensorflow as tf
 
     if spare is not None and tf.distribute.get_strategy().num_replicas_in_sync > 1:
@@ -62,7 +63,7 @@ _recording = threading.local()
 
 
 @contextlib.contextmanager
-def record_reads():
+def record_reads() -> Iterator[list[Read]]:
     """Collects every `Read` of a table in this thread: gradients of the rows stand for those of the table."""
     before, _recording.reads = getattr(_recording, "reads", None), []
     try:
@@ -71,7 +72,7 @@ def record_reads():
         _recording.reads = before
 
 
-def _gather_by_shard(shards, ids):
+def _gather_by_shard(shards: Sequence[Any], ids: Any) -> Any:
     import tensorflow as tf
 
     if _is_compiled_by_xla():
@@ -90,7 +91,7 @@ def _gather_by_shard(shards, ids):
     return tf.reshape(tf.dynamic_stitch(positions, rows), [*_shape(ids), shards[0].shape[1]])
 
 
-def _gather_and_mask(shards, ids):
+def _gather_and_mask(shards: Sequence[Any], ids: Any) -> Any:
     # Shapes must be known when the step is compiled: every shard is read at every id, and the others' rows dropped.
     total, start = 0.0, 0
     for shard in shards:
@@ -102,7 +103,7 @@ def _gather_and_mask(shards, ids):
     return total
 
 
-def sum_rows(shards, lists, spare):
+def sum_rows(shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spare: int) -> tuple[list, list]:
     """Sums of the rows of lists of ids: `(batch, width)` for each, and the summed vectors of them all.
 
     Args:
@@ -120,7 +121,7 @@ def sum_rows(shards, lists, spare):
     return [ops.sum(rows, axis=1) for rows in vectors], vectors
 
 
-def _sum_by_segment(shards, lists, spare):
+def _sum_by_segment(shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spare: int) -> tuple[list, list]:
     import tensorflow as tf
 
     batch = tf.shape(lists[0][0], out_type=tf.int64)[0]
@@ -132,7 +133,7 @@ def _sum_by_segment(shards, lists, spare):
     segment = tf.concat(segments, axis=0)
 
     @tf.custom_gradient
-    def add_up(rows):
+    def add_up(rows: Any) -> Any:
         everyone = tf.range(tf.size(segment))
         sums = tf.sparse.segment_sum(rows, everyone, segment, num_segments=batch * len(lists))
         # TensorFlow's own gradient is a general sum over segments, and half as fast.
@@ -143,7 +144,7 @@ def _sum_by_segment(shards, lists, spare):
     return tf.unstack(sums, axis=0), [rows]
 
 
-def _shape(x):
+def _shape(x: Any) -> list:
     """The shape with its static sizes as numbers, so that later ones stay known."""
     import tensorflow as tf
 
@@ -183,7 +184,7 @@ def can_write_rows() -> bool:
     return isinstance(tf.distribute.get_strategy(), from_here) and tf.distribute.in_cross_replica_context()
 
 
-def write_rows(variable, start, rows):
+def write_rows(variable: Any, start: int, rows: Any) -> None:
     """Writes rows into a variable from row `start` on, in place and on every replica."""
     import tensorflow as tf
 
@@ -192,7 +193,7 @@ def write_rows(variable, start, rows):
         part.scatter_update(slices)
 
 
-def join_rows(shape, dtype, chunks):
+def join_rows(shape: tuple[int, ...], dtype: str, chunks: Iterable[tuple[int, Any]]) -> Any:
     """The matrix of this shape whose rows are given in chunks, `(first row, rows)`."""
     if keras.backend.backend() == "jax":
         import jax
@@ -208,7 +209,7 @@ def join_rows(shape, dtype, chunks):
     return rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=0)
 
 
-def local_part(variable):
+def local_part(variable: Any) -> Any:
     """What this replica, or the device being updated, holds of a mirrored `tf.Variable`; any other variable itself."""
     import tensorflow as tf
 
@@ -224,17 +225,17 @@ def local_part(variable):
     return variable
 
 
-def mark_table(variable):
+def mark_table(variable: Any) -> Any:
     """Says of a variable that it is an embedding table: `SplitOptimizer` routes it by this."""
     variable.is_embedding_table = True
     return variable
 
 
-def is_table(variable) -> bool:
+def is_table(variable: Any) -> bool:
     return getattr(variable, "is_embedding_table", False)
 
 
-def mean_over_replicas(x):
+def mean_over_replicas(x: Any) -> Any:
     """The mean of a scalar over the replicas of a tf.distribute strategy; `x` itself where there is one."""
     if is_tensorflow():
         import tensorflow as tf
@@ -244,7 +245,7 @@ def mean_over_replicas(x):
     return ops.cast(x, "float32")
 
 
-def sum_over_replicas(x):
+def sum_over_replicas(x: Any) -> Any:
     """The sum of a scalar over the replicas of a tf.distribute strategy; `x` itself where there is one."""
     if is_tensorflow():
         import tensorflow as tf
@@ -256,7 +257,7 @@ def sum_over_replicas(x):
     return x
 
 
-def gather_replicas(x):
+def gather_replicas(x: Any) -> Any:
     """`x` of all replicas, one below the other; `x` itself where there is one. TensorFlow only."""
     import tensorflow as tf
 
@@ -284,7 +285,7 @@ def num_replicas() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def scope_of(model):
+def scope_of(model: Any) -> contextlib.AbstractContextManager:
     """Where a model's variables are made: the scope of the tf.distribute strategy that it was made in, if any."""
     if not is_tensorflow():
         return contextlib.nullcontext()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -18,7 +18,7 @@ import numpy as np
 from mtl_zoo import _backend, _keras_private
 
 
-def is_distributed(model) -> bool:
+def is_distributed(model: Any) -> bool:
     """Whether a model was made in the scope of a strategy that trains on several devices or workers."""
     if not _backend.is_tensorflow():
         return False
@@ -28,7 +28,7 @@ def is_distributed(model) -> bool:
     return isinstance(model.distribute_strategy, kinds) or has_servers(model)
 
 
-def has_servers(model) -> bool:
+def has_servers(model: Any) -> bool:
     """Whether a model's weights lie on parameter servers."""
     if not _backend.is_tensorflow():
         return False
@@ -37,7 +37,7 @@ def has_servers(model) -> bool:
     return isinstance(model.distribute_strategy, tf.distribute.ParameterServerStrategy)
 
 
-def is_multi_worker(model) -> bool:
+def is_multi_worker(model: Any) -> bool:
     """Whether other processes train the same model, each with replicas of its own."""
     if not is_distributed(model):
         return False
@@ -47,7 +47,7 @@ def is_multi_worker(model) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and num_workers(model) > 1
 
 
-def num_workers(model) -> int:
+def num_workers(model: Any) -> int:
     """How many processes run the same training script on parts of its rows; one leads where there are servers."""
     if not is_distributed(model) or has_servers(model):
         return 1
@@ -55,7 +55,7 @@ def num_workers(model) -> int:
     return strategy.num_replicas_in_sync // len(_local_replicas(strategy))
 
 
-def worker_index(model) -> int:
+def worker_index(model: Any) -> int:
     """Which of the processes this is, from 0; process 0 is the chief, which alone writes files."""
     if not is_distributed(model) or has_servers(model):
         return 0
@@ -63,7 +63,7 @@ def worker_index(model) -> int:
     return replicas[0] // len(replicas)
 
 
-def _local_replicas(strategy) -> list[int]:
+def _local_replicas(strategy: Any) -> list[int]:
     import tensorflow as tf
 
     ids = strategy.experimental_distribute_values_from_function(
@@ -75,7 +75,7 @@ def _local_replicas(strategy) -> list[int]:
 # Before training.
 
 
-def check_compile(model, optimizer, jit_compile) -> None:
+def check_compile(model: Any, optimizer: Any, jit_compile: Any) -> None:
     """Refuses what cannot work with several replicas, with the reason."""
     if not is_distributed(model):
         return
@@ -113,14 +113,14 @@ def check_compile(model, optimizer, jit_compile) -> None:
         )
 
 
-def build(model) -> None:
+def build(model: Any) -> None:
     """Makes what Keras would make by a symbolic call of the model, which fails on the batches of several workers."""
     if model.optimizer is not None and not model.optimizer.built:
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
 
 
-def same_on_all_workers(model, number: int) -> int:
+def same_on_all_workers(model: Any, number: int) -> int:
     """The chief's number."""
     if not is_multi_worker(model):
         return number
@@ -131,7 +131,7 @@ def same_on_all_workers(model, number: int) -> int:
 # The functions that Keras calls once an execution.
 
 
-def step_function(model, step: Callable, training: bool) -> Callable:
+def step_function(model: Any, step: Callable, training: bool) -> Callable:
     """What Keras' trainer calls with an iterator of batches, until it raises StopIteration.
 
     Args:
@@ -149,7 +149,7 @@ def step_function(model, step: Callable, training: bool) -> Callable:
             f"would run every step on the chief. Received: a model made in the scope of {type(strategy).__name__}"
         )
 
-    def execute(batches, updates):
+    def execute(batches: tuple, updates: tuple[bool, ...]) -> Any:
         for batch, update in zip(batches, updates, strict=True):
             with _keras_private.accumulation(model.optimizer, update) if training else contextlib.nullcontext():
                 strategy.run(step, args=(batch,))
@@ -163,7 +163,7 @@ def step_function(model, step: Callable, training: bool) -> Callable:
         # Not reduced retracing: it loses the rank of what a replica holds.
         execute = tf.function(execute, autograph=False)
 
-    def function(iterator):
+    def function(iterator: Iterator) -> dict[str, Any]:
         batches = tuple(itertools.islice(iterator, model.steps_per_execution))
         if not batches:
             raise StopIteration
@@ -175,7 +175,7 @@ def step_function(model, step: Callable, training: bool) -> Callable:
     return function
 
 
-def _updates(optimizer, steps: int) -> tuple[bool, ...]:
+def _updates(optimizer: Any, steps: int) -> tuple[bool, ...]:
     """Which of the next steps apply gradients, and not only add them up."""
     every = getattr(optimizer, "gradient_accumulation_steps", None)
     if not every:
@@ -184,14 +184,14 @@ def _updates(optimizer, steps: int) -> tuple[bool, ...]:
     return tuple((done + i + 1) % every == 0 for i in range(steps))
 
 
-def metric_totals(model) -> list[np.ndarray]:
+def metric_totals(model: Any) -> list[np.ndarray]:
     """The values of the metrics' variables of all replicas together, after a training step."""
     if is_distributed(model):
         return [np.asarray(value) for value in model.train_function.metric_totals]
     return [keras.ops.convert_to_numpy(v) for v in metric_variables(model)]
 
 
-def _global_logs(model) -> tuple[dict[str, Any], list]:
+def _global_logs(model: Any) -> tuple[dict[str, Any], list]:
     """The metrics so far of all replicas together, and the values of their variables, from within one replica.
 
     All sums and counts are added up at once: a reduction for each would take most of a small step's time.
@@ -204,12 +204,12 @@ def _global_logs(model) -> tuple[dict[str, Any], list]:
     return logs_of(model, everywhere), everywhere
 
 
-def metric_variables(model) -> list:
+def metric_variables(model: Any) -> list:
     """Sums and counts: those of several replicas, or steps, add up to those of all."""
     return [variable for metric in model.metrics for variable in metric.variables]
 
 
-def logs_of(model, values) -> dict[str, Any]:
+def logs_of(model: Any, values: Sequence[Any]) -> dict[str, Any]:
     """The metrics' results if their variables had these values."""
     with keras.StatelessScope(state_mapping=list(zip(metric_variables(model), values, strict=True))):
         return model.get_metrics_result()
@@ -235,18 +235,18 @@ def track_loss(model: Any, loss: Any, x: Any) -> None:
 # Rows of several workers.
 
 
-def own_slice(model, rows: int) -> slice:
+def own_slice(model: Any, rows: int) -> slice:
     """The rows of this worker, when `rows` are cut into nearly equal runs, one a worker."""
     workers, index = num_workers(model), worker_index(model)
     return slice(rows * index // workers, rows * (index + 1) // workers)
 
 
-def every_nth(model, items: Iterator) -> Iterator:
+def every_nth(model: Any, items: Iterator) -> Iterator:
     """Those of this worker, when items are dealt in turn."""
     return itertools.islice(items, worker_index(model), None, num_workers(model))
 
 
-def gather_rows(model, rows: np.ndarray) -> np.ndarray:
+def gather_rows(model: Any, rows: np.ndarray) -> np.ndarray:
     """The rows that the workers hold, one worker's below the other's. Every worker must call it."""
     import tensorflow as tf
 

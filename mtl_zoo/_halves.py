@@ -137,7 +137,7 @@ def _traced(model: keras.Model) -> tuple[Any, dict[str, Any], list[_Call]]:
     """The model's graph on inputs of its own, and the calls of its layers, each after those that it reads from."""
     calls: list[_Call] = []
 
-    def call(layer, *args, **kwargs):
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = layer(*args, **kwargs)
         calls.append(_Call(layer, args, kwargs, keras.tree.flatten(outputs)))
         return outputs

@@ -36,6 +36,8 @@ class MLP(_Option):
             0.9 of themselves a step.
         dropout: Share of units dropped in training after each activation, in [0, 1).
         residual: Add a layer's input to its output where the two have the same width.
+        epsilon: What a normalisation adds to the variance. Default: 1e-3, which is Keras'. Models whose papers' code is
+            PyTorch's have 1e-5 in their default widths (`HoME`, `M3oE`).
 
     Example:
 
@@ -49,6 +51,7 @@ class MLP(_Option):
     norm: str | None = None
     dropout: float = 0.0
     residual: bool = False
+    epsilon: float = 1e-3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "units", check.check_units("units", self.units, allow_empty=True))
@@ -57,6 +60,7 @@ class MLP(_Option):
         keras.activations.get(self.activation)
         check.check_choice("norm", self.norm, (*NORMS, None))
         check.check_number("dropout", self.dropout, minimum=0, below=1)
+        check.check_number("epsilon", self.epsilon, above=0)
 
 
 # What an argument such as `tower_units` takes: layer widths, or an `MLP` that says more than widths.

@@ -137,7 +137,9 @@ def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch):
 def test_the_lines_of_the_page_on_balancing_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # The page registers a method of its own.
-    monkeypatch.setattr("mtl_zoo.balancing._registry._METHODS", dict(mtl_zoo.balancing._registry._METHODS))
+    monkeypatch.setattr(
+        "mtl_zoo.balancing._registry.BALANCING._entries", dict(mtl_zoo.balancing._registry.BALANCING._entries)
+    )
     data = mtl_zoo.load_dataset("synthetic_funnel", size=2000)
     model = mtl_zoo.create_model("shared_bottom", data.features, data.tasks, bottom_units=(4,), tower_units=(2,))
     code = (

@@ -10,7 +10,15 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("case", all_cases())
+# Faults of 0.1.0 that were mended since; CHANGELOG.md names them.
+CHANGED = {
+    "balancing:excess_mtl": "nothing is added to the squares of small gradients",
+    "model:home": "epsilon of normalisations is 1e-5",
+    "model:m3oe": "epsilon of normalisations is 1e-5",
+}
+
+
+@pytest.mark.parametrize("case", [case for case in all_cases() if case not in CHANGED])
 def test_numbers_are_those_of_the_first_release(case):
     kept = read()
     if case not in kept:

@@ -65,10 +65,7 @@ MAY_IMPORT = {
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
 _SCORES = ("models._first_batch", "serving")
-_STEPS = (
-    "steps",
-    *(f"balancing.{n}" for n in ("kinds", "_forward", "_task_gradients", "_sources", "_shared", "_probe")),
-)
+_STEPS = ("steps", "balancing.kinds", "balancing.engine")
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
 NO_TENSORFLOW = ("features.inputs",)

@@ -18,7 +18,7 @@ from benchmarks.studies import _frame as frame
 from benchmarks.studies._steps import Case, touch_slots
 from benchmarks.studies.memory import transient_mb
 from mtl_zoo.balancing import Balancing, as_balancing, create_balancing, label_of, list_balancing
-from mtl_zoo.balancing._shared import shared_sizes
+from mtl_zoo.balancing.engine.shared import shared_sizes
 from mtl_zoo.benchmark.config import EQUAL, parse_assignments
 from mtl_zoo.tasks import label_names
 

@@ -28,7 +28,7 @@ from benchmarks.studies import _frame as frame
 from benchmarks.studies._steps import Case
 from benchmarks.studies._traffic import StepSizes, all_reduce_bytes, collectives
 from mtl_zoo import _backend, _distribute
-from mtl_zoo.balancing._shared import shared_sizes
+from mtl_zoo.balancing.engine.shared import shared_sizes
 from mtl_zoo.optimizers._rows import RowUpdates
 from mtl_zoo.tasks import label_names
 

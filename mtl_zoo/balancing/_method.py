@@ -11,7 +11,7 @@ from keras import ops
 from mtl_zoo import _validation as check
 
 if TYPE_CHECKING:
-    from mtl_zoo.balancing._task_gradients import TaskGradients
+    from mtl_zoo.balancing.engine.task_gradients import TaskGradients
 
 # Below this a gradient counts as zero: its task is left out of the step's weighing.
 TINY = 1e-20

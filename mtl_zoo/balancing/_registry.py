@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo._registry import Registry
 from mtl_zoo.balancing._base import Balancing
 
-_METHODS: dict[str, type[Balancing]] = {}
+BALANCING: Registry[type[Balancing]] = Registry("balancing")
 
 
-def register_balancing(name: str):
+def register_balancing(name: str) -> Callable[[type[Balancing]], type[Balancing]]:
     """Decorator that enters a method under a name for `compile(balancing=...)` and registers it for saving."""
     check.check_name("name", name)
 
-    def register(cls):
-        if name in _METHODS and _METHODS[name].__qualname__ != cls.__qualname__:
-            raise ValueError(f"`name` must not be taken. Received: {name!r}, the name of {_METHODS[name].__name__}")
-        _METHODS[name] = cls
+    def register(cls: type[Balancing]) -> type[Balancing]:
+        BALANCING.add(name, cls)
         cls.method_name = name
         return keras.saving.register_keras_serializable(package="mtl_zoo")(cls)
 
@@ -37,7 +36,7 @@ def list_balancing() -> list[str]:
     >>> "pcgrad" in mtl_zoo.list_balancing()
     True
     """
-    return sorted(_METHODS)
+    return BALANCING.names()
 
 
 def create_balancing(method: str, /, **options: Any) -> Balancing:
@@ -57,8 +56,7 @@ def create_balancing(method: str, /, **options: Any) -> Balancing:
     >>> create_balancing("mgda", include_tables=True).include_tables
     True
     """
-    check.check_choice("balancing", method, list_balancing())
-    cls = _METHODS[method]
+    cls = BALANCING[method]
     known = [p for p in inspect.signature(cls).parameters if p != "name"]
     unknown = [option for option in options if option not in known]
     if unknown:

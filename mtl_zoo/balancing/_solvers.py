@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from mtl_zoo._types import Tensor
+
 # Squares of gradients' lengths below these are raised to them; the second is relative to the longest.
 SMALLEST = 1e-36
 SMALLEST_RELATIVE = 1e-20
@@ -25,7 +27,7 @@ MAX_ENUMERATED = 10
 TOLERANCE = 0.05
 
 
-def scaled(gram, active):
+def scaled(gram: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Cosines, lengths relative to the longest, and the square of the longest.
 
     An inactive task has the length 1, and is orthogonal to all others.
@@ -39,12 +41,12 @@ def scaled(gram, active):
     return cosines * (1 - eye) + eye, lengths, largest
 
 
-def mean_of(active):
+def mean_of(active: Tensor) -> Tensor:
     """1 / count for the active tasks."""
     return active / ops.maximum(ops.sum(active), 1.0)
 
 
-def clip_length(coefficients, gram, max_norm):
+def clip_length(coefficients: Tensor, gram: Tensor, max_norm: float | None) -> Tensor:
     """Coefficients of a direction that is at most so long; `||d||^2 = c' A c`."""
     if max_norm is None:
         return coefficients
@@ -52,26 +54,26 @@ def clip_length(coefficients, gram, max_norm):
     return coefficients * ops.minimum(max_norm / ops.sqrt(ops.maximum(square, SMALLEST)), 1.0)
 
 
-def shuffled_order(count, seed_generator):
+def shuffled_order(count: int, seed_generator: keras.random.SeedGenerator) -> tuple[Tensor, Tensor]:
     """A random order of the tasks and its inverse."""
     order = ops.argsort(keras.random.uniform((count,), seed=seed_generator))
     return order, ops.argsort(order)
 
 
-def reorder(matrix, order):
+def reorder(matrix: Tensor, order: Tensor) -> Tensor:
     return ops.take(ops.take(matrix, order, axis=0), order, axis=1)
 
 
 # Over the simplex.
 
 
-def min_norm(gram, active):
+def min_norm(gram: Tensor, active: Tensor) -> Tensor:
     """`argmin || sum_k lambda_k g_k ||` over the simplex of the active tasks."""
     weights = furthest(gram, ops.zeros_like(active), 1.0, active)
     return weights / ops.maximum(ops.sum(weights), SMALLEST)
 
 
-def furthest(gram, linear, radius, active):
+def furthest(gram: Tensor, linear: Tensor, radius: Tensor, active: Tensor) -> Tensor:
     """The `v >= 0` with `|| sum_k v_k g_k || = radius` for which `min_k (A v + linear)_k` is largest.
 
     The weights `w = v / sum(v)` then solve `min w . linear + radius || sum_k w_k g_k ||` over the simplex, whose value
@@ -106,16 +108,16 @@ def furthest(gram, linear, radius, active):
     return ops.maximum(_mean_where(weights, value, 0), 0.0) / lengths
 
 
-def _furthest_by_exchange(a, linear, radius, active):
+def _furthest_by_exchange(a: Tensor, linear: Tensor, radius: Tensor, active: Tensor) -> Tensor:
     """The same by moving weight between two tasks at a time, as far as helps (sequential minimal optimisation)."""
     count = a.shape[0]
     eye = ops.eye(count)
 
-    def length_and_products(weights):
+    def length_and_products(weights: Tensor) -> tuple[Tensor, Tensor]:
         products = ops.sum(a * weights, axis=1)
         return ops.sqrt(ops.maximum(ops.sum(weights * products), SMALLEST)), products
 
-    def exchange(_, weights):
+    def exchange(_: Tensor, weights: Tensor) -> Tensor:
         length, products = length_and_products(weights)
         slope = linear + radius * products / length
         source = ops.argmax(ops.where(weights > 0, slope, -1e30))
@@ -139,7 +141,7 @@ def _furthest_by_exchange(a, linear, radius, active):
 # Over the dual cone.
 
 
-def project_on_dual_cone(cosines):
+def project_on_dual_cone(cosines: Tensor) -> Tensor:
     """For each task i the `s_i >= 0` for which `u_i + sum_m s_im u_m` conflicts with no task and is nearest to `u_i`.
 
     `s_i = argmin 1/2 s' C s + s . C_i` over `s >= 0`. Of the faces S with `s_S = -C_SS^-1 C_Si >= 0` the one of
@@ -159,11 +161,11 @@ def project_on_dual_cone(cosines):
     return ops.transpose(_mean_where(steps, value[:, None, :], 0))
 
 
-def _project_by_coordinates(cosines):
+def _project_by_coordinates(cosines: Tensor) -> Tensor:
     """The same, one coordinate of each `s_i` at a time: the one that moves furthest."""
     count = cosines.shape[0]
 
-    def move(_, steps):
+    def move(_: Tensor, steps: Tensor) -> Tensor:
         slope = cosines + ops.sum(steps[:, :, None] * cosines[None], axis=1)
         change = ops.maximum(steps - slope, 0.0) - steps
         which = ops.one_hot(ops.argmax(ops.abs(change), axis=1), count)
@@ -175,7 +177,7 @@ def _project_by_coordinates(cosines):
 # Fixed points.
 
 
-def bargain(cosines, lengths, power=1.0, max_steps=40):
+def bargain(cosines: Tensor, lengths: Tensor, power: float = 1.0, max_steps: int = 40) -> tuple[Tensor, Tensor]:
     """The `a > 0` with `A a = a^-power`, and whether it was found.
 
     The minimum of `1/2 a' A a - sum_k phi(a_k)` with `phi'(x) = x^-power`, which is convex, by Newton's method in
@@ -199,10 +201,10 @@ def bargain(cosines, lengths, power=1.0, max_steps=40):
     eye = np.eye(count, dtype="float32")
     shorten = max(1.0, (1.0 + power) / 2)
 
-    def far(x, moved):
+    def far(x: Tensor, moved: Tensor) -> Tensor:
         return moved > 1e-4
 
-    def step(x, moved):
+    def step(x: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
         wanted = factor * x**-power
         hessian = cosines + eye * ops.maximum(power * wanted / x, 1e-6)
         change = ops.solve(hessian, wanted - ops.sum(cosines * x, axis=1))
@@ -219,19 +221,19 @@ def bargain(cosines, lengths, power=1.0, max_steps=40):
 
 
 @functools.cache
-def _faces(count):
+def _faces(count: int) -> np.ndarray:
     """(2^count, count) of 0 and 1: every subset of the tasks, the empty one first."""
     return np.array([[(i >> k) & 1 for k in range(count)] for i in range(2**count)], "float32")
 
 
-def _solve_on(faces, cosines, right):
+def _solve_on(faces: np.ndarray, cosines: Tensor, right: Tensor) -> Tensor:
     """`C_SS x_S = right_S`, 0 outside S, for every face: (faces, tasks, columns) from right, (tasks, columns)."""
     eye = np.eye(faces.shape[1], dtype="float32")
     inside = faces[:, :, None] * faces[:, None, :]
     return ops.solve(cosines * inside + (1.0 + RIDGE - inside) * eye, right * faces[:, :, None])
 
 
-def _mean_where(candidates, value, axis):
+def _mean_where(candidates: Tensor, value: Tensor, axis: int) -> Tensor:
     """The candidate of smallest value; the mean of those that share it."""
     best = ops.cast(ops.equal(value, ops.min(value, axis=axis, keepdims=True)), "float32")
     return ops.sum(candidates * best, axis=axis) / ops.sum(best, axis=axis)

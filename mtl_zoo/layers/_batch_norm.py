@@ -11,8 +11,8 @@ from mtl_zoo import _backend
 _MOMENTUM = 0.9
 
 
-def batch_norm(name: str, dtype: object) -> keras.layers.BatchNormalization:
+def batch_norm(name: str, epsilon: float, dtype: object) -> keras.layers.BatchNormalization:
     """Synchronised: under tf.distribute the moments are those of the global batch."""
     return keras.layers.BatchNormalization(
-        name=name, momentum=_MOMENTUM, synchronized=_backend.is_tensorflow(), dtype=dtype
+        name=name, momentum=_MOMENTUM, epsilon=epsilon, synchronized=_backend.is_tensorflow(), dtype=dtype
     )

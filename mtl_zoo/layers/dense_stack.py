@@ -43,9 +43,9 @@ class DenseStack(keras.layers.Layer):
 
     def _norm(self, i: int) -> keras.layers.Layer | None:
         if self.mlp.norm == "batch":
-            return batch_norm(f"norm_{i}", self.dtype_policy)
+            return batch_norm(f"norm_{i}", self.mlp.epsilon, self.dtype_policy)
         if self.mlp.norm == "layer":
-            return keras.layers.LayerNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
+            return keras.layers.LayerNormalization(epsilon=self.mlp.epsilon, name=f"norm_{i}", dtype=self.dtype_policy)
         return None
 
     def build(self, input_shape: Shape) -> None:

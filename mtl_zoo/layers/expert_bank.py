@@ -48,7 +48,9 @@ class ExpertBank(keras.layers.Layer):
         self.dropout = keras.layers.Dropout(self.mlp.dropout, name="dropout", dtype=self.dtype_policy)
         self.norms = []
         if self.mlp.norm == "batch":
-            self.norms = [batch_norm(f"norm_{i}", self.dtype_policy) for i in range(len(self.mlp.units))]
+            self.norms = [
+                batch_norm(f"norm_{i}", self.mlp.epsilon, self.dtype_policy) for i in range(len(self.mlp.units))
+            ]
 
     def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
@@ -110,7 +112,7 @@ class ExpertBank(keras.layers.Layer):
         if self.mlp.norm == "layer":
             wide = ops.cast(y, "float32")
             mean, variance = ops.moments(wide, axes=[-1], keepdims=True)
-            scaled = ops.cast((wide - mean) * ops.rsqrt(variance + 1e-3), y.dtype)
+            scaled = ops.cast((wide - mean) * ops.rsqrt(variance + self.mlp.epsilon), y.dtype)
             return scaled * self.scales[i] + self.offsets[i]
         return y
 

@@ -42,9 +42,9 @@ class StarStack(keras.layers.Layer):
 
     def _norm(self, i: int) -> keras.layers.Layer | None:
         if self.mlp.norm == "batch":
-            return PartitionedNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
+            return PartitionedNormalization(epsilon=self.mlp.epsilon, name=f"norm_{i}", dtype=self.dtype_policy)
         if self.mlp.norm == "layer":
-            return keras.layers.LayerNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
+            return keras.layers.LayerNormalization(epsilon=self.mlp.epsilon, name=f"norm_{i}", dtype=self.dtype_policy)
         return None
 
     def build(self, inputs_shape: Shape, shares_shape: Shape) -> None:

@@ -93,11 +93,11 @@ def _stream_batches(stream: TableStream, y: Any, arguments: dict[str, Any], run:
     if y is not None or arguments.get("sample_weight") is not None:
         raise ValueError("`y` and `sample_weight` must be None with a TableStream: they are columns of its files.")
     arguments = dict(arguments)
-    batch_size = _batch_size(arguments, TRAIN_BATCH_SIZE)
+    size = batch_size(arguments, TRAIN_BATCH_SIZE)
     arguments.pop("batch_size", None)
     shuffle = arguments.pop("shuffle", True)
-    arguments.setdefault("validation_batch_size", batch_size)
-    batches = stream.batches(batch_size, shuffle=bool(shuffle), seed=run.seed if shuffle else None, epoch=run.epoch)
+    arguments.setdefault("validation_batch_size", size)
+    batches = stream.batches(size, shuffle=bool(shuffle), seed=run.seed if shuffle else None, epoch=run.epoch)
     return batches, {**arguments, "shuffle": False}
 
 
@@ -156,7 +156,7 @@ def _as_batches(run, x, y, arguments):
 
 def prepare(model, x, y, arguments):
     if is_stream(x):
-        x, arguments = x.batches(_batch_size(arguments, TRAIN_BATCH_SIZE)), {**arguments, "batch_size": None}
+        x, arguments = x.batches(batch_size(arguments, TRAIN_BATCH_SIZE)), {**arguments, "batch_size": None}
     if is_table(x):
         if y is not None or arguments.get("sample_weight") is not None:
             raise ValueError("`y` and `sample_weight` must be None with a table: they are columns of it.")
@@ -166,7 +166,7 @@ def prepare(model, x, y, arguments):
         model.scoring.checked("x", x)
     if isinstance(x, Mapping):
         y = labels_by_name(model, y)
-        arguments = {**arguments, "batch_size": _batch_size(arguments, TRAIN_BATCH_SIZE)}
+        arguments = {**arguments, "batch_size": batch_size(arguments, TRAIN_BATCH_SIZE)}
         weights = arguments.get("sample_weight")
         check_weights(weights, _rows_of(y))
         if isinstance(weights, Mapping):
@@ -174,7 +174,7 @@ def prepare(model, x, y, arguments):
     return x, y, arguments
 
 
-def _batch_size(arguments, default):
+def batch_size(arguments, default):
     given = arguments.get("batch_size")
     return default if given is None else check.check_int("batch_size", given)
 

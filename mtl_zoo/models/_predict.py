@@ -30,15 +30,13 @@ def takes(model: Any, x: Any) -> bool:
 def prepare(model: Any, x: Any, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """What Keras' own `predict` is given."""
     if _data.is_stream(x):
-        size = arguments.get("batch_size") or _data.PREDICT_BATCH_SIZE
+        size = _data.batch_size(arguments, _data.PREDICT_BATCH_SIZE)
         x, arguments = x.batches(size), {**arguments, "batch_size": None}
     if _data.is_table(x):
         x = _data.require_transform(model).encode(x)
     if isinstance(x, Mapping):
         x = model.scoring.checked("x", x)
-        given = arguments.get("batch_size")
-        size = _data.PREDICT_BATCH_SIZE if given is None else check.check_int("batch_size", given)
-        arguments = {**arguments, "batch_size": size}
+        arguments = {**arguments, "batch_size": _data.batch_size(arguments, _data.PREDICT_BATCH_SIZE)}
     return x, arguments
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mtl_zoo._files import whole_file, whole_folder
+from mtl_zoo._files import whole_folder
 
 PathLike = str | os.PathLike[str]
 
@@ -25,7 +28,7 @@ def save(write: Callable[..., None], path: PathLike, overwrite: bool, zipped: bo
         with whole_folder(Path(path).absolute()) as part:
             write(part, zipped=False)
     else:
-        with whole_file(path) as part:
+        with whole_file(Path(path), ".keras") as part:
             write(part, zipped=True)
 
 
@@ -35,7 +38,7 @@ def save_weights(write: Callable[..., None], path: PathLike, overwrite: bool, ma
         write(path, overwrite=overwrite, max_shard_size=max_shard_size)
         return
     _refuse_existing(path, overwrite)
-    with whole_file(path) as part:
+    with whole_file(Path(path), ".weights.h5") as part:
         write(part)
 
 
@@ -47,3 +50,18 @@ def _refuse_existing(path: PathLike, overwrite: bool) -> None:
 def _is_remote(path: PathLike) -> bool:
     """Whether Keras hands the path to another file system."""
     return "://" in str(path)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, suffix: str) -> Iterator[Path]:
+    """A path to write to, which ends in `suffix`. What is there takes the place of `path` when the block ends well."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part{suffix}")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

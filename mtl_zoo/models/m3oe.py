@@ -21,7 +21,7 @@ from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
 from mtl_zoo.options import MLP, DSelectK, Embedding, Gate, Units, as_mlp
 
-_BOTTOM, _EXPERT = MLP((256,), norm="layer"), MLP((64,), norm="layer")
+_BOTTOM, _EXPERT = MLP((256,), norm="layer", epsilon=1e-5), MLP((64,), norm="layer", epsilon=1e-5)
 
 
 @register_model(
@@ -63,7 +63,7 @@ class M3oE(MultiTaskModel):
         domain: Name of the `Categorical` that holds each row's domain. Default: the one called `"domain"`.
         star_units: Width of the star layer.
         bottom_units: Layer widths of `bottom` and of `skip`, or an `MLP`. Default: one of 256, with layer
-            normalisation.
+            normalisation (epsilon 1e-5, as the authors' code has it).
         num_experts: n.
         expert_units: Layer widths of every expert, or an `MLP`. Default: one of 64, with layer normalisation.
         pair_units: Layer widths of each `h_(d,t)`, or an `MLP`; a linear layer to the logit follows. Default: as the

@@ -6,9 +6,9 @@ import keras
 
 from mtl_zoo import _backend
 from mtl_zoo.balancing import Balancing
-from mtl_zoo.balancing._forward import forward_pass
-from mtl_zoo.balancing._sources import add
-from mtl_zoo.balancing._task_gradients import TaskGradients
+from mtl_zoo.balancing.engine.forward import forward_pass
+from mtl_zoo.balancing.engine.sources import add
+from mtl_zoo.balancing.engine.task_gradients import TaskGradients
 from mtl_zoo.losses.batch import Batch
 from mtl_zoo.steps._base import Outcome, Step, register_step
 

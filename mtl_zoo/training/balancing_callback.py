@@ -12,7 +12,7 @@ import numpy as np
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
-from mtl_zoo.balancing._probe import GradientProbe
+from mtl_zoo.balancing.engine.probe import GradientProbe
 from mtl_zoo.evaluation.balancing_report import (
     ON_BATCHES,
     Interval,
@@ -90,7 +90,7 @@ class BalancingLogger(keras.callbacks.Callback):
         self.gradient_seconds: tuple[float, float] | None = None
         self.method, self.loss_names, self.gradients_of = "none", (), None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         model = self.model
         balancing = model.balancing
         self.intervals, self.gradient_seconds = [], None
@@ -116,29 +116,29 @@ class BalancingLogger(keras.callbacks.Callback):
 
     # The clock runs while steps are taken, and stands while other callbacks and validation have their turn.
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._before_epoch = self._done
         self._since = time.perf_counter()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: Any = None) -> None:
         self._stop_clock()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._stop_clock()
 
-    def _stop_clock(self):
+    def _stop_clock(self) -> None:
         if getattr(self, "_since", None) is not None:
             self._seconds += time.perf_counter() - self._since
             self._since = None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # Nothing of the device is touched here, save in a reading.
         self._done = self._before_epoch + batch + 1
         if self._done // self.every > self._read // self.every:
             self._log()
             self._since = time.perf_counter()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         if self._done > self._read:
             self._log()
         if self.timed and self.model.balancing is not None:
@@ -146,7 +146,7 @@ class BalancingLogger(keras.callbacks.Callback):
         if self._writer is not None:
             self._writer.close()
 
-    def _log(self):
+    def _log(self) -> None:
         model = self.model
         state = read_state(model.balancing)  # waits for the steps: they end here
         self._stop_clock()
@@ -182,7 +182,7 @@ class BalancingLogger(keras.callbacks.Callback):
         at = np.arange(first, first + min(self.batch_size, count)) % count
         inputs, labels, weights = self._rows
 
-        def rows(columns):
+        def rows(columns: Any) -> Any:
             return tf.nest.map_structure(lambda column: tf.constant(np.asarray(column)[at]), columns)
 
         return rows(inputs), rows(labels), None if weights is None else rows(weights)

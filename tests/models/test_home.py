@@ -150,7 +150,7 @@ def test_experts_are_normalised_before_swish():
     x = tensor_value(model, bank.input)
     out = ops.convert_to_numpy(bank(x, training=True))
     y = np.einsum("bd,ndh->bnh", x, ops.convert_to_numpy(bank.kernels[0]))
-    y = (y - y.mean(0)) / np.sqrt(y.var(0) + 1e-3)
+    y = (y - y.mean(0)) / np.sqrt(y.var(0) + 1e-5)
     np.testing.assert_allclose(out, y / (1 + np.exp(-y)), atol=1e-4)
     # Few units stay at zero, unlike those of ReLU experts on the same input.
     assert np.mean(out == 0) == 0
@@ -201,3 +201,17 @@ def test_wrong_groups(groups, error, message):
 def test_wrong_numbers(argument):
     with pytest.raises(ValueError, match=f"`{argument}` must be a whole number >= 1"):
         build("home", **{argument: 0})
+
+
+# fault 18
+def test_epsilon_is_that_of_the_authors_code_and_files_of_0_1_0_keep_theirs():
+    def epsilons(model):
+        return {norm.epsilon for layer in model.layers for norm in getattr(layer, "norms", ()) if norm}
+
+    model = build("home")
+    assert epsilons(model) == {1e-5}
+    config = model.get_config()
+    assert epsilons(type(model).from_config(config)) == {1e-5}
+    old = type(model).from_config({**config, "format": 1})
+    assert epsilons(old) == {1e-3}
+    assert epsilons(type(model).from_config(old.get_config())) == {1e-3}

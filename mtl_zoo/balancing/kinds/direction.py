@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from keras import ops
 
 from mtl_zoo import _backend
-from mtl_zoo.balancing._shared import shared_sizes
+from mtl_zoo.balancing.engine.shared import shared_sizes
 from mtl_zoo.balancing.kinds.gradients import GradientMethod
 
 if TYPE_CHECKING:
-    from mtl_zoo.balancing._task_gradients import TaskGradients
+    from mtl_zoo.balancing.engine.task_gradients import TaskGradients
 
 
 class GradientBalancing(GradientMethod):

@@ -10,10 +10,10 @@ from keras import ops
 
 from mtl_zoo._halves import halves
 from mtl_zoo.balancing._method import TINY, Balancing
-from mtl_zoo.balancing._shared import logits_of_losses
+from mtl_zoo.balancing.engine.shared import logits_of_losses
 
 if TYPE_CHECKING:
-    from mtl_zoo.balancing._task_gradients import TaskGradients
+    from mtl_zoo.balancing.engine.task_gradients import TaskGradients
 
 _IN_WORDS = {
     "weight": "dense weights that several losses share",

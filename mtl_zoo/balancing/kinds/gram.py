@@ -9,11 +9,11 @@ from keras import ops
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
-from mtl_zoo.balancing._task_gradients import flat_representation, only_if, shared_representation
+from mtl_zoo.balancing.engine.task_gradients import flat_representation, only_if, shared_representation
 from mtl_zoo.balancing.kinds.gradients import GradientMethod
 
 if TYPE_CHECKING:
-    from mtl_zoo.balancing._task_gradients import TaskGradients
+    from mtl_zoo.balancing.engine.task_gradients import TaskGradients
 
 
 class GramBalancing(GradientMethod):
@@ -138,12 +138,12 @@ class GramBalancing(GradientMethod):
         count = len(tasks.per_task)
         fresh = tf.equal(tf.math.floormod(tf.cast(self.step, tf.int32), self.update_every), 0)
 
-        def gram():
+        def gram() -> Any:
             # Taken anew: those at hand would be computed at every step.
             per_task = [tasks.sources.gradients(tasks.forward.tape, loss) for loss in tasks.forward.scaled]
             return self._rows_and_gram(tasks, per_task)[1]
 
-        def kept():
+        def kept() -> tuple[Any, Any]:
             active, keep, _ = tasks.guards(tf.square(tasks.losses))
             coefficients = tf.convert_to_tensor(self.kept_coefficients)
             self.record(coefficients * active, active)

@@ -8,10 +8,10 @@ from keras import ops
 
 from mtl_zoo import _backend
 from mtl_zoo.balancing._method import Balancing
-from mtl_zoo.balancing._sources import gradients
+from mtl_zoo.balancing.engine.sources import gradients
 
 if TYPE_CHECKING:
-    from mtl_zoo.balancing._task_gradients import TaskGradients
+    from mtl_zoo.balancing.engine.task_gradients import TaskGradients
 
 
 class LossBalancing(Balancing):

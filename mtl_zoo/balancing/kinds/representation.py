@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mtl_zoo import _backend
-from mtl_zoo.balancing._sources import add, gradients
-from mtl_zoo.balancing._task_gradients import flat_representation, shared_representation, width_of
+from mtl_zoo.balancing.engine.sources import add, gradients
+from mtl_zoo.balancing.engine.task_gradients import flat_representation, shared_representation, width_of
 from mtl_zoo.balancing.kinds.gradients import GradientMethod
 
 if TYPE_CHECKING:
-    from mtl_zoo.balancing._task_gradients import TaskGradients
+    from mtl_zoo.balancing.engine.task_gradients import TaskGradients
 
 
 class RepresentationBalancing(GradientMethod):

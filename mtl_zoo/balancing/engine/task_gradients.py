@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from mtl_zoo import _backend
-from mtl_zoo.balancing._forward import Forward
-from mtl_zoo.balancing._sources import add, gradients
+from mtl_zoo.balancing.engine.forward import Forward
+from mtl_zoo.balancing.engine.sources import add, gradients
 
 
 class TaskGradients:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_zoo import _backend
-from mtl_zoo.balancing._sources import Sources
+from mtl_zoo.balancing.engine.sources import Sources
 from mtl_zoo.losses.batch import Batch
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_zoo import _backend
-from mtl_zoo.balancing._sources import Sources
+from mtl_zoo.balancing.engine.sources import Sources
 from mtl_zoo.losses.batch import Batch
 
 
@@ -19,7 +19,7 @@ def shared_sizes(model: Any, labels: Sequence[str]) -> tuple[int, ...]:
 
     found: list[tuple[int, ...]] = []
 
-    def forward(x, y):
+    def forward(x: Any, y: Any) -> None:
         with tf.GradientTape(persistent=True) as tape:
             with _backend.record_reads() as reads:
                 logits = model(x, training=True)
@@ -42,7 +42,7 @@ def logits_of_losses(model: Any, labels: Sequence[str]) -> list[set[str]]:
 
     found: list[set[str]] = []
 
-    def losses_of(y, logits):
+    def losses_of(y: Any, logits: Any) -> None:
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(logits)
             losses = model.task_losses(y, logits)

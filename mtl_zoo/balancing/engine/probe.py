@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from mtl_zoo.balancing._forward import Forward, forward_pass
-from mtl_zoo.balancing._task_gradients import TaskGradients
+from mtl_zoo.balancing.engine.forward import Forward, forward_pass
+from mtl_zoo.balancing.engine.task_gradients import TaskGradients
 from mtl_zoo.losses.batch import Batch
 
 

@@ -1,0 +1,249 @@
+"""What a model of the zoo is made of, and how it is named, configured, saved and loaded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from mtl_zoo import _keras_private
+from mtl_zoo.features.spec import Feature, features_from_config, features_to_config
+from mtl_zoo.features.transform import FeatureTransform
+from mtl_zoo.heads import Head, Output
+from mtl_zoo.models import _data, _saving
+from mtl_zoo.models._plan import ModelPlan
+from mtl_zoo.models._saving import PathLike
+from mtl_zoo.options import Embedding
+from mtl_zoo.serving import Scoring, export
+from mtl_zoo.tasks import Task, fit_tasks, fitted_like, task_from_config
+
+# Raised when a saved config changes in a way that older code would misread.
+CONFIG_FORMAT = 2
+
+
+class ConfiguredModel(_keras_private.CloneHook, keras.Model):
+    """A functional model that knows its features, tasks and head, and can be made again from its config.
+
+    Args:
+        plan: The model's features, tasks and head.
+        inputs: Dict of `keras.Input` by feature name.
+        logits: Dict of tensors by output name.
+        tower_units: Layer widths (or an `MLP`) of each tower.
+        name: Keras name of the model. Default: that of the catalogue.
+    """
+
+    # The name in the catalogue, which `register_model` sets.
+    model_name = ""
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Any:
+        known = inspect.signature(cls.__init__).parameters
+        anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+        unknown = [option for option in options if option not in known]
+        if unknown and not anything:
+            expected = [name for name in known if name not in ("self", "features", "tasks", "name")]
+            raise TypeError(f"`{unknown[0]}` is not an argument of {cls.__name__}. Expected: one of {expected}")
+        return super().__new__(cls, *arguments, **options)
+
+    def __init__(self, plan: ModelPlan, inputs: Any, logits: Any, tower_units: Any, name: str | None) -> None:
+        super().__init__(inputs=inputs, outputs=logits, name=name or self._default_name())
+        self._plan = plan
+        self.tower_units = tower_units
+        self._scoring: Scoring | None = None
+
+    @classmethod
+    def _default_name(cls) -> str | None:
+        """The catalogue's name, numbered from the second on."""
+        if not cls.model_name:
+            return None
+        number = keras.backend.get_uid(cls.model_name)
+        return cls.model_name if number == 1 else f"{cls.model_name}_{number - 1}"
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The feature specs, in the order given."""
+        return self._plan.features
+
+    @property
+    def transform(self) -> FeatureTransform | None:
+        """The fitted `FeatureTransform` that the model was made with, or None."""
+        return self._plan.transform
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks, in the order given."""
+        return self._plan.tasks
+
+    @property
+    def head(self) -> Head:
+        """What turns the towers into logits."""
+        return self._plan.head
+
+    @property
+    def embedding(self) -> Embedding:
+        """The `Embedding` options: how features become the vector that the model reads."""
+        return self._plan.embedding
+
+    @property
+    def outputs_info(self) -> tuple[Output, ...]:
+        """The outputs: name, task, and the rows that each is measured on."""
+        return self._plan.outputs
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """The names that `loss` and `loss_weights` accept."""
+        return tuple(self.head.losses(self.tasks))
+
+    def targets(self, labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Labels and observed rows of every output, `{name: (y (batch,), 0 or 1 (batch,))}`, from a dict of labels."""
+        return self.head.targets(self.tasks, labels)
+
+    def task_variables(self, output: str) -> list:
+        """The weights that this output alone depends on: its tower, and whatever else is not shared.
+
+        Moving statistics of normalisations are among them.
+        """
+        if output not in self.output:
+            raise ValueError(
+                f"`output` must be an output. Received: {output!r}. Expected: one of {sorted(self.output)}"
+            )
+        reached = {name: keras.Model(self.input, logits).weights for name, logits in self.output.items()}
+        shared = {id(v) for name, variables in reached.items() if name != output for v in variables}
+        return [v for v in reached[output] if id(v) not in shared]
+
+    def fit_tasks(self, labels: Mapping[str, Any]) -> None:
+        """Lets tasks that have not yet learned from training labels, such as their moments, learn from these."""
+        if all(task.is_fitted for task in self.tasks):
+            return
+        fitted = fit_tasks([task for task in self.tasks if not task.is_fitted], labels)
+        self._plan.tasks = fitted_like(self.tasks, fitted)
+        self._plan.outputs = self.head.outputs(self.tasks)
+        # What was traced knows the old unit.
+        self.train_function = self.test_function = self.predict_function = self._scoring = None
+
+    @property
+    def scoring(self) -> Scoring:
+        """The one way from the model's inputs to its scores, which `predict` and exports take."""
+        if self._scoring is None:
+            self._scoring = Scoring(self)
+        return self._scoring
+
+    # Saving.
+
+    def export(
+        self, filepath: PathLike, format: str = "saved_model", *, raw: bool | None = None, overwrite: bool = False
+    ) -> dict[str, str]:
+        """`mtl_zoo.export.export`: scores as a function of raw columns. Keras' own would give logits of encoded ids."""
+        return export(self, filepath, format, raw=raw, overwrite=overwrite)
+
+    def save(self, filepath: PathLike, overwrite: bool = True, zipped: bool | None = None) -> None:
+        """Keras' `save`; a file that was there stays whole until the new one takes its place.
+
+        Args:
+            filepath: Ends in `.keras`, or is a folder with `zipped=False`.
+            overwrite: False refuses a file that exists. Default: True.
+            zipped: Whether to write one file. Default: None, one file.
+
+        Raises:
+            ValueError: Another suffix, such as `.h5`; the file exists and `overwrite` is False.
+        """
+        _saving.save(super().save, filepath, overwrite, zipped)
+
+    def save_weights(self, filepath: PathLike, overwrite: bool = True, max_shard_size: float | None = None) -> None:
+        """Keras' `save_weights`; a file that was there stays whole until the new one takes its place."""
+        _saving.save_weights(super().save_weights, filepath, overwrite, max_shard_size)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            "format": CONFIG_FORMAT,
+            "name": self.name,
+            "features": features_to_config(self.features),
+            "tasks": [task.get_config() for task in self.tasks],
+            "dtype": keras.saving.serialize_keras_object(keras.dtype_policies.get(self.dtype_policy)),
+        }
+        for argument in self._hyperparameters():
+            value = self.head if argument == "head" else getattr(self, argument)
+            config[argument] = keras.saving.serialize_keras_object(_untracked(value))
+        return config
+
+    @classmethod
+    def _hyperparameters(cls) -> list[str]:
+        return [p for p in inspect.signature(cls).parameters if p not in ("features", "tasks", "name")]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        config = dict(config)
+        saved = config.pop("format", 0)
+        if saved > CONFIG_FORMAT:
+            raise ValueError(
+                f"The model file has format {saved}, written by a newer mtl_zoo; this version reads up to "
+                f"{CONFIG_FORMAT}. Upgrade mtl_zoo to load it."
+            )
+        features = features_from_config(config.pop("features"))
+        tasks = [task_from_config(task) for task in config.pop("tasks")]
+        name = config.pop("name", None)
+        policy = keras.saving.deserialize_keras_object(config.pop("dtype"))
+        config = {argument: keras.saving.deserialize_keras_object(value) for argument, value in config.items()}
+        config = cls.upgrade_arguments(config, saved)
+        current = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            return cls(features, tasks, name=name, **config)
+        finally:
+            keras.config.set_dtype_policy(current)
+
+    @classmethod
+    def upgrade_arguments(cls, arguments: dict[str, Any], saved: int) -> dict[str, Any]:
+        """The arguments with which a file of the format `saved` is the model that it was. By default they stay."""
+        return arguments
+
+    def save_assets(self, folder: str) -> None:
+        if self.transform is not None:
+            _data.save_transform(self.transform, folder)
+
+    def load_assets(self, folder: str) -> None:
+        transform = _data.load_transform(folder)
+        self._plan.transform = None if transform is None else transform.frozen()
+        self._scoring = None
+
+    # What Keras offers for any model, and ours must refuse or do otherwise.
+
+    def clone(self) -> Any:
+        """A model of the same class, arguments, features and transform, with weights of its own and not trained.
+
+        If this one is compiled, the clone is, in the same way.
+        """
+        cls, config = type(self), self.get_config()
+        made = cls.from_config(config)
+        made._plan.transform = self.transform
+        if self.compiled:
+            made.compile_from_config(self.get_compile_config())
+        return made
+
+    def refuse_clone(self) -> None:
+        raise ValueError(
+            "`model` must be cloned by `model.clone()`: keras.models.clone_model would give a plain model of Keras, "
+            f"without features, tasks and transform. Received: a {type(self).__name__}"
+        )
+
+    def quantize(self, mode: Any = None, config: Any = None, filters: Any = None, **options: Any) -> None:
+        """Refused: Keras would quantize its own Dense layers, and neither tables nor experts.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "`quantize` must not be called on a model of the zoo: Keras leaves embedding tables and experts, which are "
+            "most of the weights, as they are. Quantize an exported model. "
+            f"Received: mode={mode!r}, config={config!r}, filters={filters!r}, {options}"
+        )
+
+
+def _untracked(value: Any) -> Any:
+    """Keras wraps lists and dicts it tracks; the config holds what the user gave."""
+    if isinstance(value, list | tuple):
+        return tuple(_untracked(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _untracked(v) for k, v in value.items()}
+    return value

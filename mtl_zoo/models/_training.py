@@ -1,0 +1,306 @@
+"""How models of the zoo are trained: what Keras' `compile`, `fit` and `evaluate` become here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from mtl_zoo import _allocator, _backend, _distribute, _keras_private
+from mtl_zoo.balancing import Balancing, as_balancing
+from mtl_zoo.heads import RowLosses
+from mtl_zoo.heads._base import row_weight
+from mtl_zoo.losses import Batch
+from mtl_zoo.models import _compile, _data, _resume
+from mtl_zoo.models._checks import check_labels
+from mtl_zoo.models._configured import ConfiguredModel
+from mtl_zoo.models._first_batch import FirstBatch
+from mtl_zoo.optimizers import as_optimizer
+from mtl_zoo.steps import Outcome, Step, as_step
+from mtl_zoo.tasks import label_names
+
+
+class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
+    """Training: losses and metrics of the tasks, a balancing method, a training step, checks of what goes in."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._training_setup: _compile.TrainingSetup | None = None
+        self._balancing: Balancing | None = None
+        self._step, self._given_step = as_step(None), None
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = "auto",
+        loss_weights: Mapping[str, float] | None = None,
+        metrics: Any = "auto",
+        *,
+        balancing: str | Balancing | None = None,
+        step: str | Step | None = None,
+        steps_per_execution: int = 1,
+        run_eagerly: bool = False,
+        jit_compile: bool | str | None = None,
+        auto_scale_loss: bool = True,
+    ) -> None:
+        """Configures training. Losses, weights and metrics come from the tasks unless given.
+
+        Args:
+            optimizer: Name of an optimizer of Keras or `mtl_zoo.optimizers`, or one; `"auto"` for `LazyAdam()`, which
+                touches only the rows of the batch; or `{"embeddings": ..., "dense": ...}` with a name, an optimizer or
+                a learning rate each (see `SplitOptimizer`).
+            loss: `"auto"`, one loss for all, or a dict by loss name (`loss_names`): a name, a Keras loss that takes
+                logits, or a function `(y (batch, 1), logits (batch, units)) -> (batch,)`.
+            loss_weights: None for the tasks' own, or a dict of numbers by loss name.
+            metrics: `"auto"` for the tasks' own, None, or a dict by output name of lists of names or Keras metrics,
+                which see scores, observed rows and sample weights.
+            balancing: How the losses, times their weights, are balanced at every step: None for their sum, a name of
+                `list_balancing()`, or a method of `mtl_zoo.balancing`.
+            step: What a training step does: a name of `mtl_zoo.steps.list_steps()` or a `Step`. Default: what the
+                balancing method asks for, and a plain step without one.
+            steps_per_execution, run_eagerly, auto_scale_loss: As in Keras.
+            jit_compile: Default: False on TensorFlow, where XLA would read whole embedding tables; Keras' `"auto"`
+                elsewhere.
+
+        Raises:
+            ValueError: A name that is no loss or output of this model, or one that was forgotten; a loss that takes
+                no logits; an unknown balancing, or on another backend than TensorFlow one that has a step of its own.
+        """
+        if jit_compile is None:
+            jit_compile = False if _backend.is_tensorflow() else "auto"
+        with _backend.scope_of(self):
+            scale_loss = auto_scale_loss and self.dtype_policy.name == "mixed_float16"
+            optimizer = as_optimizer(optimizer, scale_loss=scale_loss)
+            _distribute.check_compile(self, optimizer, jit_compile)
+            self._training_setup = _compile.TrainingSetup(self, loss, loss_weights, metrics)
+            self._set_balancing(balancing, step)
+            super().compile(
+                optimizer=optimizer,
+                steps_per_execution=steps_per_execution,
+                run_eagerly=run_eagerly,
+                jit_compile=jit_compile,
+                auto_scale_loss=auto_scale_loss,
+            )
+        self._keras_arguments = {
+            "steps_per_execution": steps_per_execution,
+            "run_eagerly": run_eagerly,
+            "jit_compile": jit_compile,
+            "auto_scale_loss": auto_scale_loss,
+        }
+
+    @property
+    def balancing(self) -> Balancing | None:
+        """The balancing method that the model was compiled with, or None."""
+        return self._balancing
+
+    @property
+    def training_step(self) -> Step:
+        """The training step that the model was compiled with."""
+        return self._step
+
+    def _set_balancing(self, balancing: str | Balancing | None, step: str | Step | None) -> None:
+        method = as_balancing(balancing)
+        before, chosen = self._balancing, as_step(step, method)
+        chosen.check(self, method)
+        if method is not None:
+            kinds = tuple(output.kind for output in self.head.losses(self.tasks).values())
+            method.prepare_for(self, label_names(self.tasks), kinds)
+        if before is not None:
+            _keras_private.forget_layer(self, before)
+        self._balancing, self._step, self._given_step = method, chosen, step
+
+    def get_compile_config(self) -> dict[str, Any]:
+        if self._training_setup is None:
+            return {}
+        serialize = keras.saving.serialize_keras_object
+        balancing = None if self._balancing is None else serialize(self._balancing)
+        own = {"optimizer": serialize(self.optimizer), "balancing": balancing}
+        if self._given_step is not None:
+            own["step"] = serialize(self._given_step)
+        return {**own, **self._training_setup.get_config(), **self._keras_arguments}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(dict(config)))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        own = [] if self._training_setup is None else self._training_setup.all_metrics()
+        return [*super().metrics, *own]
+
+    # Losses.
+
+    def row_losses(self, batch: Batch, logits: Mapping[str, Any]) -> RowLosses:
+        """The batch's labels, cleaned, and every loss by row: what the objective and the metrics are made of."""
+        setup = self._require_compiled()
+        batch = dataclasses.replace(batch, labels=_data.labels_by_name(self, batch.labels))
+        return self.head.row_losses(self.tasks, batch, logits, setup.loss_functions)
+
+    def weigh_losses(self, rows: RowLosses) -> list[Any]:
+        """The losses times their weights, in the order of `loss_names`: what balancing methods see."""
+        setup = self._require_compiled()
+        return [setup.loss_weights[name] * loss for name, loss in rows.means().items()]
+
+    def other_losses(self, batch: Batch, logits: Mapping[str, Any]) -> Any:
+        """The sum of what belongs to no task: the head's penalties, and what layers added; 0 if there is nothing."""
+        labels = _data.labels_by_name(self, batch.labels)
+        rest = sum(self.head.penalties(self.tasks, labels, logits, batch.weights).values())
+        # Keras' own part, without a compiled loss, is the sum of what layers added, scaled for distribution.
+        return rest + super().compute_loss() if self.losses else rest
+
+    def objective(self, losses: list[Any], rest: Any, training: bool = True) -> Any:
+        """The sum of the weighted losses, balanced in training, and of what belongs to no task."""
+        if training and self.balancing is not None:
+            return self.balancing.objective(ops.stack(losses)) + rest
+        return sum(losses) + rest
+
+    def task_losses(self, labels: Any, logits: Mapping[str, Any], weights: Any = None) -> dict[str, Any]:
+        """Every loss by name, unweighted: a scalar over the observed rows of the global batch."""
+        return self.row_losses(Batch(None, labels, weights), logits).means()
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The weighted sum of `task_losses`, balanced in training, plus what belongs to no task."""
+        return self.outcome_of(Batch(x, y, sample_weight), y_pred, training).loss
+
+    def outcome_of(self, batch: Batch, logits: Mapping[str, Any], training: bool = True) -> Outcome:
+        """The loss of a batch, from its logits, with what it is made of."""
+        rows = self.row_losses(batch, logits)
+        loss = self.objective(self.weigh_losses(rows), self.other_losses(batch, logits), training)
+        return Outcome(loss, logits, rows)
+
+    # Steps.
+
+    def train_step(self, *arguments: Any) -> Any:
+        """Takes the training step that the model was compiled with, and gives the logs; elsewhere Keras' own."""
+        if not _backend.is_tensorflow():
+            return super().train_step(*arguments)
+        batch = Batch.of(*arguments)
+        return self.log_step(batch, self.training_step.run(self, batch))
+
+    def test_step(self, *arguments: Any) -> Any:
+        if not _backend.is_tensorflow():
+            return super().test_step(*arguments)
+        batch = Batch.of(*arguments)
+        logits = self(batch.inputs, training=False)
+        return self.log_step(batch, self.outcome_of(batch, logits, training=False))
+
+    def log_step(self, batch: Batch, outcome: Outcome) -> dict[str, Any]:
+        """Enters a batch into the loss and metrics of the logs, and gives their values so far."""
+        _distribute.track_loss(self, outcome.loss, batch.inputs)
+        return self.update_metrics(batch, outcome.logits, outcome.rows)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        if not _distribute.is_distributed(self):
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function = _distribute.step_function(self, self.train_step, training=True)
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        if not _distribute.is_distributed(self):
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = _distribute.step_function(self, self.test_step, training=False)
+        return self.test_function
+
+    def prepare_distributed(self) -> bool:
+        """Keras' trainer asks for what it needs before the first batch; true under a tf.distribute strategy."""
+        if _distribute.is_distributed(self):
+            _distribute.build(self)
+            return True
+        return False
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        batch = Batch(x, y, sample_weight)
+        return self.update_metrics(batch, y_pred, self.row_losses(batch, y_pred))
+
+    def update_metrics(self, batch: Batch, logits: Mapping[str, Any], rows: RowLosses) -> dict[str, Any]:
+        """Enters a batch into the losses and metrics of the logs; `rows` are its `row_losses`."""
+        setup = self._require_compiled()
+        for name, (values, weights) in rows.rows.items():
+            setup.loss_trackers[name].update_state(values, sample_weight=weights)
+        for output in self.outputs_info:
+            if setup.metrics[output.name]:
+                y, counts = rows.targets[output.name]
+                weights = counts * row_weight(batch.weights, output.task)
+                scores = output.scores(logits[output.name])
+                for metric in setup.metrics[output.name]:
+                    metric.update_state(y[:, None], scores, sample_weight=weights)
+        return self.get_metrics_result()
+
+    def _require_compiled(self) -> _compile.TrainingSetup:
+        if self._training_setup is None:
+            raise ValueError("`compile()` must be called before a model is trained or evaluated.")
+        return self._training_setup
+
+    # What users call.
+
+    def fit(self, x: Any = None, y: Any = None, **arguments: Any) -> keras.callbacks.History:
+        """Keras' `fit`; `x` may also be a `TableStream`, or a table (pandas, pyarrow) if the model has a transform.
+
+        Tables, arrays and streams default to batches of 1024 rows. Arrays are checked first, those of
+        `validation_data` too: missing inputs or labels, ids outside of their tables, labels that are none of their
+        task's, tasks without an observed label, weights; of a `tf.data.Dataset` the first batch's inputs. A dict of raw
+        columns is read as a table where it can be nothing else. A loss that turns NaN or infinite stops training with
+        an error that names it, the epoch and the step; illegal labels and weights of a `tf.data.Dataset` make it so.
+
+        `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
+        Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
+
+        Raises:
+            ValueError: What the checks found.
+            FloatingPointError: A loss is not finite any more.
+        """
+        self._require_compiled()
+        if _backend.is_tensorflow():
+            _allocator.keep_freed_memory()
+        x, first = self.scoring.table_of(x), FirstBatch(self)
+        run = _resume.Run(self, x, arguments)
+        with run.at_end, first.telling():
+            x = first.checked("x", x)
+            x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
+            arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)
+            with run.started(self, x):
+                return super().fit(x, y, **arguments)
+
+    def evaluate(self, x: Any = None, y: Any = None, **arguments: Any) -> Any:
+        """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""
+        self._require_compiled()
+        first = FirstBatch(self)
+        x, y, arguments = _data.prepare(self, self.scoring.table_of(x), y, arguments)
+        with first.telling():
+            return super().evaluate(first.checked("x", x), y, **arguments)
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Mapping | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Keras' `train_on_batch`, with the checks that `fit` has; `x` may also be a table."""
+        x, y, sample_weight = self._check_batch(x, y, sample_weight)
+        return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+        """Keras' `test_on_batch`, with the checks that `evaluate` has; `x` may also be a table."""
+        x, y, sample_weight = self._check_batch(x, y, sample_weight)
+        return super().test_on_batch(x, y, sample_weight, return_dict)
+
+    def _check_batch(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any, Any]:
+        self._require_compiled()
+        x = self.scoring.table_of(x)
+        if _data.is_table(x):
+            return _data.encode_table(self, x)
+        if isinstance(x, Mapping):
+            self.scoring.checked("x", x)
+            y = _data.labels_by_name(self, y)
+            check_labels(self, y, whole=False)
+        return x, y, weights
