@@ -272,6 +272,21 @@ def test_a_model_is_two_files_and_one_line():
         assert path in recipe
 
 
+def test_a_format_is_two_files_and_one_line():
+    from mtl_zoo.export import list_formats
+
+    room = PACKAGE / "serving" / "formats"
+    files = {path.stem for path in room.glob("*.py") if not path.stem.startswith("_")}
+    assert files == set(list_formats())
+    lines = (room / "__init__.py").read_text(encoding="utf-8").splitlines()
+    for name in files:
+        assert (ROOT / "tests" / "serving" / f"test_{name}.py").exists(), f"tests/serving/test_{name}.py is missing"
+        assert sum(line.startswith(f"from mtl_zoo.serving.formats.{name} import ") for line in lines) == 1
+    recipe = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in ("mtl_zoo/serving/formats/<name>.py", "tests/serving/test_<name>.py"):
+        assert path in recipe
+
+
 def test_a_balancing_method_is_two_files_and_one_line():
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "balancing").glob("test_*.py")]
 

@@ -72,7 +72,7 @@ class MultiTaskModel(TrainableModel):
         """
         _data.check_input_names(self, inputs)
         # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
-        return {name: inputs[name] for name in self.input}
+        return {feature.name: inputs[feature.name] for feature in self.features}
 
     # Scores.
 

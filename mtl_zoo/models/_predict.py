@@ -14,6 +14,8 @@ from mtl_zoo import _backend, _distribute
 from mtl_zoo import _validation as check
 from mtl_zoo.models import _data
 
+Arrays = dict[str, np.ndarray]
+
 # Rows of a table that are encoded at once: enough to make the cost of a call small, and little memory.
 _ENCODED_ROWS = 131_072
 
@@ -39,7 +41,12 @@ def prepare(model: Any, x: Any, arguments: dict[str, Any]) -> tuple[Any, dict[st
 
 
 def predict_rows(
-    model: Any, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None, callbacks=None
+    model: Any,
+    x: Any,
+    batch_size: int | None = None,
+    verbose: Any = "auto",
+    steps: int | None = None,
+    callbacks: Any = None,
 ) -> dict[str, np.ndarray]:
     """What Keras' `predict` does, with Keras' callbacks, for a dict of arrays or a table."""
     batch_size = _data.PREDICT_BATCH_SIZE if batch_size is None else check.check_int("batch_size", batch_size)
@@ -67,7 +74,12 @@ def predict_rows(
 
 
 def predict_by_worker(
-    model: Any, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None, callbacks=None
+    model: Any,
+    x: Any,
+    batch_size: int | None = None,
+    verbose: Any = "auto",
+    steps: int | None = None,
+    callbacks: Any = None,
 ) -> dict[str, np.ndarray]:
     """`predict` on several workers, which all give the same `x`: each scores its part, and has the whole at the end."""
     if _data.holds_rows(x):
@@ -87,7 +99,7 @@ def predict_by_worker(
     return {output.name: column for output, column in zip(model.outputs_info, columns, strict=True)}
 
 
-def _slice_rows(model, x, most):
+def _slice_rows(model: Any, x: Any, most: int | None) -> Any:
     """The rows of this worker."""
     if _data.is_table(x):
         mine = _distribute.own_slice(model, len(x) if most is None else min(most, len(x)))
@@ -97,7 +109,7 @@ def _slice_rows(model, x, most):
     return {name: array[mine] for name, array in arrays.items()}
 
 
-def _predict_dealt(model, data, steps):
+def _predict_dealt(model: Any, data: Any, steps: int | None) -> tuple[Arrays, np.ndarray]:
     """Scores of this worker's batches, and the number of its batch for each row."""
     found: dict[str, list] = {o.name: [np.empty((0, o.units), "float32")] for o in model.outputs_info}
     order, scoring = [np.empty(0, "int64")], model.scoring
@@ -108,9 +120,6 @@ def _predict_dealt(model, data, steps):
             found[name].append(keras.ops.convert_to_numpy(values))
         order.append(np.full(len(values), number))
     return {name: np.concatenate(parts) for name, parts in found.items()}, np.concatenate(order)
-
-
-Arrays = dict[str, np.ndarray]
 
 
 def _pieces(model: Any, x: Any, batch_size: int, most: int | None) -> tuple[int, Iterable[Arrays]]:

@@ -80,8 +80,8 @@ def compare(writer: Format, scoring: Scoring, folder: Path) -> float:
     worst = 0.0
     for name, scores in wanted.items():
         same = found[name].dtype == np.float32 and found[name].shape == scores.shape
-        near = {"rtol": writer.tolerance, "atol": writer.tolerance, "equal_nan": True}
-        if not same or not np.allclose(found[name], scores, **near):
+        near = np.allclose(found[name], scores, writer.tolerance, writer.tolerance, equal_nan=True) if same else False
+        if not near:
             raise RuntimeError(
                 f"Format {writer.name!r} wrote a model with other scores for output {name!r}: "
                 f"{found[name].tolist()}. Expected: {scores.tolist()}, float32"
@@ -113,9 +113,11 @@ def export_serving(model: Any, path: str | os.PathLike[str], *, overwrite: bool 
 
     The signature `serving_default` takes each column that a feature reads, as it stands in the table: strings, int64,
     float64 or bool tensors of shape (batch,), lists as (batch, longest). Missing is '' or NaN, and -2**63 among int64;
-    lists are padded with it. It takes no label. Scores are what `predict` gives: (batch, units) float32. A SavedModel's
-    signature has fixed types: those of `serving_float32` and `serving_float32_int32` take the narrower numbers. The
-    function `score` of the loaded module takes any of these as one dict, by the columns' own names.
+    lists are padded with it. A number that `predict` refuses (NaN where its feature has no policy for that, or one
+    beyond 32 bits once scaled) counts as the mean: no score is NaN. It takes no label. Scores are what `predict` gives:
+    (batch, units) float32. A SavedModel's signature has fixed types: those of `serving_float32` and
+    `serving_float32_int32` take the narrower numbers. The function `score` of the loaded module takes any of these as
+    one dict, by the columns' own names.
 
     TensorFlow wants names that Python accepts, so a column `item id` is `item_id` in the signature.
 

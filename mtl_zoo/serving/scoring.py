@@ -53,7 +53,7 @@ class Scoring:
         self.columns: dict[str, Column] = (
             _columns.raw_columns(transform) if self.raw else _columns.encoded_columns(model)
         )
-        self._compiled: dict[tuple[frozenset[str], bool], CompiledScoring] = {}
+        self._compiled: dict[tuple[frozenset[str], bool, int], CompiledScoring] = {}
         self._lock = threading.Lock()
 
     @property
@@ -114,7 +114,7 @@ class Scoring:
         }
         encoded = transform.encode_in_graph({**tensors, **others})
         read = [feature for feature in transform.features if feature.source in tensors]
-        return {name: encoded[name] for feature in read for name in feature.input_specs()}
+        return {name: _finite(encoded[name]) for feature in read for name in feature.input_specs()}
 
     def logits_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The model's logits, by the names of its graph's outputs."""
@@ -133,12 +133,17 @@ class Scoring:
             once: Columns that come with one row, which is encoded once and repeated for all rows of the others.
             logits: Whether it gives (logits, scores), not scores alone.
         """
-        key = (frozenset(once), logits)
-        if key not in self._compiled:
+        outputs = self.model.outputs_info
+        # Outputs are others once `fit` has found the unit of a label: what was traced before knows the old one.
+        key = (frozenset(once), logits, id(outputs))
+        found = self._compiled.get(key)
+        if found is None:
             with self._lock:
-                if key not in self._compiled:
-                    self._compiled[key] = CompiledScoring(self, key[0], logits)
-        return self._compiled[key]
+                found = self._compiled.get(key)
+                if found is None:
+                    self._compiled = {k: v for k, v in self._compiled.items() if k[2] == id(outputs)}
+                    found = self._compiled[key] = CompiledScoring(self, key[0], logits)
+        return found
 
     def signature(self) -> dict[str, Any]:
         """A `tf.TensorSpec` by column."""
@@ -219,6 +224,15 @@ def _layers_within(layer: Any, seen: set[int]) -> Iterator[Any]:
                 seen.add(id(part))
                 yield part
                 yield from _layers_within(part, seen)
+
+
+def _finite(tensor: Any) -> Any:
+    """A graph cannot refuse a number: one that is not finite, once scaled, counts as 0, which is the mean."""
+    import tensorflow as tf
+
+    if not tensor.dtype.is_floating:
+        return tensor
+    return tf.where(tf.math.is_finite(tensor), tensor, tf.zeros_like(tensor))
 
 
 def _repeat(row: Any, count: Any) -> Any:
