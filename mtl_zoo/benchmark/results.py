@@ -35,6 +35,7 @@ COLUMNS = (
     "batch_size",
     "optimizer",
     "balancing",
+    "balancing_spec",
     "train_seconds",
     "examples_per_second",
     "commit",
@@ -50,8 +51,8 @@ COLUMNS = (
 )
 
 
-# Files of earlier versions lack these and can be read only.
-_LATER_COLUMNS = ("parameter_match",)
+# Files of earlier versions lack some of these and can be read only.
+_LATER_COLUMNS = ("parameter_match", "balancing_spec")
 
 
 class ResultStore:
@@ -116,8 +117,9 @@ class ResultStore:
     def _check_header(self, file: BinaryIO, older: bool = False) -> None:
         file.seek(0)
         header = file.readline().decode().strip()
-        allowed = [COLUMNS, tuple(name for name in COLUMNS if name not in _LATER_COLUMNS)][: 1 + older]
-        if tuple(header.split(",")) not in allowed:
+        names = header.split(",")
+        needed = tuple(name for name in COLUMNS if name in names or not (older and name in _LATER_COLUMNS))
+        if tuple(names) != needed:
             raise ValueError(
                 f"`path` must be a results file with the columns {', '.join(COLUMNS)}. "
                 f"Received: {self.path} with {header[:200]}"
