@@ -55,10 +55,10 @@ MAY_IMPORT = {
     "export": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "cli_data": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
-    "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark", "cli_data"),
+    "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark"),
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
-_TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
+_TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark")
 _STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts", "_probe"))
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "features")

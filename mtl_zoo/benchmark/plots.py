@@ -39,6 +39,7 @@ def draw_report(sections: Sequence[Section], path: str | Path) -> Path:
             panel.set_ylim(-1.3, len(lines) - 0.4)  # the legend has a row of its own
             panel.set_title(column.title, fontsize="medium")
             panel.grid(axis="x", alpha=0.3)
+            panel.locator_params(axis="x", nbins=4)  # more of them run into each other
         for panel in row[len(section.columns) :]:
             panel.set_axis_off()
         row[0].set_xlabel(f"{section.title}, {section.split} split", fontsize="small", loc="left")
@@ -54,15 +55,17 @@ def draw_gates(gates: Mapping[str, Mapping[str, Sequence[float]]], path: str | P
     """
     figure = new_figure(1.2 + 3.6 * len(gates), 2.6)
     panels = figure.subplots(1, len(gates), squeeze=False)[0]
+    # One scale of colours for all runs.
+    largest = max(max(map(max, weights.values())) for weights in gates.values())
     for panel, (title, weights) in zip(panels, gates.items(), strict=True):
         matrix = np.array(list(weights.values()), dtype="float64")
         entropy = -(matrix * np.log(np.maximum(matrix, 1e-12))).sum(axis=1) / np.log(max(matrix.shape[1], 2))
         names = [f"{task}\nH = {h:.2f}" for task, h in zip(weights, entropy, strict=True)]
         experts = [str(i) for i in range(matrix.shape[1])]
-        image = heat_map(panel, matrix, names, experts, vmin=0, vmax=max(matrix.max(), 1e-9))
+        image = heat_map(panel, matrix, names, experts, vmin=0, vmax=max(largest, 1e-9))
         panel.set_title(title, fontsize="medium")
         panel.set_xlabel("expert")
-        figure.colorbar(image, ax=panel, label="mean gate weight")
+    figure.colorbar(image, ax=list(panels), label="mean gate weight")
     return save_figure(figure, path)
 
 
@@ -79,14 +82,16 @@ def draw_stitches(
     layers = max(len(matrices) for matrices in stitches.values())
     figure = new_figure(1.2 + 3.0 * layers, 0.3 + 2.4 * len(stitches))
     panels = figure.subplots(len(stitches), layers, squeeze=False)
+    every = [np.asarray(matrix, dtype="float64") for matrices in stitches.values() for matrix in matrices.values()]
+    limits = {"vmin": min(0.0, *(m.min() for m in every)), "vmax": max(1.0, *(m.max() for m in every))}
     for row, (title, matrices) in zip(panels, stitches.items(), strict=True):
         for panel, (layer, matrix) in zip(row, matrices.items(), strict=False):
             values = np.asarray(matrix, dtype="float64")
-            limits = {"vmin": min(0.0, values.min()), "vmax": max(1.0, values.max())}
-            heat_map(panel, values, tasks, tasks, **limits)
+            image = heat_map(panel, values, tasks, tasks, **limits)
             panel.set_title(f"{title}: {layer}", fontsize="medium")
             panel.set_xlabel("from")
         row[0].set_ylabel("into")
         for panel in row[len(matrices) :]:
             panel.set_axis_off()
+    figure.colorbar(image, ax=list(panels.ravel()), label="share")
     return save_figure(figure, path)

@@ -85,6 +85,8 @@ class Shown(Silent):
     def started(self, config: RunConfig, seed: int, steps: int) -> None:
         if self._steps is not None:  # the points of a sweep are one run
             self._bars.remove_task(self._steps)
+        elif not self.console.is_terminal:  # where no bar shows that something goes on
+            self.console.print(f"training {_name(config)}, seed {seed} ...", highlight=False, soft_wrap=True)
         self._steps = self._bars.add_task(f"{_name(config)}, seed {seed}", total=steps)
 
     def step(self) -> None:
