@@ -103,7 +103,9 @@ def best_of(model: Any, points: Mapping[str, pd.DataFrame]) -> str:
     return max(scores, key=lambda key: scores[key])
 
 
-def rows_of_sweep(about: Mapping[str, Any], chosen: pd.DataFrame, weights: Mapping[str, float], seconds: float):
+def rows_of_sweep(
+    about: Mapping[str, Any], chosen: pd.DataFrame, weights: Mapping[str, float], seconds: float
+) -> list[dict[str, Any]]:
     """The rows of the chosen point as those of the sweep, which took `seconds`, and the weights that were chosen."""
     own = {name: about[name] for name in ("key", "balancing", "balancing_spec")} | {"train_seconds": round(seconds, 3)}
     whole = chosen.astype(dict.fromkeys(("parameters", "best_epoch", "observed"), "int64"))

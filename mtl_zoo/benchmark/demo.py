@@ -101,8 +101,8 @@ def findings(sections: Sequence[Section]) -> list[str]:
             sentences.append(f"With {rows} training rows, {best} gains {what} over a model for each task.")
         if any(line.model == "esmm" and section.lines[-1] is line for line in section.lines):
             sentences.append(
-                "ESMM comes last there, since the order is by click and by conversion on clicked rows: it is trained on "
-                "click and conversion together over all impressions, never on clicked rows alone."
+                "ESMM comes last there in the order, which counts conversion on clicked rows: it is trained on click "
+                "and conversion together over all impressions, never on clicked rows alone."
             )
     return sentences
 

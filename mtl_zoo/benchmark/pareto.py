@@ -141,7 +141,7 @@ def pareto(
 
         values, seconds = [], []
         for seed in range(seeds):
-            sizes = {"epochs": epochs, "patience": patience, "batch_size": batch_size, "rule": rule}
+            sizes: dict[str, Any] = {"epochs": epochs, "patience": patience, "batch_size": batch_size, "rule": rule}
             trained = train_once(model_builder, compile_arguments, data, seed, **sizes)
             values.append(_metrics_of(trained.model, data.splits[split], metrics))
             seconds.append(trained.timer.total_seconds)
@@ -168,7 +168,7 @@ def front_of(table: pd.DataFrame, metrics: Mapping[str, str], split: str = "test
 
 def _metrics_of(model: Any, rows: Split, metrics: Mapping[str, str]) -> dict[str, float]:
     table = evaluate_scores(model, rows, model.predict(rows.inputs, verbose=0), only=set(metrics.values()))
-    values = {(row.task, row.metric): row.value for row in table.itertuples()}
+    values: dict[Any, Any] = {(row.task, row.metric): row.value for row in table.itertuples()}
     outputs = judged_outputs(model)
     return {name: values[outputs.get(name, name), metric] for name, metric in metrics.items()}
 
@@ -180,7 +180,7 @@ def draw_pareto(found: ParetoFront, path: str | Path) -> Path:
         found: A `ParetoFront`.
         path: Where to.
     """
-    pairs = list(itertools.combinations(found.metrics, 2)) or [tuple(found.metrics) * 2]
+    pairs: list[Any] = list(itertools.combinations(found.metrics, 2)) or [tuple(found.metrics) * 2]
     columns = min(len(pairs), 3)
     rows = -(-len(pairs) // columns)
     figure = new_figure(5.0 * columns, 4.2 * rows)

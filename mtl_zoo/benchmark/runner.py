@@ -374,7 +374,8 @@ def _train(
         split = dataset.splits[split_name]
         scores = model.predict(split.inputs, verbose=0)
         table = evaluate_scores(model, split, scores, group=config.group, products=True)
-        for row in table.drop(columns="note").to_dict("records"):
+        records: list[dict[Any, Any]] = table.drop(columns="note").to_dict("records")
+        for row in records:
             best = validation.best_epochs.get(row["task"], epoch_of_model)
             rows.append({**common, "split": split_name, "best_epoch": best, **row})
         if split_name == "validation":
