@@ -30,7 +30,8 @@ def blocks_of(heading: str) -> dict[str, str]:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
     assert section, f"CONTRIBUTING.md has no heading {heading!r}"
-    return dict(re.findall(r"`([\w/.]+\.py)`:\n+```python\n(.*?)^```", section.group(1), flags=re.MULTILINE | re.DOTALL))
+    block = r"`([\w/.]+\.py)`:\n+```python\n(.*?)^```"
+    return dict(re.findall(block, section.group(1), flags=re.MULTILINE | re.DOTALL))
 
 
 @pytest.mark.tensorflow

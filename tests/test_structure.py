@@ -63,10 +63,10 @@ MAY_IMPORT = {
     "export": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "cli_data": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
-    "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark", "cli_data"),
+    "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark"),
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
-_TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
+_TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark")
 _SCORES = ("models._first_batch", "serving")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
