@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Sized
 from typing import Any
 
+# Most parts of one kind in a model (experts, levels, layers of a stack), and the most units of a layer.
+MAX_COUNT, MAX_UNITS = 4096, 1 << 20
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
 
 
@@ -37,10 +39,17 @@ def check_choice(argument: str, value: Any, choices: Collection[Any]) -> Any:
     return value
 
 
-def check_int(argument: str, value: Any, minimum: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
-        raise ValueError(f"`{argument}` must be a whole number >= {minimum}. Received: {argument}={value!r}")
+def check_int(argument: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
+    is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_int or value < minimum or (maximum is not None and value > maximum):
+        rule = f">= {minimum}" + ("" if maximum is None else f" and <= {maximum}")
+        raise ValueError(f"`{argument}` must be a whole number {rule}. Received: {argument}={value!r}")
     return int(value)
+
+
+def check_count(argument: str, value: Any, minimum: int = 1) -> int:
+    """How many parts of one kind a model has. A file may ask for more than a machine can make, and would hold it up."""
+    return check_int(argument, value, minimum, _told(MAX_COUNT, value))
 
 
 def check_number(
@@ -76,10 +85,17 @@ def check_units(argument: str, value: Any, *, allow_empty: bool = False) -> tupl
         value = (value,)
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"`{argument}` must be a list of layer widths. Received: {argument}={value!r}")
-    units = tuple(check_int(f"{argument}[{i}]", u) for i, u in enumerate(value))
+    if isinstance(value, Sized) and len(value) > MAX_COUNT:
+        raise ValueError(f"`{argument}` must hold at most {MAX_COUNT} layer widths. Received: {len(value)}")
+    units = tuple(check_int(f"{argument}[{i}]", u, maximum=_told(MAX_UNITS, u)) for i, u in enumerate(value))
     if not units and not allow_empty:
         raise ValueError(f"`{argument}` must hold at least one layer width. Received: {argument}={value!r}")
     return units
+
+
+def _told(maximum: int, value: Any) -> int | None:
+    """A limit that is so far off is told to those alone who pass it."""
+    return maximum if isinstance(value, numbers.Integral) and value > maximum else None
 
 
 def duplicates(values: Iterable[Any]) -> list[Any]:

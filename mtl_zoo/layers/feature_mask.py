@@ -34,7 +34,7 @@ class FeatureMask(keras.layers.Layer):
 
     def __init__(self, num_masks, units, hidden_units, bias=0.0, **kwargs):
         super().__init__(**kwargs)
-        self.num_masks = check.check_int("num_masks", num_masks)
+        self.num_masks = check.check_count("num_masks", num_masks)
         self.units = check.check_int("units", units)
         self.hidden_units = check.check_int("hidden_units", hidden_units)
         self.bias = check.check_number("bias", bias)

@@ -31,7 +31,7 @@ class LowRankFeatureGate(keras.layers.Layer):
 
     def __init__(self, num_pieces=2, rank=8, **kwargs):
         super().__init__(**kwargs)
-        self.num_pieces = check.check_int("num_pieces", num_pieces)
+        self.num_pieces = check.check_count("num_pieces", num_pieces)
         self.rank = check.check_int("rank", rank)
 
     def build(self, input_shape):

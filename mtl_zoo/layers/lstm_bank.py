@@ -29,7 +29,7 @@ class LSTMBank(keras.layers.Layer):
 
     def __init__(self, num_experts, units, **kwargs):
         super().__init__(**kwargs)
-        self.num_experts = check.check_int("num_experts", num_experts)
+        self.num_experts = check.check_count("num_experts", num_experts)
         self.units = check.check_units("units", units)
         self.supports_masking = True  # says only that a mask on the input, which an LSTM leaves there, is no mistake
         self.cells = _Cells(self.num_experts, self.units, name="cells", dtype=self.dtype_policy)

@@ -39,7 +39,7 @@ class SluiceUnit(keras.layers.Layer):
 
     def __init__(self, num_subspaces=2, diagonal=0.9, orthogonality=0.0, **kwargs):
         super().__init__(**kwargs)
-        self.num_subspaces = check.check_int("num_subspaces", num_subspaces)
+        self.num_subspaces = check.check_count("num_subspaces", num_subspaces)
         self.diagonal = check.check_number("diagonal", diagonal)
         self.orthogonality = check.check_number("orthogonality", orthogonality, minimum=0)
 

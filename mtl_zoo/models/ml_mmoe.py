@@ -73,7 +73,7 @@ class MLMMoE(MultiTaskModel):
         head=None,
         name=None,
     ):
-        check.check_int("num_levels", num_levels)
+        check.check_count("num_levels", num_levels)
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
         x = plan.embed(inputs)

@@ -71,8 +71,8 @@ def launch(
         restarts: How often the cluster is started again after a failure.
         logs: Folder of the logs, a file for each process (`worker-0.log`); what is there is kept.
         timeout: Seconds for one attempt, after which it has failed.
-        echo: Called with each line that the chief writes. If it fails (a closed pipe), it is called no more, and the log
-            goes on.
+        echo: Called with each line that the chief writes. If it fails (a closed pipe), it is called no more, but the
+            log goes on.
         environment: Variables of the processes, beside those of this one.
         started: Called at the start of each attempt with the ids of its processes, by name.
 
@@ -193,7 +193,7 @@ class _Cluster:
 
     def _copy(self, stream: IO[str], name: str) -> None:
         """Reads to the end, whatever becomes of those that get the lines: a full pipe would stop the process."""
-        file = open(self._folder / f"{name}.log", "a", encoding="utf-8", errors="replace")  # noqa: SIM115
+        file = open(self._folder / f"{name}.log", "a", encoding="utf-8", errors="replace")
         sinks: dict[str, Callable[[str], Any]] = {
             f"written to {file.name}": lambda line: (file.write(line), file.flush()),
             "shown": lambda line: self._echo(line.rstrip("\n")),  # type: ignore[misc]
