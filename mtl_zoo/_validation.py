@@ -95,7 +95,7 @@ def check_units(argument: str, value: Any, *, allow_empty: bool = False) -> tupl
 
 def _told(maximum: int, value: Any) -> int | None:
     """A limit that is so far off is told to those alone who pass it."""
-    return maximum if isinstance(value, numbers.Integral) and value > maximum else None
+    return maximum if isinstance(value, numbers.Integral) and int(value) > maximum else None
 
 
 def duplicates(values: Iterable[Any]) -> list[Any]:

@@ -22,7 +22,7 @@ FORMAT = 1
 HEADER = "cache.json"
 _PARTS = ("inputs", "labels", "weights")
 _WHAT = "a cache"
-_KEYS = {"rows": int, "groups": list, "transform": (str, type(None))}
+_KEYS: dict[str, Any] = {"rows": int, "groups": list, "transform": (str, type(None))}
 
 
 @dataclasses.dataclass(frozen=True)

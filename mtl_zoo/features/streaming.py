@@ -16,7 +16,8 @@ import pyarrow as pa
 from mtl_zoo import _validation as check
 from mtl_zoo.features import _ids, _labels
 from mtl_zoo.features._columns import BOOLEAN, FLOAT, INTEGER, STRING, read_table
-from mtl_zoo.features._stream_files import CorruptFile, Source, find_files, open_source
+from mtl_zoo.features._stream_files import CorruptFile, CsvOptions, Source, open_source
+from mtl_zoo.features._stream_find import find_files
 from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make_plan
 from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
 from mtl_zoo.features.batching import Layout, as_parts, batch_runs
@@ -47,13 +48,17 @@ class TableStream:
 
     Args:
         paths: A file (.parquet, .pq, .csv, .tsv), a folder, a glob, or a list of these. CSV files have a header, and no
-            line breaks within values; column types are those of the transform.
+            line breaks within values; column types are those of the transform. They may be compressed (.csv.gz,
+            .csv.bz2, .csv.zst); one such file is one part, which is read from its start. Folders named `column=value`
+            give their files that column.
         transform: A fitted `FeatureTransform`.
         shuffle_rows: Rows of a window. Two are in memory: one is handed out while the next is read.
         workers: Threads that read and encode.
         on_corrupt: `"raise"`: a part that cannot be read is an error that names it. `"skip"`: all files are read once
             at the start, and such parts left out, with a warning that names them.
         labels: False gives inputs only; the files then need no label columns.
+        encoding: Of the text of CSV files: the name of a codec, for example `"latin1"` or `"gbk"`.
+        null_values: Texts that stand for a missing value in CSV files (`"\\\\N"`), beside the usual ones.
 
     Raises:
         FileNotFoundError: A path names no file.
@@ -61,7 +66,7 @@ class TableStream:
             file, or cannot be read; there is no row.
 
     Warns:
-        UserWarning: Parts were left out, with `on_corrupt="skip"`.
+        UserWarning: Parts were left out, with `on_corrupt="skip"`; a folder holds files that are not read.
 
     Example:
 
@@ -86,6 +91,8 @@ class TableStream:
         workers: int = 2,
         on_corrupt: str = "raise",
         labels: bool = True,
+        encoding: str = "utf8",
+        null_values: tuple[str, ...] = (),
     ):
         self.shuffle_rows = check.check_int("shuffle_rows", shuffle_rows)
         self.workers = check.check_int("workers", workers)
@@ -93,6 +100,8 @@ class TableStream:
         if not isinstance(transform, FeatureTransform) or not transform.is_fitted:
             raise ValueError(f"`transform` must be a fitted FeatureTransform. Received: transform={transform!r}")
         self.transform, self.labels = transform, labels
+        self._csv = CsvOptions(encoding, null_values)
+        self.encoding, self.null_values = encoding, null_values
         self._layout = _layout(transform, labels)
         self._columns = _columns(transform, labels)
         self.files = tuple(find_files(paths))
@@ -121,7 +130,7 @@ class TableStream:
 
     def _open(self, path: str) -> Source | CorruptFile:
         try:
-            return open_source(path, *self._columns)
+            return open_source(path, *self._columns, self._csv)
         except CorruptFile as error:
             if self.on_corrupt == "raise":
                 raise

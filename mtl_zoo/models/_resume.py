@@ -37,7 +37,8 @@ class Run:
     def __init__(self, model: Any, x: Any, y: Any, arguments: dict[str, Any]):
         self._checkpoints = _find(arguments.get("callbacks"))
         first = arguments.get("initial_epoch", 0)
-        self.seed, self.epoch, self._position = 0, Epoch(), None
+        self.seed, self.epoch = 0, Epoch()
+        self._position: Any = None
         self.at_end = contextlib.ExitStack()
         if _data.holds_rows(x):
             self.seed = _distribute.same_on_all_workers(model, np.random.randint(2**31))
