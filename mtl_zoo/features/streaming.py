@@ -183,9 +183,9 @@ class TableStream:
             ValueError: `start` is not within an epoch; a file cannot be read, named with its row group; a column holds
                 what its feature or task cannot read.
         """
-        check.check_int("batch_size", batch_size)
-        check.check_int("epoch", epoch, minimum=0)
-        check.check_int("start", start, minimum=0)
+        batch_size = check.check_int("batch_size", batch_size)
+        epoch = check.check_int("epoch", epoch, minimum=0)
+        start = check.check_int("start", start, minimum=0)
         num_batches = self.num_batches(batch_size, drop_remainder)
         if start >= max(num_batches, 1):
             raise ValueError(f"`start` must be below the {num_batches} batches of an epoch. Received: start={start}")

@@ -14,6 +14,7 @@ from mtl_zoo.balancing import LossBalancing, as_balancing
 from mtl_zoo.balancing._cut import current_crossing
 from mtl_zoo.balancing._facts import prepare_for
 from mtl_zoo.balancing._step import balanced_train_step, reevaluating_train_step
+from mtl_zoo.features._plain_errors import plain_errors
 from mtl_zoo.features.serialization import features_from_config, features_to_config
 from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import row_weight
@@ -332,14 +333,15 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         with run.at_end:
             x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
             arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)
-            with run.started(self, x):
+            with run.started(self, x), plain_errors():
                 return super().fit(x, y, **arguments)
 
     def evaluate(self, x=None, y=None, **arguments):
         """Keras' `evaluate`; `x` may also be a table. For exact metrics by task see `mtl_zoo.evaluate`."""
         self._require_compiled()
         x, y, arguments = _data.prepare(self, x, y, arguments)
-        return super().evaluate(x, y, **arguments)
+        with plain_errors():
+            return super().evaluate(x, y, **arguments)
 
     def predict(self, x, **arguments) -> dict[str, np.ndarray]:
         """Scores by output, (rows, units) float32 in the order of the rows.
@@ -359,7 +361,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         if _predict.takes(self, x):
             return _predict.predict_rows(self, x, **arguments)
         x, arguments = _data.prepare_predict(self, x, arguments)
-        return self._as_scores(super().predict(x, **arguments))
+        with plain_errors():
+            return self._as_scores(super().predict(x, **arguments))
 
     def predict_on_batch(self, x):
         """Scores of one batch, by output."""

@@ -411,6 +411,39 @@ def test_a_wrong_value_is_named_with_its_part(tmp_path):
         list(TableStream(tmp_path, SIMPLE).batches())
 
 
+# fault 15, fault 37
+@pytest.mark.parametrize("call", ["fit", "validate", "evaluate", "predict", "iterate", "iterate a map"])
+def test_errors_are_those_that_were_raised(tmp_path, call):
+    TABLE.assign(click=[*[0] * 999, 7]).to_parquet(tmp_path / "x.parquet", row_group_size=300)
+    data = TableStream(tmp_path, SIMPLE).batches(100)
+    model = create_model("shared_bottom", SIMPLE, bottom_units=(4,), tower_units=(2,))
+    model.compile("adam")
+    good = SIMPLE.batches(TABLE, 100)
+    calls = {
+        "fit": lambda: model.fit(data, verbose=0),
+        "validate": lambda: model.fit(good, validation_data=data, verbose=0),
+        "evaluate": lambda: model.evaluate(data, verbose=0),
+        "predict": lambda: model.predict(data, verbose=0),
+        "iterate": lambda: list(data),
+    }
+    message = r"^`click` must be 0 or 1 .*\(in '.*x\.parquet', row group 3 \(rows 900 to 999\)\)$"
+    if call == "iterate a map":
+        with pytest.raises(Exception, match="`click` must be 0 or 1"):
+            list(data.map(lambda *parts: parts))
+        return
+    with pytest.raises(ValueError, match=message) as raised:
+        calls[call]()
+    assert type(raised.value) is ValueError and raised.value.__cause__ is None
+
+
+# fault 37
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    TABLE.to_parquet(tmp_path / "x.parquet")
+    stream = TableStream(tmp_path, SIMPLE)
+    assert len(next(iter(stream.batches(np.int64(3), start=np.int64(2))))[1]["click"]) == 3
+    assert len(next(iter(SIMPLE.batches(TABLE, batch_size=np.int64(3))))[1]["click"]) == 3
+
+
 # Arguments
 
 
