@@ -237,7 +237,7 @@ class Layout:
             size = batch_size if all_full else None
             return self.unpack([tf.ensure_shape(array, (size, *array.shape[1:])) for array in packed])
 
-        _allocator.keep_freed_memory()
+        _allocator.keep_by_default()
         plain = tf.autograph.experimental.do_not_convert
         data = tf.data.Dataset.from_generator(noted(epoch), output_signature=signature).flat_map(plain(cut))
         data = data.map(plain(columns))

@@ -328,7 +328,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         """
         self._require_compiled()
         if _backend.is_tensorflow():
-            _allocator.keep_freed_memory()
+            _allocator.keep_by_default()
         run = _resume.Run(self, x, y, arguments)
         with run.at_end:
             x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)

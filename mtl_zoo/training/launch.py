@@ -195,7 +195,7 @@ class _Cluster:
         """Reads to the end, whatever becomes of those that get the lines: a full pipe would stop the process."""
         file = open(self._folder / f"{name}.log", "a", encoding="utf-8", errors="replace")
         sinks: dict[str, Callable[[str], Any]] = {
-            f"written to {file.name}": lambda line: print(line, end="", file=file, flush=True),
+            f"written to {file.name}": lambda line: _write(file, line),
             "shown": lambda line: self._echo(line.rstrip("\n")),  # type: ignore[misc]
         }
         for line in stream:
@@ -240,6 +240,11 @@ class _Cluster:
             process.wait()
         for thread in self._threads:
             thread.join(_GRACE_SECONDS)
+
+
+def _write(file: IO[str], line: str) -> None:
+    file.write(line)
+    file.flush()
 
 
 def _free_ports(count: int) -> list[int]:
