@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 # Kinds and texts, since an error keeps the arrays of its frames in memory.
@@ -80,5 +80,6 @@ def _next(iterator: Any) -> Any:
 
 
 @functools.cache
-def _with_method(kind: type, name: str, method: Callable[[Any], Any]) -> type:
-    return type(kind.__name__, (kind,), {name: method, "__module__": kind.__module__})
+def _with_method(kind: Hashable, name: str, method: Callable[[Any], Any]) -> type:
+    base: Any = kind
+    return type(base.__name__, (base,), {name: method, "__module__": base.__module__})

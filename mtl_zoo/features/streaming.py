@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ import pyarrow as pa
 from mtl_zoo import _validation as check
 from mtl_zoo.features import _ids, _labels
 from mtl_zoo.features._columns import BOOLEAN, FLOAT, INTEGER, STRING, read_table
-from mtl_zoo.features._stream_files import CorruptFile, CsvOptions, Source, open_source
+from mtl_zoo.features._stream_files import UNREADABLE, CorruptFile, CsvOptions, Source, open_source
 from mtl_zoo.features._stream_find import find_files
 from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make_plan
 from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
@@ -33,6 +36,8 @@ _PIECE_BYTES = 64
 # Of an open row group: a page and a dictionary of each column.
 _PAGES_BYTES = 2 << 20
 _FIXED_BYTES = 128 << 20
+# Of which the length of strings is taken.
+_SAMPLED_PARTS, _SAMPLED_ROWS = 8, 1024
 
 
 class TableStream:
@@ -138,16 +143,31 @@ class TableStream:
 
     @property
     def memory_bound(self) -> int:
-        """The most bytes of memory that reading takes, if strings are short: the same for any size of the files.
+        """The most bytes of memory that reading takes: the same for any size of the files.
 
         2 windows, the pieces that `workers` threads encode, the pages of 4 open row groups, and 128 MiB for allocators.
+        Strings and lists count as long as they are in the first rows of some parts.
         """
         columns = len(self._columns[0])
         row_bytes = self._layout.row_bytes + 8  # the order of a window is in memory, too
         window_rows = min(self.shuffle_rows, self.rows)
         piece_rows = min(MAX_PIECE_ROWS, window_rows)
+        # In a piece as Arrow's, pandas' and Python's; in a window where an encoder reads them.
+        row_bytes += self._text_bytes if any(dtype.kind in "OSU" for dtype, _ in self._layout.specs) else 0
+        piece_bytes = columns * _PIECE_BYTES + 3 * self._text_bytes
         pages = OPEN_PARTS * columns * _PAGES_BYTES
-        return 2 * window_rows * row_bytes + self.workers * piece_rows * columns * _PIECE_BYTES + pages + _FIXED_BYTES
+        return 2 * window_rows * row_bytes + self.workers * piece_rows * piece_bytes + pages + _FIXED_BYTES
+
+    @functools.cached_property
+    def _text_bytes(self) -> int:
+        """Bytes that the strings and lists of a row take, at most on average over the first rows of some parts."""
+        most = 0.0
+        for part in self._parts[:: max(1, len(self._parts) // _SAMPLED_PARTS)][:_SAMPLED_PARTS]:
+            with contextlib.suppress(*UNREADABLE):  # named when its rows are read
+                batch = next(iter(part.source.read(part.index, _SAMPLED_ROWS)))
+                columns = [column for column in batch.columns if not pa.types.is_primitive(column.type)]
+                most = max(most, sum(_length(column) for column in columns) / len(batch))
+        return math.ceil(most)
 
     def num_batches(self, batch_size: int = 1024, drop_remainder: bool = False) -> int:
         """Batches of an epoch."""
@@ -213,6 +233,13 @@ class TableStream:
         finally:
             windows.close()  # type: ignore[attr-defined]
         encode.log_unseen()
+
+
+def _length(column: pa.Array) -> int:
+    """Bytes of the values of a column; of a dictionary, as if each stood in its row."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.nbytes
 
 
 def _fault(part: Part) -> CorruptFile | None:

@@ -444,6 +444,17 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     assert len(next(iter(SIMPLE.batches(TABLE, batch_size=np.int64(3))))[1]["click"]) == 3
 
 
+# fault 40
+def test_the_bound_of_memory_counts_the_length_of_strings(tmp_path):
+    bounds = []
+    for length in (10, 10_000):
+        table = pd.DataFrame({"city": ["x" * length + str(i) for i in range(500)], "click": [0, 1] * 250})
+        table.to_parquet(tmp_path / f"{length}.parquet")
+        transform = FeatureTransform(Categorical("city"), BinaryTask("click")).fit(table)
+        bounds.append(TableStream(tmp_path / f"{length}.parquet", transform, workers=2).memory_bound)
+    assert bounds[1] - bounds[0] == pytest.approx(2 * 500 * 3 * 9_990, rel=0.01)
+
+
 # Arguments
 
 
