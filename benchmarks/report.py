@@ -1,11 +1,8 @@
-"""Tables and pictures of benchmark results: `python -m benchmarks.report --help`."""
+"""Tables and pictures of results, as `mtl-zoo bench report` gives them: `python -m benchmarks.report --help`."""
 
-import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from mtl_zoo.benchmark.report import report_main
+from mtl_zoo_cli import main
 
 if __name__ == "__main__":
-    sys.exit(report_main())
+    sys.exit(main(["bench", "report", *sys.argv[1:]]))

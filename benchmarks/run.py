@@ -1,11 +1,8 @@
-"""Runs benchmarks: `python -m benchmarks.run --help`."""
+"""Runs benchmarks, as `mtl-zoo bench run` does: `python -m benchmarks.run --help`."""
 
-import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from mtl_zoo.benchmark.command import run_main
+from mtl_zoo_cli import main
 
 if __name__ == "__main__":
-    sys.exit(run_main())
+    sys.exit(main(["bench", "run", *sys.argv[1:]]))

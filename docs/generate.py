@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ import keras
 import pandas as pd
 
 import mtl_zoo
-from mtl_zoo.benchmark.correlation import correlation_losses, correlation_markdown
 from mtl_zoo.benchmark.methods import compare_methods, methods_markdown
 from mtl_zoo.benchmark.report import comparison, markdown
 from mtl_zoo.benchmark.results import ResultStore
@@ -29,6 +29,10 @@ from mtl_zoo.models import ModelInfo, parameter_count
 from mtl_zoo.models._registry import catalogue_markdown
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # the studies are no part of the package
+
+from benchmarks.studies.correlation import correlation_losses, correlation_markdown  # noqa: E402
+
 MODELS = ROOT / "docs" / "models"
 README = ROOT / "README.md"
 SUITES = ROOT / "benchmarks" / "configs" / "catalogue"
@@ -263,7 +267,7 @@ def study(results: Path = RESULTS) -> list[str]:
     lines = [
         "The MMoE paper's experiment on `synthetic_regression`: shared-bottom's loss falls as the tasks' correlation "
         "rises, and MMoE's varies less. Here both models, at the paper's sizes, are trained on the same data sets; the "
-        "intervals come from a paired bootstrap of the seeds (`python -m benchmarks.correlation_study --help`).",
+        "intervals come from a paired bootstrap of the seeds (`python -m benchmarks.studies.correlation --help`).",
         "",
     ]
     if table is None:

@@ -56,7 +56,8 @@ class Read(NamedTuple):
     rows: Any
 
 
-# Replicas are traced by threads of their own.
+# Not an argument: rows are read several layers down, and Keras hands tensors alone from layer to layer. The thread's
+# own, since replicas are traced by threads of their own.
 _recording = threading.local()
 
 
@@ -263,20 +264,6 @@ def gather_replicas(x):
     if context is None or context.num_replicas_in_sync == 1:
         return x
     return context.all_gather(x, axis=0)
-
-
-def compile_rows(function, inputs):
-    """`function` of a list of tensors, traced once for any number of rows, and called with arrays. TensorFlow only.
-
-    Args:
-        function: From tensors of the shapes of `inputs` to a nest of tensors.
-        inputs: Keras tensors; their first dimension is the number of rows.
-    """
-    import tensorflow as tf
-
-    specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in inputs]
-    run = tf.function(function, input_signature=[specs]).get_concrete_function()
-    return lambda arrays: run([tf.constant(array, spec.dtype) for array, spec in zip(arrays, specs, strict=True)])
 
 
 def has_workers() -> bool:

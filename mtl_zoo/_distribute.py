@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -216,71 +215,21 @@ def logs_of(model, values) -> dict[str, Any]:
         return model.get_metrics_result()
 
 
-class MetricsApart:
-    """What one step adds to the metrics, kept apart from their variables.
+def additions_to_metrics(model: Any, update: Callable[[], Any]) -> list:
+    """What `update` adds to the metrics, by variable, while the variables stay as they are.
 
-    Workers that train at the same time would lose each other's additions to a variable. Within the context, in this
-    thread, the steps below and `compute_metrics` leave the variables as they are.
+    Workers that train at the same time would lose each other's additions to a variable.
     """
-
-    def __init__(self, model):
-        self._variables = metric_variables(model)
-        self.values = [keras.ops.zeros(v.shape, v.dtype) for v in self._variables]
-
-    def __enter__(self):
-        _apart.now = self
-        return self
-
-    def __exit__(self, *error):
-        _apart.now = None
-
-    @contextlib.contextmanager
-    def updates(self):
-        scope = keras.StatelessScope(state_mapping=list(zip(self._variables, self.values, strict=True)))
-        with scope:
-            yield
-        self.values = [scope.get_current_value(variable) for variable in self._variables]
+    variables = metric_variables(model)
+    nothing = [(v, keras.ops.zeros(v.shape, v.dtype)) for v in variables]
+    with keras.StatelessScope(state_mapping=nothing) as scope:
+        update()
+    return [scope.get_current_value(variable) for variable in variables]
 
 
-_apart = threading.local()
-
-
-def metric_updates():
-    """The context in which a step updates its metrics."""
-    apart = getattr(_apart, "now", None)
-    return contextlib.nullcontext() if apart is None else apart.updates()
-
-
-# Steps of a replica. The sum of the replicas' losses is that of the global batch.
-
-
-def train_step(model, data) -> dict[str, Any]:
-    """Keras' training step, with the loss of the global batch in the logs, and gradients that may be added up."""
-    import tensorflow as tf
-
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-    with tf.GradientTape() as tape:
-        logits = model(x, training=True)
-        loss = model.compute_loss(x, y, logits, weights, training=True)
-        scaled = model.optimizer.scale_loss(loss)
-    track_loss(model, loss, x)
-    variables = model.trainable_variables
-    model.optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
-    return model.compute_metrics(x, y, logits, sample_weight=weights)
-
-
-def test_step(model, data) -> dict[str, Any]:
-    """Keras' evaluation step, with the loss of the global batch in the logs."""
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-    logits = model(x, training=False)
-    track_loss(model, model.compute_loss(x, y, logits, weights, training=False), x)
-    return model.compute_metrics(x, y, logits, sample_weight=weights)
-
-
-def track_loss(model, loss, x) -> None:
+def track_loss(model: Any, loss: Any, x: Any) -> None:
     """Enters the loss of a batch, given this replica's share of it, into the `loss` of the logs."""
-    with metric_updates():
-        _keras_private.track_loss(model, _backend.sum_over_replicas(loss), x)
+    _keras_private.track_loss(model, _backend.sum_over_replicas(loss), x)
 
 
 # Rows of several workers.

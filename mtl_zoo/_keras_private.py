@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, NamedTuple
 
 import keras
 
@@ -84,6 +83,11 @@ def track_loss(model, loss, x):
     model._loss_tracker.update_state(loss, sample_weight=batch)
 
 
+def metric_direction(metric) -> int:
+    """Whether more of a metric of Keras is better (1) or worse (-1); 0 if it does not say."""
+    return {"up": 1, "down": -1}.get(getattr(metric, "_direction", None), 0)
+
+
 def is_made_for(optimizer, strategy) -> bool:
     """Whether an optimizer's own variables, such as its step counter, are those of a tf.distribute strategy."""
     return getattr(optimizer, "_distribution_strategy", strategy) is strategy
@@ -156,42 +160,3 @@ def forget_layer(model, layer):
     """Undoes the tracking of a layer that was an attribute of a model."""
     if layer in model._layers:
         model._layers.remove(layer)
-
-
-class GraphCall(NamedTuple):
-    """One call of an operation in a functional graph."""
-
-    operation: Any
-    inputs: list
-    outputs: list
-    arguments: Any
-
-    def run(self, values):
-        """Calls the operation on `values`, by the id of the Keras tensor they stand for, and enters what it gives."""
-        args, kwargs = self.arguments.fill_in(values)
-        given = keras.tree.flatten(self.operation(*args, **kwargs))
-        values.update((id(tensor), value) for tensor, value in zip(self.outputs, given, strict=True))
-
-
-def graph_calls(tensors) -> list[GraphCall]:
-    """The calls that make these Keras tensors, each after those that it reads from; inputs are made by none."""
-    calls, seen = [], set()
-
-    def visit(tensor):
-        operation, index, _ = tensor._keras_history
-        node = operation._inbound_nodes[index]
-        if node.is_input or id(node) in seen:
-            return
-        seen.add(id(node))
-        for read in node.input_tensors:
-            visit(read)
-        calls.append(GraphCall(operation, node.input_tensors, node.outputs, node.arguments))
-
-    for tensor in tensors:
-        visit(tensor)
-    return calls
-
-
-def flat_inputs(model, inputs) -> list:
-    """What a functional model is called with, as its first operations see it, in the order of `model.inputs`."""
-    return model._standardize_inputs(inputs)

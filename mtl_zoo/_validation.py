@@ -14,18 +14,29 @@ _LEGAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
 
 
 def suggest_name(name: str) -> str:
-    """The nearest name that `check_name` accepts: every illegal run of characters becomes one underscore."""
-    return re.sub(r"[^A-Za-z0-9_.\-]+", "_", name).strip("_.-") or "unnamed"
+    """The nearest name that `check_name` accepts, which depends on the name alone.
+
+    Letters and digits of other scripts become their code points, and every other illegal run one underscore.
+
+    Example:
+
+    >>> from mtl_zoo._validation import suggest_name
+    >>> suggest_name("is new?"), suggest_name("价格")
+    ('is_new', 'u4ef7_u683c')
+    """
+    spelled = "".join(f" u{ord(c):x} " if c.isalnum() and not c.isascii() else c for c in name)
+    return re.sub(r"[^A-Za-z0-9_.\-]+", "_", spelled).strip("_.-") or "unnamed"
 
 
-def check_name(argument: str, name: Any) -> str:
+def check_name(argument: str, name: Any, keeps: str = "column") -> str:
+    """A name that can be part of a layer's; `keeps` is the argument that names the table's column in its place."""
     if not isinstance(name, str) or not name:
         raise ValueError(f"`{argument}` must be a non-empty string. Received: {argument}={name!r}")
     if not _LEGAL_NAME.match(name):
         raise ValueError(
             f"`{argument}` may hold letters, digits, '_', '-' and '.' only, since it becomes a layer name. "
             f"Received: {argument}={name!r}. Rename it, for example to {suggest_name(name)!r}"
-            " (`column=` keeps the name that the table uses)."
+            f" (`{keeps}=` keeps the name that the table uses)."
         )
     return name
 
@@ -40,16 +51,16 @@ def check_choice(argument: str, value: Any, choices: Collection[Any]) -> Any:
 
 
 def check_int(argument: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
-    is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_int or value < minimum or (maximum is not None and value > maximum):
-        rule = f">= {minimum}" + ("" if maximum is None else f" and <= {maximum}")
-        raise ValueError(f"`{argument}` must be a whole number {rule}. Received: {argument}={value!r}")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+        raise ValueError(f"`{argument}` must be a whole number >= {minimum}. Received: {argument}={value!r}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"`{argument}` must be a whole number <= {maximum:,}. Received: {argument}={value!r}")
     return int(value)
 
 
 def check_count(argument: str, value: Any, minimum: int = 1) -> int:
     """How many parts of one kind a model has. A file may ask for more than a machine can make, and would hold it up."""
-    return check_int(argument, value, minimum, _told(MAX_COUNT, value))
+    return check_int(argument, value, minimum, MAX_COUNT)
 
 
 def check_number(
@@ -87,15 +98,10 @@ def check_units(argument: str, value: Any, *, allow_empty: bool = False) -> tupl
         raise ValueError(f"`{argument}` must be a list of layer widths. Received: {argument}={value!r}")
     if isinstance(value, Sized) and len(value) > MAX_COUNT:
         raise ValueError(f"`{argument}` must hold at most {MAX_COUNT} layer widths. Received: {len(value)}")
-    units = tuple(check_int(f"{argument}[{i}]", u, maximum=_told(MAX_UNITS, u)) for i, u in enumerate(value))
+    units = tuple(check_int(f"{argument}[{i}]", u, maximum=MAX_UNITS) for i, u in enumerate(value))
     if not units and not allow_empty:
         raise ValueError(f"`{argument}` must hold at least one layer width. Received: {argument}={value!r}")
     return units
-
-
-def _told(maximum: int, value: Any) -> int | None:
-    """A limit that is so far off is told to those alone who pass it."""
-    return maximum if isinstance(value, numbers.Integral) and int(value) > maximum else None
 
 
 def duplicates(values: Iterable[Any]) -> list[Any]:
@@ -116,12 +122,21 @@ def check_unique_names(what: str, names: Sequence[str]) -> None:
 
 
 def sample_values(values: Iterable[Any], limit: int = 5) -> str:
-    """A few distinct offending values, for an error message."""
-    distinct: list[Any] = []
+    """A few distinct offending values, for an error message: none longer than a line, and no raw bytes."""
+    distinct: list[str] = []
     for value in values:
-        if value not in distinct:
-            distinct.append(value)
+        text = shown(value)
+        if text not in distinct:
+            distinct.append(text)
         if len(distinct) > limit:
             break
-    shown = ", ".join(repr(getattr(v, "item", lambda v=v: v)()) for v in distinct[:limit])
-    return f"[{shown}{', ...' if len(distinct) > limit else ''}]"
+    return f"[{', '.join(distinct[:limit])}{', ...' if len(distinct) > limit else ''}]"
+
+
+def shown(value: Any, longest: int = 100) -> str:
+    """A value as an error message shows it."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    text = repr(value.tolist() if hasattr(value, "tolist") else value)
+    text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates could not be printed
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -1,9 +1,8 @@
-"""`mtl-zoo data list | fetch NAME | verify NAME | describe NAME`."""
+"""What `mtl-zoo data list | fetch NAME | verify NAME | describe NAME` do."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,34 +11,17 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from mtl_zoo.datasets import Dataset, dataset_info, list_datasets, load_dataset, verify_dataset
-from mtl_zoo.datasets._base import Check
-from mtl_zoo.datasets._download import FetchError, fetch_dataset
-from mtl_zoo.datasets._files import search_roots
-
-
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Adds `data` and its commands to the subparsers of `mtl-zoo`; `run` carries them out."""
-    parser = subparsers.add_parser("data", help="list, fetch, verify and describe data sets")
-    commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    _command(commands, "list", "the data sets, and which of them are on this machine")
-    fetch = _command(commands, "fetch", "download a data set's official files and verify them", name=True)
-    fetch.add_argument("--force", action="store_true", help="download even what is there and whole")
-    _command(commands, "verify", "check a data set's checksums, row and label counts", name=True)
-    describe = _command(commands, "describe", "show a data set's source, rows, tasks and features", name=True)
-    describe.add_argument(
-        "--set", metavar="OPTION=VALUE", action="append", default=[], dest="options", help="an option of the data set"
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _command(commands: Any, command: str, help_text: str, name: bool = False) -> argparse.ArgumentParser:
-    parser = commands.add_parser(command, help=help_text)
-    if name:
-        parser.add_argument("name", metavar="NAME", help="a name that `mtl-zoo data list` shows")
-    parser.add_argument("--data-dir", type=Path, help="data folder; default: $MTL_ZOO_DATA, then the cache")
-    return parser
+from mtl_zoo.datasets import (
+    Check,
+    Dataset,
+    FetchError,
+    dataset_info,
+    fetch_dataset,
+    list_datasets,
+    load_dataset,
+    search_roots,
+    verify_dataset,
+)
 
 
 def run(args: argparse.Namespace, console: Console | None = None) -> int:
@@ -145,7 +127,7 @@ def _describe_data(data: Dataset, console: Console) -> None:
     console.print(tasks)
     features = Table("feature", "kind", "ids", "shape")
     for feature in data.features:
-        ids = None if feature.kind == "numeric" and not feature.is_bucketed else getattr(feature, "num_ids", None)
+        ids = getattr(feature.embed(), "num_ids", None)
         features.add_row(feature.name, feature.kind, "" if ids is None else f"{ids:,}", str(feature.shape or ""))
     console.print(features)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Self, TypeAlias
 
 import keras
 
@@ -20,7 +20,7 @@ class _Option:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**config)
 
 
@@ -50,13 +50,17 @@ class MLP(_Option):
     dropout: float = 0.0
     residual: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "units", check.check_units("units", self.units, allow_empty=True))
         if not isinstance(self.activation, str):
             raise ValueError(f"`activation` must be a Keras name. Received: activation={self.activation!r}")
         keras.activations.get(self.activation)
         check.check_choice("norm", self.norm, (*NORMS, None))
         check.check_number("dropout", self.dropout, minimum=0, below=1)
+
+
+# What an argument such as `tower_units` takes: layer widths, or an `MLP` that says more than widths.
+Units: TypeAlias = MLP | Sequence[int]
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -84,7 +88,7 @@ class Gate(_Option):
     entropy: float = 0.0
     use_bias: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.check_number("temperature", self.temperature, above=0)
         check.check_number("dropout", self.dropout, minimum=0, below=1)
         check.check_number("entropy", self.entropy, minimum=0)
@@ -124,7 +128,7 @@ class DSelectK(_Option):
     entropy: float = 0.0
     per_example: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.check_count("num_selected", self.num_selected)
         check.check_number("gamma", self.gamma, above=0)
         check.check_number("entropy", self.entropy, minimum=0)
@@ -156,7 +160,7 @@ class Embedding(_Option):
     cross_layers: int = 0
     cross_rank: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.initializer, str):
             raise ValueError(f"`initializer` must be a Keras name. Received: initializer={self.initializer!r}")
         keras.initializers.get(self.initializer)
@@ -167,7 +171,7 @@ class Embedding(_Option):
             check.check_int("cross_rank", self.cross_rank)
 
 
-def as_mlp(argument: str, value: MLP | int | Iterable[int], *, allow_empty: bool = False) -> MLP:
+def as_mlp(argument: str, value: Units | int | Iterable[int], *, allow_empty: bool = False) -> MLP:
     """`value` as an MLP: layer widths are sugar for `MLP(widths)`."""
     if isinstance(value, MLP):
         check.check_units(argument, value.units, allow_empty=allow_empty)

@@ -1,9 +1,11 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
 import mtl_zoo
-from mtl_zoo import cli
+import mtl_zoo_cli as cli
 
 
 def test_version(capsys):
@@ -24,7 +26,21 @@ def test_help_lists_the_commands(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     shown = capsys.readouterr().out
-    assert all(command in shown for command in ("env", "models", "demo", "data"))
+    assert all(command in shown for command in ("env", "models", "demo", "data", "bench", "launch"))
+
+
+# fault 24
+@pytest.mark.parametrize("words", ["--version", "--help", "bench run --help", "data fetch --help", "demo --help"])
+def test_help_imports_neither_the_package_nor_tensorflow(words):
+    code = f"""
+import sys
+import mtl_zoo_cli
+try:
+    mtl_zoo_cli.main({words.split()!r})
+except SystemExit:
+    sys.exit(any(name in sys.modules for name in ("mtl_zoo", "tensorflow", "keras", "numpy")))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_models_are_listed_and_shown(capsys, monkeypatch):
@@ -64,10 +80,10 @@ def test_no_command_is_an_error(capsys):
 
 
 def test_native_messages_are_held_back_unless_the_import_fails(capfd):
-    with cli._native_messages_held_back():
+    with cli.native_messages_held_back():
         os.write(2, b"noise ")
     os.write(2, b"kept ")
-    with pytest.raises(ImportError), cli._native_messages_held_back():
+    with pytest.raises(ImportError), cli.native_messages_held_back():
         os.write(2, b"reason")
         raise ImportError
     assert capfd.readouterr().err == "kept reason"

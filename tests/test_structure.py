@@ -4,6 +4,7 @@ import ast
 import configparser
 import fnmatch
 import functools
+import importlib
 import inspect
 import re
 import subprocess
@@ -15,17 +16,25 @@ from pathlib import Path
 import pytest
 
 import mtl_zoo
+from mtl_zoo.balancing import Balancing
+from mtl_zoo.features.spec import FEATURES, Feature
+from mtl_zoo.tasks import TASKS, Task
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mtl_zoo"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
-_BASE = ("_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private", "options")
+_BASE = (
+    *("_types", "_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private"),
+    "_halves",
+    "options",
+)
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
-_MODELS = ("backbones", "heads", "models")
-_TOOLS = ("training", "datasets", "evaluation", "export")
+_MODELS = ("heads", "models", "steps")
+_TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
+    "_types": (),
     "_validation": (),
     "_registry": ("_validation",),
     "_files": (),
@@ -34,21 +43,20 @@ MAY_IMPORT = {
     "_distribute": ("_backend", "_keras_private"),
     "_allocator": (),
     "_keras_private": (),
+    "_halves": (),
     "options": ("_validation", "_serialization"),
-    "tasks": ("_validation",),
-    "features.spec": ("_validation",),
-    "features.serialization": ("features.spec",),
-    "features": ("_validation", "_files", "_serialization", "_allocator", "tasks"),
+    "tasks": ("_validation", "_registry", "metrics"),
+    "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
     "layers": _BASE,
-    "layers.feature_embedding": (*_BASE, "layers._tables", "features.spec", "features.serialization"),
-    "losses": _BASE,
+    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base", "features.requests"),
+    "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
-    "balancing": _BASE,
+    "balancing": (*_BASE, "tasks", "losses"),
+    "steps": (*_BASE, "losses", "balancing"),
     "optimizers": _BASE,
-    "training.step": (*_BASE, "losses", "balancing"),
-    "backbones": (*_BASE, *_PARTS),
+    "serving": (*_BASE, "features"),
     "heads": (*_BASE, *_PARTS),
-    "models": (*_BASE, "_allocator", *_PARTS, "backbones", "heads", "training.step"),
+    "models": (*_BASE, "_allocator", *_PARTS, "heads", "serving", "steps"),
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, "_allocator", *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -59,12 +67,21 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
-_STEPS = tuple(f"balancing.{name}" for name in ("_step", "_weighing", "_sources", "_facts", "_probe"))
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "features")
-NO_TENSORFLOW = ("features.spec", "features.inputs")
-PURE_DATA = ("_validation", "tasks", "features.spec")
+_SCORES = ("models._first_batch", "serving")
+_STEPS = (
+    "steps",
+    *(f"balancing.{n}" for n in ("kinds", "_forward", "_task_gradients", "_sources", "_shared", "_probe")),
+)
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
+NO_TENSORFLOW = ("features.inputs",)
+_KINDS = (
+    "tasks",
+    *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
+)
+PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"
+KIND_NAMES = {*FEATURES, *TASKS}
 
 
 def module_name(path: Path) -> str:
@@ -140,7 +157,8 @@ def test_backends_are_imported_where_they_may_be(name):
             assert top not in ("torch", "jax", "flax"), where + f"{top} is imported in functions of _backend only"
         assert top != "tf_keras" and not dotted.startswith("tensorflow.keras"), where + "Keras 3 is `import keras`"
         if within(name, PURE_DATA):
-            assert top not in ("keras", "tensorflow"), where + "this module is pure data"
+            pure = top not in ("keras", "tensorflow") or (inside and within(name, _KINDS))
+            assert pure, where + "this module must be importable without Keras"
         if top == "tensorflow":
             assert within(name, TENSORFLOW) and not within(name, NO_TENSORFLOW), where + "not a place for TensorFlow"
             assert inside or not within(name, INSIDE_FUNCTIONS), where + "import TensorFlow inside the function"
@@ -200,6 +218,35 @@ def test_no_print_no_lambda_layer_no_swallowed_keyword(name):
         if isinstance(node, ast.FunctionDef) and node.args.kwarg:
             inside = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
             assert node.args.kwarg.arg in inside, where + f"`**{node.args.kwarg.arg}` of {node.name} swallows keywords"
+
+
+def local_names(name: str) -> dict[str, object]:
+    """What the names that a module imports from the package stand for."""
+    found = {}
+    for node in ast.walk(parse(name)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mtl_zoo"):
+            module = importlib.import_module(node.module)
+            found |= {alias.asname or alias.name: getattr(module, alias.name, None) for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", **IDS)
+def test_no_module_asks_what_kind_a_thing_is(name):
+    """A kind of feature, task or balancing method owns its whole life: the house asks the object, not its class."""
+    bases = (Feature, Task, Balancing)
+    names = local_names(name)
+    asked = []
+    for node in ast.walk(parse(name)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+            classes = [names.get(inner.id) for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Name)]
+            kinds = [c for c in classes if inspect.isclass(c) and issubclass(c, bases) and c not in bases]
+            asked += [(node.lineno, c.__name__) for c in kinds if c.__module__ != f"mtl_zoo.{name}"]
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            literal = any(isinstance(side, ast.Constant) and side.value in KIND_NAMES for side in sides)
+            if literal and any(isinstance(side, ast.Attribute) and side.attr == "kind" for side in sides):
+                asked.append((node.lineno, ast.unparse(node)))
+    assert not asked, f"mtl_zoo.{name} asks for kinds: {asked}. Let the kind answer."
 
 
 def test_every_folder_and_file_is_packaged():

@@ -26,7 +26,7 @@ FEATURES, TASKS = [Categorical("user", size=9)], [BinaryTask("a"), BinaryTask("b
 )
 def test_a_model_of_a_billion_parts_is_refused_at_once(model, arguments):
     features = [*FEATURES, mtl_zoo.Sequence("items", size=9, length=3)] if model == "mose" else FEATURES
-    with pytest.raises(ValueError, match=rf"`{next(iter(arguments))}` must be a whole number >= \d and <= 4096. Rec"):
+    with pytest.raises(ValueError, match=rf"`{next(iter(arguments))}` must be a whole number <= 4,096. Rec"):
         mtl_zoo.create_model(model, features, TASKS, **arguments)
 
 
@@ -47,5 +47,5 @@ def test_limits_are_told_to_those_who_pass_them():
     assert check.check_count("n", 4096) == 4096 and check.check_int("n", 3, maximum=3) == 3
     with pytest.raises(ValueError, match=r"`n` must be a whole number >= 1. Received: n=0"):
         check.check_count("n", 0)
-    with pytest.raises(ValueError, match=r"`n` must be a whole number >= 1 and <= 3. Received: n=4"):
+    with pytest.raises(ValueError, match=r"`n` must be a whole number <= 3. Received: n=4"):
         check.check_int("n", 4, maximum=3)

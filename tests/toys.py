@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
 
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, Encoded, MulticlassTask, Numeric, RegressionTask, Sequence
-from mtl_zoo.benchmark.agreement import small_arguments
-from mtl_zoo.losses import TaskLoss
+from mtl_zoo.losses import Batch, TaskLoss
 
 CLICK = BinaryTask("click")
 CONVERSION = BinaryTask("conversion", sample_space="click")
@@ -20,6 +21,27 @@ FIVE_TASKS = (
     RegressionTask("watch_time"),
     MulticlassTask("effect", classes=("none", "mild", "severe")),
 )
+
+SMALL = {
+    "num_experts": 3,
+    "num_task_experts": 2,
+    "num_shared_experts": 1,
+    "expert_units": (8, 6),
+    "bottom_units": (8, 6),
+    "column_units": (8, 8),
+    "stage_units": (5,),
+    "tower_units": (5,),
+}
+
+
+def small_arguments(model):
+    """Few experts and narrow layers, as far as a model has such arguments, so that its steps take no time."""
+    names = inspect.signature(mtl_zoo.model_info(model).cls).parameters
+    given = {argument: value for argument, value in SMALL.items() if argument in names}
+    if "backbone" in names:
+        inner = small_arguments(names["backbone"].default)
+        given["backbone_options"] = {a: v for a, v in inner.items() if a != "tower_units"}
+    return given
 
 
 def features():
@@ -219,11 +241,12 @@ def numpy_mix(gate, x, experts):
 def head_losses(head, y, logits, weights=None, tasks=(CLICK, CONVERSION)):
     """A head's losses by name, as numbers, from labels and logits given as lists: no model is made."""
     functions = {
-        name: TaskLoss(name, output.kind, output.task.loss_name) for name, output in head.losses(tasks).items()
+        name: TaskLoss(name, output.task, output.task.loss_name) for name, output in head.losses(tasks).items()
     }
     y = {name: np.asarray(values, "float32") for name, values in y.items()}
     logits = {name: ops.convert_to_tensor(values, "float32")[:, None] for name, values in logits.items()}
-    return {name: float(loss) for name, loss in head.task_losses(tasks, y, logits, weights, functions).items()}
+    rows = head.row_losses(tasks, Batch({}, y, weights), logits, functions)
+    return {name: float(loss) for name, loss in rows.means().items()}
 
 
 def copy_shared_weights(source, target):

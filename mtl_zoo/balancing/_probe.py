@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from mtl_zoo.balancing._sources import gradients
-from mtl_zoo.balancing._step import forward_pass
-from mtl_zoo.balancing._weighing import Weighing, weighing_of
+from mtl_zoo.balancing._forward import Forward, forward_pass
+from mtl_zoo.balancing._task_gradients import TaskGradients
+from mtl_zoo.losses.batch import Batch
 
 
 class GradientProbe:
@@ -52,51 +52,41 @@ class GradientProbe:
                 found.append(time.perf_counter() - started)
         return statistics.median(taken[0]), statistics.median(taken[1])
 
-    def _products(self, x, y, weights):
+    def _products(self, x: Any, y: Any, weights: Any) -> Any:
         import tensorflow as tf
 
         with keras.StatelessScope(collect_losses=True):
-            weighing = Weighing(self.model, forward_pass(self.model, x, y, weights))
-        if not weighing.shared_dense:
+            forward = forward_pass(self.model, Batch(x, y, weights))
+            tasks = TaskGradients(self.model, forward)
+        if not tasks.shared_dense:
             raise ValueError(
                 "`split` must be None for a model whose losses share no weights, tables aside: there are no gradients "
                 f"to compare. Received: a split, with {type(self.model).__name__}"
             )
-        rows = weighing.rows(weighing.per_task, weighing.shared_dense)
+        rows = tasks.rows(tasks.per_task, tasks.shared_dense)
         return tf.matmul(rows, rows, transpose_b=True)
 
-    def _plain_gradients(self, x, y, weights):
+    def _plain_gradients(self, x: Any, y: Any, weights: Any) -> list:
         with keras.StatelessScope(collect_losses=True):
-            forward = forward_pass(self.model, x, y, weights)
-            return _flat(forward, _of_sum(forward))
+            forward = forward_pass(self.model, Batch(x, y, weights))
+            return _flat(forward, forward.sources.gradients(forward.tape, forward.scaled))
 
-    def _balanced_gradients(self, x, y, weights):
+    def _balanced_gradients(self, x: Any, y: Any, weights: Any) -> list:
         import tensorflow as tf
 
         method = self.model.balancing
         with keras.StatelessScope(collect_losses=True):
-            forward = forward_pass(self.model, x, y, weights)
-            if method.own_step:
-                found = weighing_of(self.model, forward).gradients()
-            else:
-                losses = tf.stack([tf.cast(loss, tf.float32) for loss in forward.losses])
-                found = _of_sum(forward, method.weigh(losses, tf.cast(losses != 0, tf.float32)))
-                if method.reevaluates:
-                    again = self.model.weighted_losses(y, self.model(x, training=True), weights)
-                    method.see_again(tf.stack(again))
+            forward = forward_pass(self.model, Batch(x, y, weights))
+            gradients = method.gradients(TaskGradients(self.model, forward))
+            if method.reevaluates:
+                again = self.model.row_losses(Batch(x, y, weights), self.model(x, training=True))
+                method.see_again(tf.stack(self.model.weigh_losses(again)))
             # The new state is asked for, or a graph would leave out what makes it.
-            return _flat(forward, found) + [tf.convert_to_tensor(v) for v in method.weights]
+            return _flat(forward, gradients) + [tf.convert_to_tensor(v) for v in method.weights]
 
 
-def _of_sum(forward, coefficients=None):
+def _flat(forward: Forward, gradients: list) -> list:
     import tensorflow as tf
 
-    weights = None if coefficients is None else tf.unstack(coefficients)
-    return gradients(forward.tape, forward.scaled, forward.sources.tensors, weights)
-
-
-def _flat(forward, found) -> list:
-    import tensorflow as tf
-
-    there = [g for g in forward.sources.of_variables(found) if g is not None]
+    there = [g for g in forward.sources.of_variables(gradients) if g is not None]
     return tf.nest.flatten(there, expand_composites=True)

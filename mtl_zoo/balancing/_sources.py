@@ -13,7 +13,12 @@ from mtl_zoo import _backend
 class Sources:
     """Dense weights, and in place of tables the rows that the batch read of them: no table's gradient becomes dense.
 
-    Places count the dense weights first, then the reads, of which a table may have several.
+    Their indices count the dense weights first, then the reads, of which a table may have several.
+
+    Args:
+        variables: The model's trainable weights.
+        dense: Those that were not read by row.
+        reads: The reads of tables, each a `Read`.
     """
 
     variables: Sequence[Any]
@@ -32,41 +37,41 @@ class Sources:
     def tensors(self) -> list:
         return [v.value for v in self.dense] + [read.rows for read in self.reads]
 
-    def is_read(self, place: int) -> bool:
-        return place >= len(self.dense)
+    def is_read(self, index: int) -> bool:
+        return index >= len(self.dense)
 
-    def sizes(self, places: Sequence[int]) -> tuple[int, ...]:
-        """How many parameters the dense weights at these places have."""
-        return tuple(int(self.dense[i].value.shape.num_elements()) for i in places)
+    def sizes(self, indices: Sequence[int]) -> tuple[int, ...]:
+        """How many parameters these dense weights have."""
+        return tuple(int(self.dense[i].value.shape.num_elements()) for i in indices)
 
-    def gradients(self, tape, loss) -> list:
-        """Of one loss, at all places; None where it does not depend on one."""
+    def gradients(self, tape: Any, loss: Any) -> list:
+        """Of one loss, for all sources; None where it does not depend on one."""
         return gradients(tape, loss, self.tensors)
 
-    def reads_of_tables(self, places: Sequence[int]) -> list[list[int]]:
-        """The places that are reads, those of one table together."""
+    def reads_of_tables(self, indices: Sequence[int]) -> list[list[int]]:
+        """The indices that are reads, those of one table together."""
         by_table: dict[int, list[int]] = {}
-        for place in places:
-            if self.is_read(place):
-                by_table.setdefault(id(self.read(place).variable), []).append(place)
+        for index in indices:
+            if self.is_read(index):
+                by_table.setdefault(id(self.read(index).variable), []).append(index)
         return list(by_table.values())
 
-    def read(self, place: int) -> Any:
-        return self.reads[place - len(self.dense)]
+    def read(self, index: int) -> Any:
+        return self.reads[index - len(self.dense)]
 
     def of_variables(self, found: Sequence[Any]) -> list:
-        """Gradients by place as gradients of the variables, those of tables sparse; None where there is none."""
+        """Gradients by source as gradients of the variables, those of tables sparse; None where there is none."""
         import tensorflow as tf
 
         by_variable = {id(v): gradient for v, gradient in zip(self.dense, found, strict=False)}
-        for places in self.reads_of_tables([i for i, gradient in enumerate(found) if gradient is not None]):
-            table = self.read(places[0]).variable
-            rows = tf.concat([tf.reshape(found[i], [-1, table.shape[1]]) for i in places], 0)
-            ids = tf.concat([tf.reshape(self.read(i).ids, [-1]) for i in places], 0)
+        for indices in self.reads_of_tables([i for i, gradient in enumerate(found) if gradient is not None]):
+            table = self.read(indices[0]).variable
+            rows = tf.concat([tf.reshape(found[i], [-1, table.shape[1]]) for i in indices], 0)
+            ids = tf.concat([tf.reshape(self.read(i).ids, [-1]) for i in indices], 0)
             by_variable[id(table)] = tf.IndexedSlices(rows, ids, tf.constant(list(table.shape)))
         return [by_variable.get(id(v)) for v in self.variables]
 
-    def gram_of_tables(self, per_task: Sequence[Sequence[Any]], places: Sequence[int], scale):
+    def gram_of_tables(self, per_task: Sequence[Sequence[Any]], indices: Sequence[int], scale: Any) -> Any:
         """Products of the tasks' gradients over the rows that the global batch touched of shared tables.
 
         A row that was read more than once counts with its summed gradient, on whichever replicas it was.
@@ -74,7 +79,7 @@ class Sources:
         import tensorflow as tf
 
         gram = tf.zeros([len(per_task)] * 2)
-        for reads in self.reads_of_tables(places):
+        for reads in self.reads_of_tables(indices):
             width = self.read(reads[0]).variable.shape[1]
             ids = tf.concat([tf.reshape(self.read(i).ids, [-1]) for i in reads], 0)
             rows = [
@@ -89,14 +94,14 @@ class Sources:
         return gram
 
     @staticmethod
-    def _rows_of(gradient, read, width):
+    def _rows_of(gradient: Any, read: Any, width: int) -> Any:
         import tensorflow as tf
 
         gradient = tf.zeros_like(read.rows) if gradient is None else gradient
         return tf.reshape(tf.cast(gradient, tf.float32), [-1, width])
 
 
-def gradients(tape, targets, tensors: Sequence[Any], output_gradients=None) -> list:
+def gradients(tape: Any, targets: Any, tensors: Sequence[Any], output_gradients: Any = None) -> list:
     """What `tape.gradient` gives, dense; None where there is none."""
     import tensorflow as tf
 
@@ -105,7 +110,7 @@ def gradients(tape, targets, tensors: Sequence[Any], output_gradients=None) -> l
     return [tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g for g in found]
 
 
-def add(*values):
+def add(*values: Any) -> Any:
     """The sum of what is not None; None of nothing."""
     there = [value for value in values if value is not None]
     return sum(there[1:], there[0]) if there else None

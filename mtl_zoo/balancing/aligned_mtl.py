@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 from keras import ops
 
+from mtl_zoo import _backend
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import GramBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
-from mtl_zoo.balancing._solvers import SMALLEST
+from mtl_zoo.balancing._solvers import scaled
 
-# An eigenvalue below this part of the largest, for each task, is float32's rounding of 0.
+# An eigenvalue of the cosines below this part of the largest, for each task, is float32's rounding of 0.
 ROUNDING = 1e-6
 
 
@@ -19,10 +24,10 @@ class AlignedMTL(GramBalancing):
     with `lambda_min` the smallest eigenvalue that is not 0, and w the preferences. The rows of B G are orthogonal, of
     length `sqrt(lambda_min)`, so no task can dominate or conflict. With w = 1 it is a sum: orthogonal gradients of one
     length keep the coefficients 1. The step is as long as the weakest direction allows, which is short where one
-    gradient is small or nearly parallel to others, also when they agree. Below 1e-6 of the largest eigenvalue for each
-    task (gradients of a thousandth of the norm) a direction is float32 rounding and dropped, with the task that lies
-    along it. Equal and opposed gradients have one direction less: opposed ones give `d = 0`. A backward pass for
-    each task; the solution is one eigendecomposition.
+    gradient is small or nearly parallel to others, also when they agree. Which eigenvalues are 0 is decided on the
+    cosines, so a task counts however short its gradient is; below 1e-6 of their largest for each task a direction is
+    float32 rounding and dropped. Equal and opposed gradients have one direction less: opposed ones give `d = 0`. A
+    backward pass for each task; the solution is two eigendecompositions.
 
     Args:
         preferences: Dict of numbers above 0 by loss name: w. None: 1 for all.
@@ -48,23 +53,39 @@ class AlignedMTL(GramBalancing):
     Reference: Senushkin et al., CVPR 2023, arXiv:2305.19000.
     """
 
-    def __init__(self, preferences=None, include_tables=False, update_every=1, name=None):
+    def __init__(
+        self,
+        preferences: Mapping[str, float] | None = None,
+        include_tables: bool = False,
+        update_every: int = 1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(include_tables, update_every, name)
         self.preferences = check_by_loss("preferences", preferences, above=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.values = self.by_loss("preferences", self.preferences, 1.0)
 
-    def coefficients(self, gram, losses, active):
-        gram = ops.convert_to_tensor(gram)
-        weights = ops.convert_to_tensor(self.values, "float32") * active
-        values, vectors = ops.eigh(gram / ops.maximum(ops.max(gram), SMALLEST))
-        real = values > ROUNDING * gram.shape[0] * ops.max(values)
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
+        # In float64, where there is one: eigenvalues of gradients' products spread as the squares of their lengths.
+        kind = "float64" if _backend.is_tensorflow() else "float32"
+        cosines, lengths, _ = scaled(gram, active)
+        active, lengths = ops.cast(active, kind), ops.cast(lengths, kind)
+        cosines = ops.cast(cosines, kind) * active[:, None] * active[None, :]
+        count = cosines.shape[0]
+        # How many directions there are does not depend on how long the gradients are, so the cosines tell.
+        values, vectors = ops.eigh(cosines)
+        real = values > ROUNDING * count * ops.max(values)
+        directions = ops.sum(ops.cast(real, "int32"))
+        # Without what is rounding of 0, which would hide the eigenvalues of short gradients.
+        cosines = ops.matmul(vectors * ops.where(real, values, 0.0), ops.transpose(vectors))
+        values, vectors = ops.eigh(cosines * lengths[:, None] * lengths[None, :])
+        real = np.arange(count) >= count - directions
         smallest = ops.min(ops.where(real, values, 3e38))
         roots = ops.where(real, ops.sqrt(smallest / ops.where(real, values, 1.0)), 0.0)
-        along = ops.sum(vectors * weights[:, None], axis=0)
-        return ops.sum(vectors * (roots * along), axis=1)
+        along = ops.sum(vectors * (ops.cast(self.values, kind) * active)[:, None], axis=0)
+        return ops.cast(ops.sum(vectors * (roots * along), axis=1), "float32")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         preferences = None if self.preferences is None else dict(self.preferences)
         return {**super().get_config(), "preferences": preferences}

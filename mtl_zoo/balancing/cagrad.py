@@ -3,6 +3,7 @@ from __future__ import annotations
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import GramBalancing
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import furthest, mean_of
@@ -46,17 +47,24 @@ class CAGrad(GramBalancing):
     Reference: Liu et al., NeurIPS 2021, arXiv:2110.14048.
     """
 
-    def __init__(self, c=0.4, rescale=1, include_tables=False, update_every=1, name=None):
+    def __init__(
+        self,
+        c: float = 0.4,
+        rescale: int = 1,
+        include_tables: bool = False,
+        update_every: int = 1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(include_tables, update_every, name)
         self.c = check.check_number("c", c, minimum=0, maximum=1)
         self.rescale = check.check_choice("rescale", rescale, RESCALES)
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         gram, mean = ops.convert_to_tensor(gram), mean_of(active)
         products = ops.sum(gram * mean, axis=1)
         radius = self.c * ops.sqrt(ops.maximum(ops.sum(mean * products), 0.0))
         d = mean + furthest(gram, products, radius, active)
         return d / {0: 1.0, 1: 1.0 + self.c**2, 2: 1.0 + self.c}[self.rescale]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "c": self.c, "rescale": self.rescale}

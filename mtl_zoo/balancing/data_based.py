@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -40,24 +41,26 @@ class DataBased(LossBalancing):
     Reference: the inverse frequency of classes, applied to tasks; a baseline rather than a paper's method.
     """
 
-    def __init__(self, frequencies=None, power=1.0, name=None):
+    def __init__(
+        self, frequencies: Mapping[str, float] | None = None, power: float = 1.0, name: str | None = None
+    ) -> None:
         super().__init__(name)
         if frequencies is None:
             raise ValueError(
                 "`frequencies` must be a dict of numbers by loss name, as `label_frequencies(model, labels)` gives. "
                 "Received: frequencies=None"
             )
-        self.frequencies = check_by_loss("frequencies", frequencies, above=0)
+        self.frequencies = check_by_loss("frequencies", frequencies, above=0) or {}
         self.power = check.check_number("power", power, minimum=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         raised = [f**-self.power for f in self.by_loss("frequencies", self.frequencies, 1.0)]
         self.values = tuple(count * value / sum(raised) for value in raised)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         return ops.convert_to_tensor(self.values, "float32")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "frequencies": dict(self.frequencies), "power": self.power}
 
 
@@ -90,18 +93,9 @@ def label_frequencies(model: Any, labels: Mapping[str, Any]) -> dict[str, float]
     for loss, output in model.head.losses(model.tasks).items():
         y, observed = (ops.convert_to_numpy(values) for values in targets[output.name])
         y = y[observed > 0].astype("float64")
-        found[loss] = _frequency(output.kind, y) if len(y) else 0.0
+        found[loss] = output.task.label_frequency(y) if len(y) else 0.0
         if not found[loss] > 0:
             raise ValueError(
                 f"`labels` must hold positive, or different, observed values for every loss. Received none for {loss!r}"
             )
     return found
-
-
-def _frequency(kind, y) -> float:
-    if kind == "binary":
-        return float(y.mean())
-    if kind == "regression":
-        return float(y.var())
-    _, counts = np.unique(y, return_counts=True)
-    return float(1 - np.sum((counts / len(y)) ** 2))

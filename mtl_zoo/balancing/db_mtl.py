@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keras import ops
 
 from mtl_zoo import _validation as check
-from mtl_zoo.balancing._base import SMALL_LOSS, GradientBalancing
+from mtl_zoo._types import Config, Tensor
+from mtl_zoo.balancing._base import SMALL_LOSS, TINY, GradientBalancing
 from mtl_zoo.balancing._registry import register_balancing
+
+# A norm below this part of the longest counts as that.
+SMALLEST_PART = 1e-8
 
 
 @register_balancing("db_mtl")
@@ -45,23 +51,27 @@ class DualBalancing(GradientBalancing):
 
     keeps_gradients = True
 
-    def __init__(self, beta=0.9, decay=0.0, name=None):
+    def __init__(self, beta: float = 0.9, decay: float = 0.0, name: str | None = None) -> None:
         super().__init__(name)
         self.beta = check.check_number("beta", beta, minimum=0, below=1)
         self.decay = check.check_number("decay", decay, minimum=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.averages = self.state("averages", (count, sum(self.sizes)), 0.0)
 
-    def direction(self, gradients, losses, active, sizes):
+    def direction(
+        self, gradients: Tensor, losses: Tensor, active: Tensor, sizes: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         beta = self.beta / ops.power(ops.convert_to_tensor(self.step) + 1.0, self.decay)
         losses = ops.maximum(losses, SMALL_LOSS)
         averages = ops.convert_to_tensor(self.averages)
         averages = averages + (1 - beta) * active[:, None] * (gradients / losses[:, None] - averages)
         self.averages.assign(averages)
         norms = ops.sqrt(ops.sum(ops.square(averages), axis=1)) * active
-        scales = ops.max(norms) / (norms + SMALL_LOSS) * active
+        # A floor in parts of the longest, so that it is the same whatever the losses' units are.
+        longest = ops.max(norms)
+        scales = longest / ops.maximum(norms, SMALLEST_PART * longest + TINY) * active
         return ops.matmul(scales[None, :], averages)[0], scales / losses
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "beta": self.beta, "decay": self.decay}

@@ -3,6 +3,7 @@ from __future__ import annotations
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing, masked_softmax
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -39,18 +40,18 @@ class DWA(LossBalancing):
     Reference: Liu et al., CVPR 2019, doi:10.1109/CVPR.2019.00197.
     """
 
-    def __init__(self, temperature=2.0, steps=100, name=None):
+    def __init__(self, temperature: float = 2.0, steps: int = 100, name: str | None = None) -> None:
         super().__init__(name)
         self.temperature = check.check_number("temperature", temperature, above=0)
         self.steps = check.check_int("steps", steps)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.sums = self.state("sums", (count,), 0.0)
         self.counts = self.state("counts", (count,), 0.0)
         self.last_means = self.state("last_means", (count,), 0.0)
         self.earlier_means = self.state("earlier_means", (count,), 0.0)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         sums, counts, last, earlier = (
             ops.convert_to_tensor(v) for v in (self.sums, self.counts, self.last_means, self.earlier_means)
         )
@@ -65,5 +66,5 @@ class DWA(LossBalancing):
         ratios = ops.where(known, last / ops.where(known, earlier, 1.0), 1.0)
         return ops.sum(active) * masked_softmax(ratios / self.temperature, active)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "temperature": self.temperature, "steps": self.steps}

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import TINY, GradientBalancing
 from mtl_zoo.balancing._registry import register_balancing
 
-SMALLEST_SQUARE = 1e-7
+# Only against 0 / 0: a larger one would count against tasks whose gradients are small throughout.
+SMALLEST_SQUARE = 1e-30
 
 
 @register_balancing("excess_mtl")
@@ -39,21 +43,24 @@ class ExcessMTL(GradientBalancing):
     >>> [round(float(x), 3) for x in method.first_excess.numpy()]
     [1.0, 2.0]
 
-    Reference: He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, arXiv:2402.02009.
+    Reference: He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, arXiv:2402.02009. The
+    authors add 1e-7 to `S_k`.
     """
 
     keeps_gradients = True
 
-    def __init__(self, learning_rate=0.01, name=None):
+    def __init__(self, learning_rate: float = 0.01, name: str | None = None) -> None:
         super().__init__(name)
         self.learning_rate = check.check_number("learning_rate", learning_rate, above=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.squares = self.state("squares", (count, sum(self.sizes)), 0.0)
         self.weights_now = self.state("weights_now", (count,), 1.0)
         self.first_excess = self.state("first_excess", (count,), 0.0)
 
-    def direction(self, gradients, losses, active, sizes):
+    def direction(
+        self, gradients: Tensor, losses: Tensor, active: Tensor, sizes: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         squared = ops.square(gradients)
         squares = ops.convert_to_tensor(self.squares) + squared
         self.squares.assign(squares)
@@ -67,5 +74,5 @@ class ExcessMTL(GradientBalancing):
         self.weights_now.assign(weights)
         return ops.matmul(weights[None, :], gradients)[0], weights
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "learning_rate": self.learning_rate}

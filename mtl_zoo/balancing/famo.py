@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import TINY, LossBalancing, check_by_loss, masked_softmax
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -47,14 +50,21 @@ class FAMO(LossBalancing):
     Reference: Liu et al., NeurIPS 2023, arXiv:2306.03792.
     """
 
-    def __init__(self, learning_rate=0.025, weight_decay=1e-3, least=None, reevaluates=False, name=None):
+    def __init__(
+        self,
+        learning_rate: float = 0.025,
+        weight_decay: float = 1e-3,
+        least: Mapping[str, float] | None = None,
+        reevaluates: bool = False,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name)
         self.learning_rate = check.check_number("learning_rate", learning_rate, above=0)
         self.weight_decay = check.check_number("weight_decay", weight_decay, minimum=0)
         self.least = check_by_loss("least", least, minimum=0)
         self.reevaluates = bool(reevaluates)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.least_values = self.by_loss("least", self.least, 0.0)
         self.xi = self.state("xi", (count,), 0.0)
         self.momentum = self.state("momentum", (count,), 0.0)
@@ -63,7 +73,7 @@ class FAMO(LossBalancing):
         self.log_distances = self.state("log_distances", (count,), 0.0)
         self.seen = self.state("seen", (count,), 0.0)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         logs = self._log_distance(losses)
         if not self.reevaluates:
             self._learn(logs, active)
@@ -74,14 +84,14 @@ class FAMO(LossBalancing):
         shares = masked_softmax(ops.convert_to_tensor(self.xi), active) * ops.exp(-logs)
         return shares / ops.maximum(ops.sum(shares), TINY)
 
-    def after_step(self, losses, active):
+    def after_step(self, losses: Tensor, active: Tensor) -> None:
         self._learn(self._log_distance(losses), active)
 
-    def _log_distance(self, losses):
+    def _log_distance(self, losses: Tensor) -> Tensor:
         least = ops.convert_to_tensor(self.least_values, "float32")
         return ops.log(ops.maximum(losses - least, 0.0) + MARGIN)
 
-    def _learn(self, logs, active):
+    def _learn(self, logs: Tensor, active: Tensor) -> None:
         # As tensors: JAX's `where` does not take a variable in a compiled step.
         first, second = ops.convert_to_tensor(self.momentum), ops.convert_to_tensor(self.velocity)
         both = active * self.seen
@@ -100,13 +110,13 @@ class FAMO(LossBalancing):
         self.velocity.assign(ops.where(learns > 0, velocity, second))
         self.xi.assign(self.xi - learns * step)
 
-    def xi_gradient(self, delta, both):
+    def xi_gradient(self, delta: Tensor, both: Tensor) -> Tensor:
         """`J delta` over the losses that were observed before and after."""
         z = masked_softmax(ops.convert_to_tensor(self.xi), both)
         delta = ops.where(both > 0, delta, 0.0)
         return z * (delta - ops.sum(z * delta))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
         least = None if self.least is None else dict(self.least)
         return {**super().get_config(), **config, "least": least, "reevaluates": self.reevaluates}

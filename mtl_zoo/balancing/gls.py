@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from keras import ops
 
+from mtl_zoo._types import Tensor
 from mtl_zoo.balancing._base import SMALL_LOSS, LossBalancing
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -28,7 +29,7 @@ class GLS(LossBalancing):
     Reference: Chennupati et al., CVPR workshops 2019, arXiv:1904.08492.
     """
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         logs = ops.log(ops.maximum(losses, SMALL_LOSS))
         count = ops.maximum(ops.sum(active), 1.0)
         mean = ops.sum(active * logs) / count

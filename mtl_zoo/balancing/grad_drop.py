@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 from keras import ops
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import TINY, RepresentationBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -47,18 +49,17 @@ class GradDrop(RepresentationBalancing):
     Reference: Chen et al., NeurIPS 2020, arXiv:2010.06808.
     """
 
-    def __init__(self, leak=0.0, seed=0, name=None):
+    def __init__(self, leak: float | Mapping[str, float] = 0.0, seed: int = 0, name: str | None = None) -> None:
         super().__init__(name)
-        given = check_by_loss if isinstance(leak, Mapping) else check.check_number
-        self.leak = given("leak", leak, minimum=0, maximum=1)
+        checked: Callable[..., Any] = check_by_loss if isinstance(leak, Mapping) else check.check_number
+        self.leak = checked("leak", leak, minimum=0, maximum=1)
         self.seed = check.check_int("seed", seed, minimum=0)
-        self.cut = None  # of the model; set by `compile`
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         by_name = isinstance(self.leak, Mapping)
         self.leaks = self.by_loss("leak", self.leak if by_name else None, 0.0 if by_name else self.leak)
 
-    def mix(self, gradients, values, losses, active):
+    def mix(self, gradients: Tensor, values: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         gradients = ops.convert_to_tensor(gradients)
         signed = _backend.sum_over_replicas(ops.sum(gradients * ops.sign(values)[None], axis=1))
         size = ops.sum(ops.abs(signed), axis=0)
@@ -72,6 +73,6 @@ class GradDrop(RepresentationBalancing):
         share = leaks + (1 - leaks) * ops.cast(passes, "float32")
         return ops.sum(share[:, None, :] * gradients, axis=0)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         leak = dict(self.leak) if isinstance(self.leak, Mapping) else self.leak
         return {**super().get_config(), "leak": leak, "seed": self.seed}

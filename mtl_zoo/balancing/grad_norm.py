@@ -3,6 +3,7 @@ from __future__ import annotations
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import SMALL_LOSS, TINY, GramBalancing
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -54,16 +55,18 @@ class GradNorm(GramBalancing):
     taken_of = "layer"
     weighs_private = True
 
-    def __init__(self, alpha=1.5, learning_rate=0.025, update_every=1, name=None):
+    def __init__(
+        self, alpha: float = 1.5, learning_rate: float = 0.025, update_every: int = 1, name: str | None = None
+    ) -> None:
         super().__init__(False, update_every, name)
         self.alpha = check.check_number("alpha", alpha, minimum=0)
         self.learning_rate = check.check_number("learning_rate", learning_rate, above=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.weights_now = self.state("weights_now", (count,), 1.0)
         self.first_losses = self.state("first_losses", (count,), 0.0)
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         weights = ops.copy(self.weights_now)  # a variable would give what is assigned to it below
         first = ops.convert_to_tensor(self.first_losses)
         first = ops.where(ops.logical_and(active > 0, first == 0), losses, first)
@@ -79,7 +82,7 @@ class GradNorm(GramBalancing):
         self.weights_now.assign(moved * len(self.loss_names) / ops.sum(moved))
         return weights
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["include_tables"]
         return {**config, "alpha": self.alpha, "learning_rate": self.learning_rate}

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import GramBalancing
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import reorder, scaled, shuffled_order
@@ -52,16 +53,24 @@ class GradVac(GramBalancing):
     Reference: Wang et al., ICLR 2021, arXiv:2010.05874.
     """
 
-    def __init__(self, beta=0.01, shuffle=True, seed=0, include_tables=False, update_every=1, name=None):
+    def __init__(
+        self,
+        beta: float = 0.01,
+        shuffle: bool = True,
+        seed: int = 0,
+        include_tables: bool = False,
+        update_every: int = 1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(include_tables, update_every, name)
         self.beta = check.check_number("beta", beta, minimum=0, maximum=1)
         self.shuffle = bool(shuffle)
         self.seed = check.check_int("seed", seed, minimum=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.targets = self.state("targets", (count, count), 0.0)
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         cosines, lengths, _ = scaled(gram, active)
         count = cosines.shape[0]
         kept = ops.convert_to_tensor(self.targets)
@@ -77,12 +86,12 @@ class GradVac(GramBalancing):
         self.targets.assign(kept + self.beta * pairs * (found - kept))
         return ops.sum(parts * (active * lengths)[:, None], axis=0) / lengths
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {"beta": self.beta, "shuffle": self.shuffle, "seed": self.seed}
         return {**super().get_config(), **config}
 
 
-def _vaccinate(cosines, targets, pairs):
+def _vaccinate(cosines: Tensor, targets: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
     """Row i: p_i / ||g_i|| as a combination of the gradients' directions; and the cosines that were found."""
     count = cosines.shape[0]
     eye = np.eye(count, dtype="float32")

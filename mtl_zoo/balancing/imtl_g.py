@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
+from mtl_zoo._types import Tensor
 from mtl_zoo.balancing._base import GramBalancing
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import RIDGE, SMALLEST, mean_of, scaled
@@ -44,7 +45,7 @@ class IMTLG(GramBalancing):
     Reference: Liu et al., Towards Impartial Multi-task Learning, ICLR 2021.
     """
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         cosines, lengths, _ = scaled(gram, active)
         # Equal gradients make C singular; with the ridge they share what one of them would get.
         ridge = RIDGE * np.eye(cosines.shape[0], dtype="float32")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -41,20 +42,20 @@ class IMTLL(LossBalancing):
     Reference: Liu et al., ICLR 2021, "Towards Impartial Multi-task Learning".
     """
 
-    def __init__(self, learning_rate=0.025, initial=0.0, name=None):
+    def __init__(self, learning_rate: float = 0.025, initial: float = 0.0, name: str | None = None) -> None:
         super().__init__(name)
         self.learning_rate = check.check_number("learning_rate", learning_rate, above=0)
         self.initial = check.check_number("initial", initial, minimum=-BOUND, maximum=BOUND)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.log_factors = self.state("log_factors", (count,), self.initial)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         s = ops.convert_to_tensor(self.log_factors)
         weights = ops.exp(s)
         slope = weights * losses - 1.0
         self.log_factors.assign(ops.clip(s - self.learning_rate * slope * active, -BOUND, BOUND))
         return weights
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "learning_rate": self.learning_rate, "initial": self.initial}

@@ -3,6 +3,7 @@ from __future__ import annotations
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import SMALL_LOSS, LossBalancing
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -38,20 +39,22 @@ class LossRatio(LossBalancing):
     Reference: Huang et al. (NISE), RecSys 2024, doi:10.1145/3640457.3688151, with alpha 1 and beta 50.
     """
 
-    def __init__(self, reference=None, alpha=1.0, beta=50.0, name=None):
+    def __init__(
+        self, reference: str | None = None, alpha: float = 1.0, beta: float = 50.0, name: str | None = None
+    ) -> None:
         super().__init__(name)
         self.reference = None if reference is None else check.check_name("reference", reference)
         self.alpha = check.check_number("alpha", alpha, above=0)
         self.beta = check.check_number("beta", beta, above=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         if self.reference is not None:
             check.check_choice("reference", self.reference, self.loss_names)
         place = 0 if self.reference is None else self.loss_names.index(self.reference)
         self.is_reference = tuple(float(i == place) for i in range(count))
         self.last_reference = self.state("last_reference", (), 0.0)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         is_reference = ops.convert_to_tensor(self.is_reference, "float32")
         observed = ops.sum(active * is_reference)
         last = ops.convert_to_tensor(self.last_reference)  # JAX's `where` does not take a variable
@@ -61,6 +64,6 @@ class LossRatio(LossBalancing):
         others = self.alpha * ops.minimum(ratios, self.beta)
         return ops.where(is_reference > 0, 1.0, others)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {"reference": self.reference, "alpha": self.alpha, "beta": self.beta}
         return {**super().get_config(), **config}

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import GradientBalancing
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -50,18 +52,22 @@ class MetaBalance(GradientBalancing):
 
     keeps_gradients = True
 
-    def __init__(self, target=None, relax=0.7, beta=0.9, name=None):
+    def __init__(
+        self, target: str | None = None, relax: float = 0.7, beta: float = 0.9, name: str | None = None
+    ) -> None:
         super().__init__(name)
         self.target = target
         self.relax = check.check_number("relax", relax, minimum=0, maximum=1)
         self.beta = check.check_number("beta", beta, minimum=0, below=1)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         target = self.loss_names[0] if self.target is None else self.target
         self.target_index = self.loss_names.index(check.check_choice("target", target, self.loss_names))
         self.norms = self.state("norms", (count, len(self.sizes)), 0.0)
 
-    def direction(self, gradients, losses, active, sizes):
+    def direction(
+        self, gradients: Tensor, losses: Tensor, active: Tensor, sizes: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         ends = list(itertools.accumulate(sizes))
         parts = [gradients[:, end - size : end] for size, end in zip(sizes, ends, strict=True)]
         now = ops.stack([ops.sqrt(ops.sum(ops.square(part), axis=1)) for part in parts], axis=1)
@@ -73,10 +79,10 @@ class MetaBalance(GradientBalancing):
         over_all = ops.sqrt(ops.sum(ops.square(norms), axis=1, keepdims=True))
         return ops.concatenate(scaled), self._scales(over_all)[:, 0]
 
-    def _scales(self, norms):
+    def _scales(self, norms: Tensor) -> Tensor:
         target = norms[self.target_index]
         known = ops.logical_and(norms > EPSILON, target > EPSILON)
         return ops.where(known, self.relax * target / ops.maximum(norms, EPSILON) + (1 - self.relax), 1.0)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "target": self.target, "relax": self.relax, "beta": self.beta}

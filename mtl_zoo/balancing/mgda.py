@@ -3,6 +3,7 @@ from __future__ import annotations
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import SMALL_LOSS, TINY, GramBalancing
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import min_norm
@@ -44,11 +45,17 @@ class MGDA(GramBalancing):
     Reference: Desideri, Comptes Rendus Mathematique 350, 2012; Sener and Koltun, NeurIPS 2018, arXiv:1810.04650.
     """
 
-    def __init__(self, normalization=None, include_tables=False, update_every=1, name=None):
+    def __init__(
+        self,
+        normalization: str | None = None,
+        include_tables: bool = False,
+        update_every: int = 1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(include_tables, update_every, name)
         self.normalization = check.check_choice("normalization", normalization, NORMALIZATIONS)
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         gram = ops.convert_to_tensor(gram)
         divisor = ops.ones_like(active)
         if self.normalization in ("l2", "loss+"):
@@ -58,5 +65,5 @@ class MGDA(GramBalancing):
         divisor = ops.where(active > 0, divisor, 1.0)
         return min_norm(gram / (divisor[:, None] * divisor[None, :]), active) / divisor
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "normalization": self.normalization}

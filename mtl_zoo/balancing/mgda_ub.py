@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from mtl_zoo._types import Config
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing.mgda import MGDA
 
@@ -35,11 +36,10 @@ class MGDAUB(MGDA):
 
     taken_of = "representation"
 
-    def __init__(self, normalization=None, update_every=1, name=None):
+    def __init__(self, normalization: str | None = None, update_every: int = 1, name: str | None = None) -> None:
         super().__init__(normalization, False, update_every, name)
-        self.cut = None  # of the model; set by `compile`
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["include_tables"]
         return config

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import TINY, GradientBalancing
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -50,7 +53,15 @@ class MoCo(GradientBalancing):
 
     keeps_gradients = True
 
-    def __init__(self, beta=0.5, gamma=0.1, rho=0.0, beta_decay=0.5, gamma_decay=0.5, name=None):
+    def __init__(
+        self,
+        beta: float = 0.5,
+        gamma: float = 0.1,
+        rho: float = 0.0,
+        beta_decay: float = 0.5,
+        gamma_decay: float = 0.5,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name)
         self.beta = check.check_number("beta", beta, above=0, maximum=1)
         self.gamma = check.check_number("gamma", gamma, above=0)
@@ -58,11 +69,13 @@ class MoCo(GradientBalancing):
         self.beta_decay = check.check_number("beta_decay", beta_decay, minimum=0)
         self.gamma_decay = check.check_number("gamma_decay", gamma_decay, minimum=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.averages = self.state("averages", (count, sum(self.sizes)), 0.0)
         self.shares = self.state("shares", (count,), 1.0 / count)
 
-    def direction(self, gradients, losses, active, sizes):
+    def direction(
+        self, gradients: Tensor, losses: Tensor, active: Tensor, sizes: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         time = ops.convert_to_tensor(self.step) + 1.0
         beta = self.beta / ops.power(time, self.beta_decay)
         gamma = self.gamma / ops.power(time, self.gamma_decay)
@@ -80,12 +93,12 @@ class MoCo(GradientBalancing):
         self.shares.assign(ops.where(active > 0, among * mass, shares))
         return ops.matmul(among[None, :], tracked)[0], among
 
-    def get_config(self):
+    def get_config(self) -> Config:
         names = ("beta", "gamma", "rho", "beta_decay", "gamma_decay")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def project_on_simplex(x, active):
+def project_on_simplex(x: Tensor, active: Tensor) -> Tensor:
     """The nearest point whose active entries are not negative and sum to 1, the others being 0."""
     ordered = ops.flip(ops.sort(ops.where(active > 0, x, -1e30)))
     ranks = ops.cast(ops.arange(1, x.shape[0] + 1), "float32")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import GramBalancing
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import bargain, clip_length, mean_of, scaled
@@ -42,16 +43,18 @@ class NashMTL(GramBalancing):
     Reference: Navon et al., ICML 2022, arXiv:2202.01017.
     """
 
-    def __init__(self, max_norm=1.0, include_tables=False, update_every=1, name=None):
+    def __init__(
+        self, max_norm: float | None = 1.0, include_tables: bool = False, update_every: int = 1, name: str | None = None
+    ) -> None:
         super().__init__(include_tables, update_every, name)
         self.max_norm = None if max_norm is None else check.check_number("max_norm", max_norm, above=0)
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         gram = ops.convert_to_tensor(gram)
         cosines, lengths, largest = scaled(gram, active)
         found, solved = bargain(cosines, lengths)
         found = ops.where(solved, found / ops.sqrt(largest), mean_of(active)) * active
         return clip_length(found, gram, self.max_norm)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "max_norm": self.max_norm}

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import GramBalancing
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import mean_of, reorder, scaled, shuffled_order
@@ -47,13 +48,21 @@ class PCGrad(GramBalancing):
     Reference: Yu et al., NeurIPS 2020, arXiv:2001.06782.
     """
 
-    def __init__(self, reduction="sum", shuffle=True, seed=0, include_tables=False, update_every=1, name=None):
+    def __init__(
+        self,
+        reduction: str = "sum",
+        shuffle: bool = True,
+        seed: int = 0,
+        include_tables: bool = False,
+        update_every: int = 1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(include_tables, update_every, name)
         self.reduction = check.check_choice("reduction", reduction, REDUCTIONS)
         self.shuffle = bool(shuffle)
         self.seed = check.check_int("seed", seed, minimum=0)
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         cosines, lengths, _ = scaled(gram, active)
         count = cosines.shape[0]
         shuffle = self.shuffle and count > 2
@@ -71,6 +80,6 @@ class PCGrad(GramBalancing):
         weights = active if self.reduction == "sum" else mean_of(active)
         return ops.sum(parts * (weights * lengths)[:, None], axis=0) / lengths
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {"reduction": self.reduction, "shuffle": self.shuffle, "seed": self.seed}
         return {**super().get_config(), **config}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing, masked_softmax
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -36,12 +37,12 @@ class RLW(LossBalancing):
     Reference: Lin et al., TMLR 2022, arXiv:2111.10603.
     """
 
-    def __init__(self, seed=0, name=None):
+    def __init__(self, seed: int = 0, name: str | None = None) -> None:
         super().__init__(name)
         self.seed = check.check_int("seed", seed, minimum=0)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         return masked_softmax(keras.random.normal(active.shape, seed=self.step_seed(self.seed)), active)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "seed": self.seed}

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -40,24 +43,30 @@ class Scheduled(LossBalancing):
     Reference: Tang et al., RecSys 2020, doi:10.1145/3383313.3412236, equation 10.
     """
 
-    def __init__(self, initial=None, gamma=None, steps=1, name=None):
+    def __init__(
+        self,
+        initial: Mapping[str, float] | None = None,
+        gamma: Mapping[str, float] | None = None,
+        steps: int = 1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name)
         self.initial = check_by_loss("initial", initial, minimum=0)
         self.gamma = check_by_loss("gamma", gamma, above=0)
         self.steps = check.check_int("steps", steps)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.starts = self.by_loss("initial", self.initial, 1.0)
         self.factors = self.by_loss("gamma", self.gamma, 1.0)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         t = ops.floor(self.step / self.steps)
         grown = ops.convert_to_tensor(self.starts, "float32") * ops.power(
             ops.convert_to_tensor(self.factors, "float32"), t
         )
         return ops.minimum(grown, LARGEST)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         dicts = {"initial": self.initial, "gamma": self.gamma}
         dicts = {key: None if value is None else dict(value) for key, value in dicts.items()}
         return {**super().get_config(), **dicts, "steps": self.steps}

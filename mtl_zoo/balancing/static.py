@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keras import ops
 
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -33,16 +36,16 @@ class Static(LossBalancing):
     NeurIPS 2022.
     """
 
-    def __init__(self, weights=None, name=None):
+    def __init__(self, weights: Mapping[str, float] | None = None, name: str | None = None) -> None:
         super().__init__(name)
         # `weights` of a Keras layer are its variables.
         self.given = check_by_loss("weights", weights, minimum=0)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.values = self.by_loss("weights", self.given, 1.0)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         return ops.convert_to_tensor(self.values, "float32")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "weights": None if self.given is None else dict(self.given)}

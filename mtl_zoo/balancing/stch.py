@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import SMALL_LOSS, LossBalancing, check_by_loss, masked_softmax
 from mtl_zoo.balancing._registry import register_balancing
 
@@ -48,7 +51,15 @@ class STCH(LossBalancing):
     Reference: Lin et al., ICML 2024, arXiv:2402.19078.
     """
 
-    def __init__(self, mu=1.0, form="log", preferences=None, ideal=None, warm_up=100, name=None):
+    def __init__(
+        self,
+        mu: float = 1.0,
+        form: str = "log",
+        preferences: Mapping[str, float] | None = None,
+        ideal: Mapping[str, float] | None = None,
+        warm_up: int = 100,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name)
         self.mu = check.check_number("mu", mu, above=0)
         self.form = check.check_choice("form", form, FORMS)
@@ -56,13 +67,13 @@ class STCH(LossBalancing):
         self.ideal = check_by_loss("ideal", ideal)
         self.warm_up = check.check_int("warm_up", warm_up)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.lambdas = self.by_loss("preferences", self.preferences, 1.0)
         self.ideals = self.by_loss("ideal", self.ideal, 0.0)
         self.sums = self.state("sums", (count,), 0.0)
         self.counts = self.state("counts", (count,), 0.0)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         lambdas = ops.convert_to_tensor(self.lambdas, "float32")
         if self.form == "loss":
             values = losses - ops.convert_to_tensor(self.ideals, "float32")
@@ -75,13 +86,13 @@ class STCH(LossBalancing):
         shares = masked_softmax(lambdas * ops.log(losses / nadir) / self.mu, active)
         return ops.sum(active) * lambdas * shares / losses
 
-    def _learn_nadir(self, losses, active):
+    def _learn_nadir(self, losses: Tensor, active: Tensor) -> None:
         # Of a loss that comes late, the first steps in which it is observed.
         counting = active * ops.cast(ops.convert_to_tensor(self.counts) < self.warm_up, "float32")
         self.sums.assign_add(losses * counting)
         self.counts.assign_add(counting)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         dicts = {"preferences": self.preferences, "ideal": self.ideal}
         dicts = {key: None if value is None else dict(value) for key, value in dicts.items()}
         return {**super().get_config(), "mu": self.mu, "form": self.form, **dicts, "warm_up": self.warm_up}

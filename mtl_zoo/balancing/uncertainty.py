@@ -3,8 +3,10 @@ from __future__ import annotations
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing
 from mtl_zoo.balancing._registry import register_balancing
+from mtl_zoo.tasks import TASKS
 
 FORMS = ("auto", "regression", "classification", "revised")
 
@@ -48,29 +50,31 @@ class Uncertainty(LossBalancing):
     Reference: Kendall et al., CVPR 2018, arXiv:1705.07115; revised: Liebel and Koerner, 2018, arXiv:1805.06334.
     """
 
-    def __init__(self, form="auto", learning_rate=0.025, initial=0.0, name=None):
+    def __init__(
+        self, form: str = "auto", learning_rate: float = 0.025, initial: float = 0.0, name: str | None = None
+    ) -> None:
         super().__init__(name)
         self.form = check.check_choice("form", form, FORMS)
         self.learning_rate = check.check_number("learning_rate", learning_rate, above=0)
         self.initial = check.check_number("initial", initial, minimum=-6, maximum=6)
 
-    def make_state(self, count):
+    def make_state(self, count: int) -> None:
         self.log_variances = self.state("log_variances", (count,), self.initial)
 
-    def coefficients(self, losses, active):
+    def coefficients(self, losses: Tensor, active: Tensor) -> Tensor:
         s = ops.convert_to_tensor(self.log_variances)
         if self.form == "revised":
             v = ops.exp(s)
             weights = 0.5 / v
             slope = -weights * losses + v / (1 + v)  # d/ds, through v = exp(s)
         else:
-            forms = self.kinds if self.form == "auto" else (self.form,) * len(self.kinds)
-            factors = ops.convert_to_tensor([0.5 if form == "regression" else 1.0 for form in forms])
+            gaussian = [self.form == "regression" or (self.form == "auto" and TASKS[k].is_gaussian) for k in self.kinds]
+            factors = ops.convert_to_tensor([0.5 if is_gaussian else 1.0 for is_gaussian in gaussian])
             weights = factors * ops.exp(-s)
             slope = -weights * losses + 0.5
         self.log_variances.assign(ops.clip(s - self.learning_rate * slope * active, -6.0, 6.0))
         return weights
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {"form": self.form, "learning_rate": self.learning_rate, "initial": self.initial}
         return {**super().get_config(), **config}

@@ -3,6 +3,7 @@ from __future__ import annotations
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import GramBalancing
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import mean_of, project_on_dual_cone, scaled
@@ -42,15 +43,17 @@ class UPGrad(GramBalancing):
     Reference: Quinton and Rey, 2024, arXiv:2406.16232.
     """
 
-    def __init__(self, reduction="mean", include_tables=False, update_every=1, name=None):
+    def __init__(
+        self, reduction: str = "mean", include_tables: bool = False, update_every: int = 1, name: str | None = None
+    ) -> None:
         super().__init__(include_tables, update_every, name)
         self.reduction = check.check_choice("reduction", reduction, REDUCTIONS)
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         cosines, lengths, _ = scaled(gram, active)
         weights = mean_of(active) if self.reduction == "mean" else active
         steps = project_on_dual_cone(cosines)
         return weights + ops.sum(steps * (weights * lengths)[:, None], axis=0) / lengths
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "reduction": self.reduction}

@@ -13,6 +13,8 @@ import yaml
 
 from mtl_zoo import _validation as check
 from mtl_zoo.balancing import list_balancing
+from mtl_zoo.datasets import list_datasets
+from mtl_zoo.datasets._base import TABLES, is_table
 from mtl_zoo.optimizers import OPTIMIZER_NAMES
 
 SCHEDULES = ("constant", "cosine")
@@ -26,10 +28,11 @@ class RunConfig:
     """One model on one data set, trained once for each seed.
 
     Args:
-        dataset: A name of `list_datasets()`.
+        dataset: A name of `list_datasets()`, or the path of a table of your own (`.csv`, `.parquet`).
         model: A name of `list_models()`.
         hyperparameters: Keywords of `create_model`.
-        dataset_options: Keywords of `load_dataset`, such as `variant`, `group`, `size`.
+        dataset_options: Keywords of `load_dataset`, such as `variant`, `group`, `size`; of a table those of
+            `Dataset.from_table`, of which `tasks` is needed.
         seeds: A number n for the seeds 0 .. n - 1, or a list of seeds. A seed draws the weights and the order of the
             rows; the split is drawn by the data set's own option `seed`.
         epochs: The most epochs trained; the best one on the validation split is taken.
@@ -91,8 +94,14 @@ class RunConfig:
         return _seeds(self.seeds)
 
     def __post_init__(self):
-        for argument in ("dataset", "model"):
-            check.check_name(argument, getattr(self, argument))
+        if not is_table(self.dataset):
+            if not isinstance(self.dataset, str) or "/" in self.dataset:
+                raise ValueError(
+                    f"`dataset` must be a name, or the path of a table. Received: dataset={self.dataset!r}. "
+                    f"Expected: one of {', '.join(list_datasets())}, or a path that ends with {', '.join(TABLES)}"
+                )
+            check.check_name("dataset", self.dataset)
+        check.check_name("model", self.model)
         for argument in (
             *("hyperparameters", "dataset_options", "balancing_options", "loss_weights", "parameter_matched"),
         ):
@@ -216,7 +225,15 @@ def load_configs(path: str | Path, **overrides: Any) -> list[RunConfig]:
         raise ValueError(f"`config` must be a YAML file. Received: {path}: {error}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"`config` must hold `key: value` lines. Received: {path} with {type(content).__name__}")
-    return configs_from_dict({**content}, source=str(path), **overrides)
+    return configs_from_dict(_tables_beside(path, dict(content)), source=str(path), **overrides)
+
+
+def _tables_beside(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """A table that is not in the working folder is looked for beside the file that names it."""
+    name = content.get("dataset")
+    if is_table(name) and not Path(str(name)).exists() and (path.parent / str(name)).exists():
+        content["dataset"] = str(path.parent / str(name))
+    return content
 
 
 def configs_from_dict(content: dict[str, Any], source: str = "", **overrides: Any) -> list[RunConfig]:

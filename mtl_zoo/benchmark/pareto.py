@@ -15,9 +15,10 @@ from mtl_zoo import _validation as check
 from mtl_zoo.balancing import Balancing, Static, as_balancing, label_of, static_grid
 from mtl_zoo.datasets import Dataset
 from mtl_zoo.evaluation import evaluate_scores
+from mtl_zoo.evaluation.gain import score_of
 from mtl_zoo.optimizers import as_optimizer
 from mtl_zoo.training.callbacks import EpochTimer, ExactValidation
-from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs, score_of
+from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs
 
 STATIC, METHOD = "static", "method"
 

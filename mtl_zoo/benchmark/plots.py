@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mtl_zoo.benchmark.pareto import front_of
 from mtl_zoo.benchmark.summary import Section
 from mtl_zoo.evaluation._figures import heat_map
 from mtl_zoo.evaluation._figures import new_figure as _figure
 from mtl_zoo.evaluation._figures import save_figure as _save
-from mtl_zoo.evaluation.gain import LOWER_IS_BETTER
+from mtl_zoo.evaluation.gain import lower_is_better
 
 
 def draw_report(sections: Sequence[Section], path: str | Path) -> Path:
@@ -50,46 +49,6 @@ def draw_report(sections: Sequence[Section], path: str | Path) -> Path:
             panel.set_axis_off()
         row[0].set_xlabel(f"{section.title}, {section.split} split", fontsize="small", loc="left")
     return _save(figure, path)
-
-
-def draw_correlations(losses: pd.DataFrame, path: str | Path) -> Path:
-    """Loss against the tasks' correlation, a row of panels for each setting, a dot for each run.
-
-    On the left both models, with a line through the medians; on the right the ratio of the two on the same data.
-
-    Args:
-        losses: What `correlation_losses` gives.
-        path: Where to.
-    """
-    settings = list(dict.fromkeys(losses["setting"]))
-    figure = _figure(10, 0.5 + 3.4 * len(settings))
-    rows = figure.subfigures(len(settings), 1, squeeze=False)[:, 0]
-    for row, setting in zip(rows, settings, strict=True):
-        left, right = row.subplots(1, 2)
-        own = losses[losses["setting"] == setting]
-        wide = own.pivot(index="seed", columns=["model", "correlation"], values="test")
-        models = {"shared_bottom": "C0", "mmoe": "C1"}
-        for place, (model, color) in enumerate(models.items()):
-            _dots_and_medians(left, wide[model], (place - 0.5) * 0.02, color, model)
-        ratio = wide["mmoe"] / wide["shared_bottom"]
-        _dots_and_medians(right, ratio, 0.0, "C2", "mmoe / shared_bottom")
-        right.axhline(1, color="0.5", linestyle="--", linewidth=1)
-        for panel, title in ((left, "test loss (mean squared error)"), (right, "ratio on the same data")):
-            panel.set_yscale("log")
-            panel.set_xlabel("correlation of the tasks' weights")
-            panel.set_title(title, fontsize="medium")
-            panel.grid(alpha=0.3)
-            panel.legend(fontsize="small", frameon=False)
-        # Under both panels: it is longer than one of them is wide.
-        row.supxlabel(f"{setting}, {len(wide)} seeds", fontsize="small")
-    return _save(figure, path)
-
-
-def _dots_and_medians(panel, values: pd.DataFrame, shift: float, color: str, label: str) -> None:
-    values = values.sort_index(axis="columns")
-    at = np.array(values.columns, dtype="float64") + shift
-    panel.plot(at, values.T, ".", color=color, alpha=0.4)
-    panel.plot(at, values.median(), "-o", color=color, label=f"{label}, median")
 
 
 def draw_gates(gates: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> Path:
@@ -167,9 +126,9 @@ def draw_pareto(found: Any, path: str | Path) -> Path:
             )
         panel.set_xlabel(f"{first} {found.metrics[first]}")
         panel.set_ylabel(f"{second} {found.metrics[second]}")
-        if found.metrics[first] in LOWER_IS_BETTER:
+        if lower_is_better(found.metrics[first]):
             panel.invert_xaxis()
-        if found.metrics[second] in LOWER_IS_BETTER:
+        if lower_is_better(found.metrics[second]):
             panel.invert_yaxis()
         panel.grid(alpha=0.3)
         panel.legend(fontsize="x-small", frameon=False)

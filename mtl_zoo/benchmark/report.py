@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -164,27 +163,13 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def report_main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m benchmarks.report`; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.report",
-        description="Mean ± standard deviation over seeds, gain over single_task, parameters and speed.",
-    )
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE.csv", help="results of benchmarks.run")
-    parser.add_argument("--split", choices=("test", "validation"), default="test")
-    parser.add_argument("--markdown", type=Path, metavar="OUT.md", help="write the tables as Markdown, too")
-    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw them, too")
-    args = parser.parse_args(arguments)
-    try:
-        missing = [str(file) for file in args.files if not file.exists()]
-        if missing:
-            raise ValueError(f"`FILE.csv` must exist. Received: {', '.join(missing)}")
-        sections = summarise(pd.concat([ResultStore(file).read() for file in args.files]), args.split)
-    except ValueError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 2
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    print_report(sections, console)
+def run(args: argparse.Namespace) -> int:
+    """`mtl-zoo bench report`."""
+    missing = [str(file) for file in args.files if not file.exists()]
+    if missing:
+        raise ValueError(f"`FILE.csv` must exist. Received: {', '.join(missing)}")
+    sections = summarise(pd.concat([ResultStore(file).read() for file in args.files]), args.split)
+    print_report(sections, Console() if sys.stdout.isatty() else Console(width=160))
     if args.markdown:
         args.markdown.parent.mkdir(parents=True, exist_ok=True)
         args.markdown.write_text(markdown(sections), encoding="utf-8")

@@ -29,7 +29,8 @@ from mtl_zoo.benchmark.balancing import (
 from mtl_zoo.benchmark.config import STATIC_SWEEP, RunConfig
 from mtl_zoo.benchmark.progress import Silent, StepReporter
 from mtl_zoo.benchmark.results import ResultStore
-from mtl_zoo.datasets import Dataset, Split, dataset_info, load_dataset
+from mtl_zoo.datasets import Dataset, Split, load_dataset
+from mtl_zoo.datasets._base import is_table
 from mtl_zoo.evaluation import evaluate_scores
 from mtl_zoo.features.spec import Feature
 from mtl_zoo.models import create_model, model_info, parameter_count, parameter_matched
@@ -78,7 +79,8 @@ def run_config(
     Args:
         config: What to run.
         store: Where the rows go.
-        dataset: The data, if loaded before.
+        dataset: The data, if loaded before, or of your own: then `config.dataset` may be any name, and the rows repeat
+            the name and the options of the data.
         data_dir: Folder of the data sets' files.
         save_scores: Folder for the test scores of each run, as `.npz` with arrays by output (for paired tests).
         progress: Is told what happens.
@@ -95,7 +97,7 @@ def run_config(
         progress.loaded(dataset)
     if config.group is not None:
         check.check_choice("group", config.group, tuple(dataset.test.groups))
-    _features(config, dataset)  # refuses unknown names
+    features_of(config, dataset)  # refuses unknown names
     check_balancing(config)
     dataset = _with_fraction(config, dataset)
     summary, finished, sized = RunSummary(), store.finished(), None
@@ -135,8 +137,20 @@ def run_config(
 
 
 def load(config: RunConfig, data_dir: str | Path | None = None) -> Dataset:
-    """The data set of a configuration."""
-    return load_dataset(config.dataset, data_dir=data_dir, **config.dataset_options)
+    """The data set of a configuration: a named one, or a table."""
+    options = dict(config.dataset_options)
+    if is_table(config.dataset) and config.group is not None:
+        options.setdefault("groups", (config.group,))
+    return load_dataset(config.dataset, data_dir=data_dir, **options)
+
+
+def dataset_name(config: RunConfig) -> str:
+    """What rows of results call the data set of a configuration."""
+    if is_table(config.dataset):
+        return check.suggest_name(
+            str(config.dataset_options.get("name") or Path(config.dataset).name.partition(".")[0])
+        )
+    return config.dataset
 
 
 def resolve_hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +215,7 @@ def _as_json(value: Any) -> str:
 
 def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The columns that a run's rows share and that are known before it starts, `key` among them."""
-    options = {**dataset_info(config.dataset).options, **config.dataset_options}
+    options = dict(dataset.options)
     if config.leave_out:
         options["leave_out"] = config.leave_out
     identity = {
@@ -257,7 +271,7 @@ def _loss_weights(config: RunConfig, model: Any) -> dict[str, float]:
     return {name: config.loss_weights.get(name, defaults[name]) for name in losses}
 
 
-def _features(config: RunConfig, dataset: Dataset) -> tuple[Feature, ...]:
+def features_of(config: RunConfig, dataset: Dataset) -> tuple[Feature, ...]:
     """The data set's features without those that the configuration leaves out."""
     for name in config.leave_out:
         check.check_choice("leave_out", name, [feature.name for feature in dataset.features])
@@ -270,9 +284,10 @@ def _with_fraction(config: RunConfig, dataset: Dataset) -> Dataset:
     rows = max(1, round(config.train_fraction * every))
     if rows == every:
         return dataset
-    options = {**dataset_info(config.dataset).options, **config.dataset_options}
     rule = f"{dataset.split_rule}; of the {every:,} training rows {rows:,} drawn at random"
-    return dataclasses.replace(dataset, train=dataset.train.sample(rows, options.get("seed", 0)), split_rule=rule)
+    return dataclasses.replace(
+        dataset, train=dataset.train.sample(rows, dataset.options.get("seed", 0)), split_rule=rule
+    )
 
 
 def _sized(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -280,7 +295,7 @@ def _sized(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any]) ->
     reference = config.parameter_matched
     if not reference:
         return dict(arguments), None
-    given = (_features(config, dataset), dataset.tasks)
+    given = (features_of(config, dataset), dataset.tasks)
     count = reference.get("count", "dense")
     target = parameter_count(create_model(reference["model"], *given, **resolve_reference(config)), count)
     # The nearest size, however far.
@@ -294,7 +309,7 @@ def _sized(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any]) ->
 def _train(config, dataset, arguments, seed, about, *, save_scores, progress, after):
     """One run: (rows, headline test score by task, seconds of training)."""
     keras.utils.set_random_seed(seed)
-    model = create_model(config.model, _features(config, dataset), dataset.tasks, **arguments)
+    model = create_model(config.model, features_of(config, dataset), dataset.tasks, **arguments)
     steps = math.ceil(len(dataset.train) / config.batch_size)
     # Metrics in the logs would cost time in the loop, and the exact ones are computed anyway.
     model.compile(
@@ -356,7 +371,7 @@ def _sweep(store, config, dataset, arguments, seed, about, **given):
     Points that are in the store are not trained again. Every one has the epochs that a method has; the seconds are
     those of all of them.
     """
-    model = create_model(config.model, _features(config, dataset), dataset.tasks, **arguments)
+    model = create_model(config.model, features_of(config, dataset), dataset.tasks, **arguments)
     points = {}
     for weights in sweep_points(config, model.loss_names):
         point = dataclasses.replace(config, balancing="static", balancing_options={"weights": weights})

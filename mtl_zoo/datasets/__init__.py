@@ -1,17 +1,33 @@
 """Data sets: fetched, verified, parsed and split into what the models take."""
 
 from mtl_zoo.datasets import ali_ccp, aliexpress, census_income, movielens, synthetic_funnel, synthetic_regression
-from mtl_zoo.datasets._base import Dataset, Split, dataset_info, list_datasets, load_dataset, verify_dataset
+from mtl_zoo.datasets._base import (
+    Check,
+    Dataset,
+    DatasetInfo,
+    Split,
+    dataset_info,
+    list_datasets,
+    load_dataset,
+    register_dataset,
+    verify_dataset,
+)
+from mtl_zoo.datasets._download import FetchError, fetch_dataset
+from mtl_zoo.datasets._files import search_roots
 from mtl_zoo.datasets.oracle import oracle_auc, oracle_logloss, oracle_scores
 from mtl_zoo.datasets.synthetic_regression import label_correlation
 
 __all__ = [
+    "Check",
     "Dataset",
+    "DatasetInfo",
+    "FetchError",
     "Split",
     "ali_ccp",
     "aliexpress",
     "census_income",
     "dataset_info",
+    "fetch_dataset",
     "label_correlation",
     "list_datasets",
     "load_dataset",
@@ -19,6 +35,8 @@ __all__ = [
     "oracle_auc",
     "oracle_logloss",
     "oracle_scores",
+    "register_dataset",
+    "search_roots",
     "synthetic_funnel",
     "synthetic_regression",
     "verify_dataset",

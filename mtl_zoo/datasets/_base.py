@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo import _validation as check
+from mtl_zoo._registry import Registry
 from mtl_zoo.datasets._files import Resource, find_file, search_roots
 from mtl_zoo.features.batching import Rows
-from mtl_zoo.tasks import Task
+from mtl_zoo.features.spec import Feature
+from mtl_zoo.tasks import Task, fit_tasks
 
 
 @dataclasses.dataclass
@@ -81,6 +83,7 @@ class Dataset:
         split_rule: One sentence: how rows came into the splits.
         transform: The fitted `FeatureTransform`; None for synthetic data, which is born encoded.
         notes: What a reader of results on it must know.
+        options: What it was loaded with, defaults included; rows of results repeat it.
     """
 
     name: str
@@ -94,6 +97,71 @@ class Dataset:
     split_rule: str
     transform: Any = None
     notes: tuple[str, ...] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_table(
+        cls,
+        train: Any,
+        validation: Any = None,
+        test: Any = None,
+        tasks: Any = (),
+        *,
+        features: Sequence[Feature] = (),
+        exclude: Sequence[str] = (),
+        groups: Sequence[str] = (),
+        time: str | None = None,
+        seed: int = 0,
+        embedding_dim: int = 16,
+        name: str | None = None,
+    ) -> Dataset:
+        """A data set from tables of your own.
+
+        Args:
+            train: A DataFrame, or the path of a `.csv` (packed or not) or `.parquet` file.
+            validation, test: The same, both or neither. Without them a tenth of the rows of `train` each.
+            tasks: What to predict: tasks, names of label columns, or `{name: kind}` with the kinds `"binary"`,
+                `"multiclass"` and `"regression"`, or `{name: {"kind": ..., keywords of the task}}`. Of a bare name
+                labels 0 and 1 make a binary task, other numbers a regression, strings classes.
+            features: Specs for some columns; the others are chosen by `FeatureTransform.infer`.
+            exclude: Columns that are no features.
+            groups: Columns to group rows by, such as `user_id` for the AUC within users.
+            time: A column by whose order the rows are split, and which is no feature. None: they are drawn by `seed`.
+            seed: Of the split.
+            embedding_dim: Width of the embeddings.
+            name: What results call it. Default: the file's name, or `"table"`.
+
+        Raises:
+            ValueError: A file that is not there or broken; a column that no table has; labels of no kind.
+
+        Example:
+
+        >>> import pandas as pd
+        >>> from mtl_zoo.datasets import Dataset
+        >>> table = pd.DataFrame({"city": ["Rome", "Oslo"] * 50, "price": range(100), "click": [0, 0, 0, 1] * 25})
+        >>> Dataset.from_table(table, tasks=["click"])
+        Dataset('table', variant='table', rows: train 80, validation 10, test 10; tasks: click)
+        """
+        from mtl_zoo.datasets._table import dataset_from_table
+
+        is_path = isinstance(train, (str, Path))
+        given = {"tasks": tasks, "exclude": exclude, "groups": groups, "time": time, "seed": seed}
+        made = dataset_from_table(
+            train,
+            validation,
+            test,
+            features=features,
+            embedding_dim=embedding_dim,
+            name=name or (Path(train).name.partition(".")[0] if is_path else "table"),
+            **given,
+        )
+        files = {"validation": validation, "test": test}
+        made.options = {**given, **{n: str(file) for n, file in files.items() if isinstance(file, (str, Path))}}
+        made.options |= {"embedding_dim": embedding_dim}
+        return made
+
+    def __post_init__(self) -> None:
+        self.tasks = fit_tasks(self.tasks, self.train.labels)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -157,21 +225,25 @@ class DatasetInfo:
         return all(find_file(roots, self.folders, name) for name in self.files)
 
 
-_REGISTRY: dict[str, DatasetInfo] = {}
+_REGISTRY: Registry[DatasetInfo] = Registry("name")
+# What tells a path to a table from the name of a data set.
+TABLES = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".parquet", ".pq")
 
 
 def register_dataset(name: str, **info: Any) -> Callable[[Callable[..., Dataset]], Callable[..., Dataset]]:
     """Decorator: makes a loader known to `load_dataset` and the command line. See `DatasetInfo` for the arguments."""
-    check.check_name("name", name)
 
     def register(loader: Callable[..., Dataset]) -> Callable[..., Dataset]:
-        if name in _REGISTRY:
-            raise ValueError(f"`name` must be new to the registry. Received: name={name!r}, registered before")
         summary = (inspect.getdoc(loader) or name).splitlines()[0]
-        _REGISTRY[name] = DatasetInfo(name=name, loader=loader, summary=summary, **info)
+        _REGISTRY.add(name, DatasetInfo(name=name, loader=loader, summary=summary, **info), owner=loader)
         return loader
 
     return register
+
+
+def is_table(name: Any) -> bool:
+    """Whether what stands for a data set is the path of a table."""
+    return isinstance(name, (str, Path)) and str(name).lower().endswith(TABLES)
 
 
 def list_datasets() -> list[str]:
@@ -183,22 +255,23 @@ def list_datasets() -> list[str]:
     >>> "synthetic_funnel" in list_datasets()
     True
     """
-    return sorted(_REGISTRY)
+    return _REGISTRY.names()
 
 
 def dataset_info(name: str) -> DatasetInfo:
     """What is known of a data set without loading it: source, licence, files, options."""
-    return _REGISTRY[check.check_choice("name", name, list_datasets())]
+    return _REGISTRY[name]
 
 
 def load_dataset(name: str, data_dir: str | Path | None = None, **options: Any) -> Dataset:
-    """Loads a data set by name.
+    """Loads a data set by name, or a table of your own by its path.
 
     Args:
-        name: One of `list_datasets()`.
+        name: One of `list_datasets()`, or the path of a `.csv` or `.parquet` file.
         data_dir: Folder with the data sets' folders. Default: `$MTL_ZOO_DATA`, then the cache folder that
             `mtl-zoo data fetch` writes to. Generated sets need none.
-        **options: Those of the loader, such as `variant` or `size`; all take `embedding_dim` and `seed`.
+        **options: Those of the loader, such as `variant` or `size`; all take `embedding_dim` and `seed`. Of a table
+            those of `Dataset.from_table`.
 
     Raises:
         ValueError: No such data set, or the files do not have the rows and labels that they should have.
@@ -212,16 +285,21 @@ def load_dataset(name: str, data_dir: str | Path | None = None, **options: Any) 
     >>> len(data.train), [task.name for task in data.tasks]
     (20000, ['click', 'conversion'])
     """
-    info = dataset_info(name)
-    unknown = [option for option in options if option not in info.options]
+    info = None if is_table(name) else dataset_info(name)
+    known = (
+        [p for p in inspect.signature(Dataset.from_table).parameters if p != "train"] if info is None else info.options
+    )
+    unknown = [option for option in options if option not in known]
     if unknown:
         raise TypeError(
             f"`load_dataset` takes only the options of {name!r}. Received: {', '.join(unknown)}. "
-            f"Expected: any of {', '.join(info.options)}"
+            f"Expected: any of {', '.join(known)}"
         )
-    if info.reads_files:
-        options["data_dir"] = data_dir
-    return info.loader(**options)
+    if info is None:
+        return Dataset.from_table(name, **options)
+    data = info.loader(**options, **({"data_dir": data_dir} if info.reads_files else {}))
+    data.options = {**info.options, **options}
+    return data
 
 
 def verify_dataset(name: str, data_dir: str | Path | None = None) -> list[Check]:

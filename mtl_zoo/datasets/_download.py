@@ -6,14 +6,17 @@ members.
 
 from __future__ import annotations
 
-import functools
+import gzip
 import hashlib
 import http.client
 import logging
+import lzma
 import os
 import re
+import shutil
 import stat
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -243,79 +246,76 @@ def file_digest(path: Path, algorithm: str) -> str:
 def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
     """Unpacks a .zip, .tar or .tar.gz into `folder`, each file whole or not at all.
 
-    Every member is looked at before the first is written: nothing may leave the folder, and links and devices are
-    refused.
+    It is unpacked beside its place first, and moved there file by file: nothing may leave the folder, and links and
+    devices are refused.
 
     Returns:
         The files written.
 
     Raises:
-        FetchError: A member is illegal, and nothing was written; the archive is damaged, and the damaged file was not.
+        FetchError: A member is illegal, or the archive is damaged or encrypted; nothing was written.
         OSError: The folder cannot be written to.
     """
     archive, folder = Path(archive), Path(folder)
+    is_new = not folder.exists()
+    with _writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".unpack-", dir=folder))
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                return _unpack_zip(opened, folder)
-        with tarfile.open(archive) as opened_tar:
-            return _unpack_tar(opened_tar, folder)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        raise FetchError(f"`archive` must be a whole .zip or .tar.gz. Received: {archive} ({error})") from error
+        try:
+            if zipfile.is_zipfile(archive):
+                with zipfile.ZipFile(archive) as opened:
+                    for member in opened.infolist():
+                        kind = stat.S_IFMT(member.external_attr >> 16)
+                        _check_member(member.filename, member.is_dir() or kind in (0, stat.S_IFREG), member.is_dir())
+                    opened.extractall(part)
+            else:
+                with tarfile.open(archive) as opened_tar:
+                    opened_tar.extractall(part, filter=_plain_member)
+        except OSError as error:
+            if error.errno is not None and not isinstance(error, gzip.BadGzipFile):
+                raise  # of the disk, and not of the archive
+            raise _damaged(archive, error) from error
+        except (*_DAMAGED, RuntimeError) as error:  # zipfile's own word for an encrypted archive
+            if isinstance(error, FetchError):
+                raise
+            raise _damaged(archive, error) from error
+        return [_move(path, folder, path.relative_to(part)) for path in sorted(part.rglob("*")) if path.is_file()]
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
-def _unpack_zip(opened: zipfile.ZipFile, folder: Path) -> list[Path]:
-    members = []
-    for member in opened.infolist():
-        mode = member.external_attr >> 16
-        if member.is_dir():
-            _target(folder, member.filename)
-        elif mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-            raise _illegal(member.filename, "a link or device")
-        else:
-            members.append((member, _target(folder, member.filename)))
-    return [_write(functools.partial(opened.open, member), target) for member, target in members]
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError)
 
 
-def _unpack_tar(opened: tarfile.TarFile, folder: Path) -> list[Path]:
-    members = []
-    for member in opened.getmembers():
-        if member.isdir():
-            _target(folder, member.name)
-        elif not member.isreg():
-            raise _illegal(member.name, "a link or device")
-        else:
-            members.append((member, _target(folder, member.name)))
-    return [_write(functools.partial(opened.extractfile, member), target) for member, target in members]
+def _damaged(archive: Path, error: Exception) -> FetchError:
+    return FetchError(f"`archive` must be a whole .zip or .tar.gz, not encrypted. Received: {archive} ({error})")
 
 
-def _target(folder: Path, name: str) -> Path:
+def _check_member(name: str, is_plain: bool, is_folder: bool) -> None:
     parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", name):
-        raise _illegal(name, "outside the folder")
-    target = folder / parts
+    why = None
+    if not is_plain:
+        why = "a link or device"
+    elif parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", name) or not (parts.parts or is_folder):
+        why = "outside the folder"
+    if why is not None:
+        raise FetchError(f"`archive` may hold plain files below its folder only. Received: member {name!r}, {why}")
+
+
+def _plain_member(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+    _check_member(member.name, member.isreg() or member.isdir(), member.isdir())
+    return tarfile.data_filter(member, path)
+
+
+def _move(path: Path, folder: Path, name: Path) -> Path:
+    target = folder / name
     # A link that lies in the folder already must not lead a member out of it either.
     if not target.resolve().is_relative_to(folder.resolve()):
-        raise _illegal(name, "outside the folder")
-    return target
-
-
-def _illegal(name: str, why: str) -> FetchError:
-    return FetchError(f"`archive` may hold plain files below its folder only. Received: member {name!r}, {why}")
-
-
-def _write(open_member: Callable[[], Any], target: Path) -> Path:
-    part = target.with_name(target.name + ".part")
+        _check_member(f"../{name}", True, False)
     with _writable(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-        output = part.open("wb")
-    try:
-        with output, open_member() as source:
-            while chunk := source.read(_CHUNK):
-                output.write(chunk)
-        os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        os.replace(path, target)
     return target

@@ -125,7 +125,7 @@ def oracle_scores(split: Any, tasks: Sequence[Task]) -> list[dict[str, Any]]:
         task = by_name.get(name)
         space = task.sample_space if task is not None else None
         row: dict[str, Any] = {"output": name, "space": space or "impressions"}
-        if task is not None and task.kind == "regression":
+        if task is not None and not task.is_event:
             row["rmse"] = _rmse(split.labels, task, p)
         else:
             v = inclusion(tasks, split.truth, space)

@@ -4,7 +4,14 @@ from mtl_zoo.evaluation.balancing_report import BalancingReport, balancing_repor
 from mtl_zoo.evaluation.evaluate import evaluate, evaluate_scores, scoreboard
 from mtl_zoo.evaluation.gain import delta_m, gain, lift_share
 from mtl_zoo.evaluation.gate_report import GateReport, gate_report
-from mtl_zoo.evaluation.metrics import (
+from mtl_zoo.evaluation.significance import (
+    AUCDifference,
+    Interval,
+    auc_standard_error,
+    bootstrap_auc_difference,
+    bootstrap_interval,
+)
+from mtl_zoo.metrics.exact import (
     GroupedAUC,
     accuracy,
     auc,
@@ -23,13 +30,6 @@ from mtl_zoo.evaluation.metrics import (
     precision,
     recall,
     rmse,
-)
-from mtl_zoo.evaluation.significance import (
-    AUCDifference,
-    Interval,
-    auc_standard_error,
-    bootstrap_auc_difference,
-    bootstrap_interval,
 )
 
 __all__ = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,7 +25,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def heat_map(panel, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], **scale):
+def heat_map(panel: Any, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], **scale: Any) -> Any:
     """A matrix as coloured cells with their numbers; NaN is an empty cell."""
     image = panel.imshow(matrix, aspect="auto", cmap="viridis", **scale)
     panel.set_facecolor("0.93")

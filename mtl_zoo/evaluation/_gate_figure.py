@@ -28,7 +28,9 @@ def draw_gate_report(report: Any, path: str | Path) -> Path:
     return save_figure(figure, path)
 
 
-def _panel(report: Any, columns: tuple[str, ...], seen: dict[str, tuple[int, ...]]):
+def _panel(
+    report: Any, columns: tuple[str, ...], seen: dict[str, tuple[int, ...]]
+) -> tuple[list[str], np.ndarray, list[bool], list[str]]:
     rows, weights, captured = [], [], []
     table = report.table[report.table["gate"].isin(seen)]
     for key, part in table.groupby(["gate"] if report.by is None else ["gate", report.by], sort=False):

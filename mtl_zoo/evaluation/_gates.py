@@ -41,7 +41,7 @@ class GateReader:
         ValueError: The model has no gates.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.gates = {layer.name: layer for layer in model.layers if isinstance(layer, BaseGate)}
         if not self.gates:

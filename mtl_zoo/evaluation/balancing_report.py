@@ -12,15 +12,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from mtl_zoo.balancing import LossBalancing, RepresentationBalancing
-
 # What a method keeps of all steps so far, by the name of its attribute.
 _KEPT = ("step", "skipped", "sum_coefficients", "sum_norms", "sum_cosines", "conflicts", "compared")
-_TAKEN_OF = {
-    "weight": "dense weights that several losses share",
-    "layer": "the last shared layer",
-    "representation": "the shared representation",
-}
 ON_BATCHES = "dense weights that several losses share, on one batch a reading"
 
 
@@ -182,7 +175,7 @@ def balancing_report(source: Any) -> BalancingReport:
         if source.balancing is None:
             raise ValueError("`source` must have been compiled with `balancing=...`. Received: a model without")
         method, names, timed = source.balancing.method_name, source.loss_names, None
-        gradients_of = recorded_gradients(source.balancing)
+        gradients_of = source.balancing.gradients_of
         state = read_state(source.balancing)
         if state["step"] == 0:
             raise ValueError("`source` must have been trained. Received: a model at step 0")
@@ -191,14 +184,6 @@ def balancing_report(source: Any) -> BalancingReport:
     else:
         raise TypeError(f"`source` must be a BalancingLogger or a compiled model. Received: {type(source).__name__}")
     return BalancingReport(method, gradients_of, *tables_of(intervals, names), timed)
-
-
-def recorded_gradients(method: Any) -> str | None:
-    """What a method takes the tasks' gradients of, in words; None if it takes none."""
-    if method is None or isinstance(method, LossBalancing):
-        return None
-    tables = ", and table rows" if getattr(method, "include_tables", False) else ""
-    return _TAKEN_OF[method.taken_of] + tables
 
 
 def read_state(method: Any) -> dict[str, np.ndarray]:
@@ -236,7 +221,7 @@ def interval_between(
     else:
         active = risen["step"] - risen["skipped"]
         weights = _divided(risen["sum_coefficients"], active)
-        if isinstance(method, RepresentationBalancing):
+        if not method.has_coefficients:
             weights = np.full_like(weights, np.nan)
     if gram is not None:
         risen |= _as_one_step(gram)

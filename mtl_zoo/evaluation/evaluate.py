@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,47 +12,15 @@ import pandas as pd
 from mtl_zoo import _validation as check
 from mtl_zoo.datasets import Split
 from mtl_zoo.datasets.oracle import oracle_auc
-from mtl_zoo.evaluation import metrics
 from mtl_zoo.evaluation.gain import lift_share
 from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import IMPRESSIONS, observed
 from mtl_zoo.heads._funnel import and_then, steps_to
-from mtl_zoo.models._data import encode_table, is_table
+from mtl_zoo.metrics import exact
+from mtl_zoo.models._data import encode_table, is_stream, is_table, labels_by_name
 from mtl_zoo.tasks import Task
 
 COLUMNS = ("task", "metric", "space", "observed", "value", "note")
-_Metric = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
-
-METRICS: dict[str, dict[str, _Metric]] = {
-    "binary": {
-        "auc": metrics.auc,
-        "logloss": metrics.logloss,
-        "ne": metrics.normalized_entropy,
-        "pcoc": metrics.pcoc,
-        "ece": metrics.ece,
-        "ece_mass": lambda y, p, weight: metrics.ece(y, p, weight, binning="mass"),
-        "ks": metrics.ks,
-        "accuracy": metrics.accuracy,
-        "precision": metrics.precision,
-        "recall": metrics.recall,
-        "f1": metrics.f1,
-    },
-    "multiclass": {
-        "accuracy": metrics.accuracy,
-        "logloss": metrics.multiclass_logloss,
-        "macro_auc": metrics.macro_auc,
-    },
-    "regression": {"rmse": metrics.rmse, "mae": metrics.mae, "nrmse": metrics.nrmse},
-}
-_NEEDS_BOTH_CLASSES = frozenset({"auc", "ne", "ks"})
-_UNDEFINED = {
-    "pcoc": "no positive labels",
-    "precision": "no score >= 0.5",
-    "recall": "no positive labels",
-    "f1": "no positive labels and no score >= 0.5",
-    "nrmse": "all labels are equal",
-    "macro_auc": "one class only",
-}
 
 
 def evaluate(
@@ -80,7 +48,9 @@ def evaluate(
 
     Args:
         model: A compiled or uncompiled model of the zoo.
-        split: A split of a data set, or a table (pandas, pyarrow) if the model was made with a transform.
+        split: A split of a data set, a table (pandas, pyarrow) if the model was made with a transform, a `TableStream`,
+            or a finite `tf.data.Dataset` of `(inputs, labels)` or `(inputs, labels, weights)`. Of the last two, a batch
+            of inputs is in memory at a time.
         group: Name of a column in `split.groups`, or of the table; adds the AUC within groups (users), weighted by
             their rows.
         products: Also score the steps of a funnel from end to end where the model has no output for that: meaning (b)
@@ -102,11 +72,38 @@ def evaluate(
     ['click', 'conversion']
     """
     check.check_int("batch_size", batch_size)
+    if is_stream(split) or hasattr(split, "element_spec"):
+        if group is not None:
+            raise ValueError(
+                f"`group` must be None with batches, which hold no such column. Received: group={group!r}. Pass a "
+                "table or a split"
+            )
+        scores, split = _scores_of_batches(model, split, batch_size)
+        return evaluate_scores(model, split, scores, products=products)
     split = as_split(model, split)
     if group is not None:
         check.check_choice("group", group, tuple(split.groups))
     scores = model.predict(split.inputs, batch_size=batch_size, verbose=0)
     return evaluate_scores(model, split, scores, group=group, products=products)
+
+
+def _scores_of_batches(model: Any, data: Any, batch_size: int) -> tuple[dict[str, np.ndarray], Split]:
+    """Scores of all rows, and a split of their labels and weights."""
+    found: list[tuple[Any, ...]] = []
+    for batch in data.batches(batch_size) if is_stream(data) else data:
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(keras.tree.map_structure(np.asarray, batch))
+        if y is None:
+            raise ValueError("`split` must give labels with its inputs. Received: batches of inputs alone")
+        found.append((model.predict(x, batch_size=batch_size, verbose=0), labels_by_name(model, y), weights))
+    if not found:
+        raise ValueError("`split` must have at least one row. Received: no batch")
+    scores, labels, weights = keras.tree.map_structure(lambda *parts: _joined(parts), *found)
+    rows = {"row": np.arange(len(next(iter(labels.values()))))}
+    return scores, Split(rows, dict(labels), weights)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return None if parts[0] is None else np.concatenate(parts)
 
 
 def as_split(model: Any, split: Any) -> Split:
@@ -155,7 +152,7 @@ def evaluate_scores(
                 f"Received: {int((~np.isfinite(score)).sum())} NaN or infinite for {output.name!r}"
             )
         counts = mask > 0
-        score = score[counts] if output.kind == "multiclass" else score.reshape(len(split))[counts]
+        score = score[counts] if output.task.units > 1 else score.reshape(len(split))[counts]
         weight = _weights(split, output)
         weight = None if weight is None else weight[counts]
         note = _funnel_note(output)
@@ -165,18 +162,19 @@ def evaluate_scores(
             text = "; ".join(part for part in (note, why if np.isnan(value) else "") if part)
             rows.append((name, metric, space, rows_used, float(value), text))
 
-        for metric, value, why in _values(output.kind, label[counts], score, weight, only):
+        for metric, value, why in _values(output.task, label[counts], score, weight, only):
             add(metric, value, why)
-        if output.kind == "binary" and only is None:
+        if output.task.is_event and only is None:
             if group is not None:
-                found = metrics.gauc(label[counts], score, np.asarray(split.groups[group])[counts], weight)
+                found = exact.gauc(label[counts], score, np.asarray(split.groups[group])[counts], weight)
                 kept = f"by {group}: {found.kept} of {found.groups} groups have both classes"
+                kept += f", {found.without} rows have none" if found.without else ""
                 add("gauc", found.value, "no group has both classes", note="; ".join(filter(None, (note, kept))))
             if output.name in split.truth and observed:
                 truth = np.asarray(split.truth[output.name], dtype="float64").reshape(len(split))[counts]
                 best = oracle_auc(truth, weight)
                 add("oracle_auc", best)
-                add("lift_share", lift_share(metrics.auc(label[counts], score, weight), best), "one class only")
+                add("lift_share", lift_share(exact.auc(label[counts], score, weight), best), "one class only")
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -193,19 +191,21 @@ def _products(tasks: Sequence[Task], labels: Mapping[str, np.ndarray], scores: M
         yield Output(name, task, first.sample_space or IMPRESSIONS), score, target
 
 
-def _values(kind: str, label: np.ndarray, score: np.ndarray, weight: np.ndarray | None, only: Collection[str] | None):
+def _values(
+    task: Task, label: np.ndarray, score: np.ndarray, weight: np.ndarray | None, only: Collection[str] | None
+) -> Iterator[tuple[str, float, str]]:
     """(metric, value, why it is NaN) for one output's rows."""
     one_class = np.unique(label if weight is None else label[weight > 0]).size < 2
-    for metric, function in METRICS[kind].items():
-        if only is not None and metric not in only:
+    for name, metric in task.exact_metrics().items():
+        if only is not None and name not in only:
             continue
         if label.size == 0:
-            yield metric, float("nan"), "no observed rows"
+            yield name, float("nan"), "no observed rows"
             continue
-        why = _UNDEFINED.get(metric, "no rows of positive weight")
-        if one_class and metric in _NEEDS_BOTH_CLASSES:
+        why = metric.undefined
+        if one_class and metric.needs_both_classes:
             why = f"one class only: every label is {label[0]:g}"
-        yield metric, function(label, score, weight), why
+        yield name, metric.function(label, score, weight), why
 
 
 def _weights(split: Split, output: Any) -> np.ndarray | None:

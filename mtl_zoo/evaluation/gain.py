@@ -5,9 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtl_zoo import _validation as check
+from mtl_zoo.tasks import TASKS, ExactMetric
 
-# Metrics for which lower is better. Every other one is better when higher; pcoc is best at 1 and is no gain.
-LOWER_IS_BETTER = frozenset({"logloss", "ne", "ece", "ece_mass", "rmse", "nrmse", "mae"})
+
+def facts_of(metric: str) -> ExactMetric | None:
+    """What the first kind of task that has a metric of this name says of it."""
+    for kind in TASKS.in_order():
+        metrics = kind.exact_metrics()
+        if metric in metrics:
+            return metrics[metric]
+    return None
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric is better when lower. pcoc, best at 1, is neither; one that no kind has is as AUC is."""
+    facts = facts_of(metric)
+    return facts is not None and facts.direction < 0
+
+
+def score_of(metric: str, value: float) -> float:
+    """A metric's value as a score that is better when higher: `1 - nrmse`, the negative of other errors."""
+    facts = facts_of(metric)
+    return value if facts is None or not facts.direction else facts.score(value)
 
 
 def lift_share(auc: float, oracle_auc: float) -> float:
@@ -25,7 +44,7 @@ def lift_share(auc: float, oracle_auc: float) -> float:
 
 def gain(metric: str, value: float, baseline: float) -> float:
     """`value - baseline`, with the sign turned for metrics where lower is better: positive is an improvement."""
-    return baseline - value if metric in LOWER_IS_BETTER else value - baseline
+    return baseline - value if lower_is_better(metric) else value - baseline
 
 
 def delta_m(values: Mapping[str, float], baseline: Mapping[str, float], metrics: Mapping[str, str]) -> float:

@@ -135,19 +135,16 @@ def _inputs_and_columns(model: Any, split: Any) -> tuple[Mapping[str, Any], Mapp
         inputs, _, _ = encode_table(model, split)
         return inputs, {name: np.asarray(split[name]) for name in getattr(split, "column_names", split.columns)}
     inputs = split if isinstance(split, Mapping) else split.inputs
-    missing = [feature.name for feature in model.features if feature.name not in inputs]
+    missing = [name for name in model.input if name not in inputs]
     if missing:
         raise ValueError(f"`split` must hold every feature of the model. Missing: {missing}")
     ids = {f.name: _decoded(model, f, inputs[f.name]) for f in model.features}
-    return {f.name: np.asarray(inputs[f.name]) for f in model.features}, {**ids, **getattr(split, "groups", {})}
+    return {name: np.asarray(inputs[name]) for name in model.input}, {**ids, **getattr(split, "groups", {})}
 
 
 def _decoded(model: Any, feature: Any, ids: Any) -> Any:
     """A feature's ids as the values that they stand for, where these are known."""
-    values = getattr(feature, "vocabulary", None)
-    if values is None and model.transform is not None:
-        vocabulary = model.transform._require_fitted().vocabularies.get(getattr(feature, "table", None))
-        values = getattr(vocabulary, "values", None)
+    values = feature.values(None) if model.transform is None else model.transform.values_of(feature.name)
     if values is None or np.ndim(ids) != 1:
         return ids
     names = np.array(["(missing)", "(unknown)", *values], dtype=object)
@@ -211,7 +208,7 @@ def _similarity(reader: GateReader, sums: Any, values: Sequence[Any], by: str | 
     return pd.DataFrame(rows, columns=["gate", "other", *keys, "experts", "cosine", "overlap"])
 
 
-def _panels(reader: GateReader):
+def _panels(reader: GateReader) -> tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...]:
     """Gates that are linked by experts they share, with each gate's positions in the panel's experts."""
     panels: list[list[str]] = []
     for gate in reader.gates:

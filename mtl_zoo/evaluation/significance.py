@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mtl_zoo import _validation as check
-from mtl_zoo.evaluation.metrics import _arrays, auc
+from mtl_zoo.metrics.exact import auc, checked_arrays
 
 
 class AUCDifference(NamedTuple):
@@ -81,7 +81,7 @@ def bootstrap_interval(
 class _Ranked:
     """A score vector prepared for AUCs under many row weights: the ranks are found once."""
 
-    def __init__(self, positive: np.ndarray, score: np.ndarray):
+    def __init__(self, positive: np.ndarray, score: np.ndarray) -> None:
         values, rank = np.unique(score, return_inverse=True)
         self.ranks = len(values)
         self.rank_of_positive, self.rank_of_negative = rank[positive], rank[~positive]
@@ -131,8 +131,8 @@ def bootstrap_auc_difference(
     """
     check.check_int("resamples", resamples)
     check.check_number("confidence", confidence, above=0, below=1)
-    checked_y, checked_a, checked_weight = _arrays(y, score_a, weight)
-    _, checked_b, _ = _arrays(y, score_b, weight)
+    checked_y, checked_a, checked_weight = checked_arrays(y, score_a, weight)
+    _, checked_b, _ = checked_arrays(y, score_b, weight)
     positive = checked_y == 1
     if positive.all() or not positive.any():
         raise ValueError(f"`y` must hold both classes. Received: only {check.sample_values(checked_y)}")

@@ -1,7 +1,6 @@
-"""Exports: a model in a form that runs without this package, and one that answers quickly within it."""
+"""Exports: pictures of models, and what `mtl_zoo.serving` writes and answers with."""
 
 from mtl_zoo.export.picture import draw_model
-from mtl_zoo.export.scorer import make_scorer
-from mtl_zoo.export.serving import export_serving
+from mtl_zoo.serving import export, export_serving, list_formats, make_scorer
 
-__all__ = ["draw_model", "export_serving", "make_scorer"]
+__all__ = ["draw_model", "export", "export_serving", "list_formats", "make_scorer"]

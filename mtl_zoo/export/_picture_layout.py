@@ -60,7 +60,9 @@ def _depths(sources: Mapping[str, Sequence[str]]) -> dict[str, int]:
     return depth
 
 
-def _paths(sources, depth):
+def _paths(
+    sources: Mapping[str, Sequence[str]], depth: Mapping[str, int]
+) -> tuple[dict[tuple[str, str], list[str]], list[list[str]]]:
     rows: list[list[str]] = [[] for _ in range(max(depth.values()) + 1)]
     for name in sources:
         rows[depth[name]].append(name)
@@ -74,7 +76,9 @@ def _paths(sources, depth):
     return paths, rows
 
 
-def _order(rows, below, above):
+def _order(
+    rows: list[list[str]], below: Mapping[str, Sequence[str]], above: Mapping[str, Sequence[str]]
+) -> list[list[str]]:
     """Rows sorted by the mean place of what they are joined to, upwards and downwards, the best of all sweeps."""
     best, fewest = [list(row) for row in rows], _crossings(rows, above)
     rows = [list(row) for row in rows]
@@ -91,11 +95,11 @@ def _order(rows, below, above):
     return best
 
 
-def _mean(values, otherwise):
+def _mean(values: Sequence[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
 
 
-def _crossings(rows, above):
+def _crossings(rows: list[list[str]], above: Mapping[str, Sequence[str]]) -> int:
     count = 0
     for i, row in enumerate(rows[:-1]):
         at = {name: k for k, name in enumerate(rows[i + 1])}
@@ -104,7 +108,13 @@ def _crossings(rows, above):
     return count
 
 
-def _positions(rows, below, above, room, gap):
+def _positions(
+    rows: list[list[str]],
+    below: Mapping[str, list[str]],
+    above: Mapping[str, list[str]],
+    room: Mapping[str, float],
+    gap: float,
+) -> dict[str, float]:
     x: dict[str, float] = {}
     for row in rows:
         edge = 0.0
@@ -125,7 +135,7 @@ def _positions(rows, below, above, room, gap):
     return x
 
 
-def _apart(row, wanted, room, gap):
+def _apart(row: list[str], wanted: list[float], room: Mapping[str, float], gap: float) -> list[float]:
     """The places nearest to `wanted` (least squares) that keep the order and the gaps: pooled adjacent violators."""
     offsets = [0.0]
     for left, right in itertools.pairwise(row):

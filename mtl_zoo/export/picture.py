@@ -86,7 +86,7 @@ def _curve(points: list[tuple[int, int]]) -> str:
 
 
 class _Picture:
-    def __init__(self, blocks: dict[str, Block], sizes: dict[str, tuple[float, float]], layout: Layout):
+    def __init__(self, blocks: dict[str, Block], sizes: dict[str, tuple[float, float]], layout: Layout) -> None:
         self.blocks, self.sizes, self.layout = blocks, sizes, layout
         half = {name: sizes.get(name, (2, 0))[0] / 2 for name in layout.x}
         left = min(x - half[name] for name, x in layout.x.items()) - _MARGIN

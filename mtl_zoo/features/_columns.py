@@ -26,6 +26,8 @@ SHOWN = {
     BOOLEAN: "booleans",
     EMPTY: "no value",
 }
+_WHOLE = "must hold whole numbers or strings, since its values become ids"
+_WHOLE_ADVICE = "Use Numeric for measured numbers, or convert it: table[column].astype(str)"
 _DATES = (
     *("date", "datetime", "datetime64", "time", "timedelta", "timedelta64", "period", "interval"),
     *("timestamp", "duration", "date32", "date64", "time32", "time64"),
@@ -115,6 +117,20 @@ class Cells:
     def missing(self) -> int:
         return int(np.count_nonzero(self.codes < 0))
 
+    def whole_numbers(self) -> np.ndarray:
+        """The distinct values as int64; 1.0 is 1, and 1.5 is refused."""
+        if self.kind != FLOAT:
+            return self.values.astype(np.int64)
+        whole = (np.floor(self.values) == self.values) & (np.abs(self.values) < 2.0**63)
+        self.refuse(_WHOLE, ~whole, _WHOLE_ADVICE)
+        return self.values.astype(np.int64)
+
+    def as_text(self) -> np.ndarray:
+        """The distinct values as strings; whole numbers in their decimal form, however they are stored."""
+        if self.kind in (STRING, EMPTY):
+            return self.values
+        return np.array([str(value) for value in self.whole_numbers().tolist()], dtype=object)
+
     def refuse(self, rule: str, bad_values: np.ndarray, advice: str = "") -> None:
         """Raises where a cell holds one of the values marked in `bad_values`."""
         if bad_values.any():
@@ -185,9 +201,7 @@ class Column:
         known |= {"floating": FLOAT, "mixed-integer-float": FLOAT}
         if inferred in known:
             return known[inferred]
-        first = next(
-            (cell for cell in self.series if isinstance(cell, (list, tuple, np.ndarray)) or pd.notna(cell)), None
-        )
+        first = next((cell for cell in self.series if not pd.api.types.is_scalar(cell) or pd.notna(cell)), None)
         if isinstance(first, (list, tuple, np.ndarray)):
             self.is_list = True
             return EMPTY
@@ -211,7 +225,7 @@ class Column:
 
     def _refusal(self, fault: str, advice: str) -> str:
         cells = self.series.dropna()
-        sample = check.sample_values(str(cell) for cell in cells.iloc[:6])
+        sample = check.sample_values(c if isinstance(c, bytes) else str(c) for c in cells.iloc[:6])
         return f"`{self.name}` {fault}. Received: {len(cells)} rows of dtype {self.series.dtype}, {sample}. {advice}"
 
     # Readings

@@ -1,101 +1,117 @@
-"""What a transform learns from the training table, and the arrays that it gives with it."""
+"""What a transform learns from the training table, and the arrays and tensors that it gives with it."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import hashlib
+import json
+from collections.abc import Iterator
 from collections.abc import Sequence as SequenceABC
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mtl_zoo.features import _arrays, _ids, _numbers
-from mtl_zoo.features._columns import BOOLEAN, EMPTY, FLOAT, INTEGER, SHOWN, Cells, Column, Lists, check_columns
-from mtl_zoo.features.spec import Categorical, Encoded, Feature, Numeric, Sequence
+from mtl_zoo.features._columns import EMPTY, Column, check_columns
+from mtl_zoo.features._states import STATES, ColumnType, State, Unseen
+from mtl_zoo.features.base import Feature, Summary, features_to_config
+from mtl_zoo.features.requests import InputSpec
 
-_NUMBERS = (INTEGER, FLOAT, BOOLEAN)
-
-
-@dataclasses.dataclass(frozen=True)
-class ColumnType:
-    """What a column held in the training table."""
-
-    kind: str
-    is_list: bool
-    has_missing: bool
-
-    def check(self, column: Column, feature: str) -> None:
-        """Refuses a column that now holds something else."""
-        same = column.kind == self.kind or (column.kind in _NUMBERS and self.kind in _NUMBERS)
-        if column.kind != EMPTY and not (same and column.is_list == self.is_list):
-            fitted = f"lists of {SHOWN[self.kind]}" if self.is_list else SHOWN[self.kind]
-            raise ValueError(
-                f"`{column.name}` must hold {fitted}, as in the table that feature {feature!r} was fitted on. "
-                f"Received: {column.shown}, dtype {column.series.dtype}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """Distinct values of a feature's column in the training table, and rows without one; None where not counted."""
-
-    distinct: int | None
-    missing: int | None
+States = dict[tuple[str, str], State]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fitted:
-    """The state of a fitted transform. Vocabularies are by embedding table, the rest by column or feature name."""
+    """The state of a fitted transform.
+
+    Args:
+        features: The features, their sizes known.
+        columns: What each column held in the training table.
+        states: What features learned, by `Feature.state_key`.
+        summaries: By feature name.
+    """
 
     features: tuple[Feature, ...]
     columns: dict[str, ColumnType]
-    vocabularies: dict[str, _ids.Vocabulary]
-    moments: dict[str, _numbers.Moments]
+    states: States
     summaries: dict[str, Summary]
 
-    def encode(self, frame: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, _ids.Unseen]]:
-        """Arrays by feature name, and the values that were in no vocabulary."""
+    def state_of(self, feature: Feature) -> Any:
+        """What the feature learned, or None."""
+        return None if feature.state_key is None else self.states[feature.state_key]
+
+    def encode(self, frame: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, Unseen]]:
+        """Arrays by input name, and the values that were in no vocabulary, by feature."""
         columns = read_columns(self.features, frame)
         arrays: dict[str, np.ndarray] = {}
-        unseen: dict[str, _ids.Unseen] = {}
+        unseen: dict[str, Unseen] = {}
         for feature in self.features:
-            column = columns[feature.source]
-            self.columns[feature.source].check(column, feature.name)
-            if isinstance(feature, Numeric):
-                arrays[feature.name] = _numbers.encode(feature, self.moments[feature.name], column)
-            elif isinstance(feature, Encoded):
-                arrays[feature.name] = _arrays.encode(feature, column)
-            elif isinstance(feature, (Categorical, Sequence)):
-                arrays[feature.name], new = self._encode_ids(feature, column)
-                if new is not None:
-                    unseen[feature.name] = new
+            column, fitted = columns[feature.source], self.columns[feature.source]
+            fitted.check(column, feature.name)
+            encoded, new = feature.encode(self.state_of(feature), column, fitted)
+            arrays |= encoded
+            if new is not None:
+                unseen[feature.name] = new
         return arrays, unseen
 
-    def _encode_ids(self, feature: _ids.IdFeature, column: Column) -> tuple[np.ndarray, _ids.Unseen | None]:
-        length = feature.length if _ids.holds_lists(feature) else None
-        return _ids.encode(feature, self.vocabularies[feature.table], column, length)
+    def readers(self) -> dict[str, list[Feature]]:
+        """The features that read each column."""
+        readers: dict[str, list[Feature]] = {}
+        for feature in self.features:
+            readers.setdefault(feature.source, []).append(feature)
+        return readers
+
+    def raw_forms(self) -> dict[str, InputSpec]:
+        """How an exported model takes each column."""
+        return {name: form for name, form, _ in self._raw_columns()}
+
+    def _raw_columns(self) -> Iterator[tuple[str, InputSpec, Feature | None]]:
+        """Each column, its form, and the feature whose form it is if its readers agree on one of their own."""
+        for name, readers in self.readers().items():
+            forms = {feature.raw_form() for feature in readers}
+            form = next(iter(forms)) if len(forms) == 1 else None
+            yield name, form or self.columns[name].raw_form, readers[0] if form else None
+
+    def raw_arrays(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+        """The table's columns in their `raw_forms`."""
+        columns = read_columns(self.features, frame)
+        arrays = {}
+        for name, _, feature in self._raw_columns():
+            self.columns[name].check(columns[name], name)
+            reads = self.columns[name] if feature is None else feature
+            arrays[name] = reads.raw_array(columns[name])
+        return arrays
+
+    def warm_up(self) -> None:
+        """Makes what states make at the first use, before several threads encode."""
+        for state in self.states.values():
+            state.warm_up()
+
+    def hash_with(self, facts: dict[str, Any]) -> str:
+        """A hash of all that decides the arrays that the transform gives, `facts` included."""
+        # As 0.1.0 wrote it: what is small in one text, every vocabulary in one of its own.
+        small: dict[str, Any] = {"moments": {}}
+        large = []
+        for (family, key), state in self.states.items():
+            if STATES[family].is_large:
+                large.append([key, *state.identity()])
+            else:
+                small.setdefault(family, {})[key] = state.identity()
+        about = {"features": features_to_config(self.features), **facts, **small}
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+        for entry in sorted(large, key=lambda entry: entry[0]):
+            digest.update(json.dumps(entry, default=str).encode())
+        return digest.hexdigest()
+
+    def in_graph(self) -> Any:
+        """A `tf.Module` from raw tensors by column name to arrays by input name; it holds the lookup tables."""
+        return _make_graph(self)
 
 
 def read_columns(features: SequenceABC[Feature], frame: pd.DataFrame) -> dict[str, Column]:
     sources = dict.fromkeys(feature.source for feature in features)
     check_columns(frame, sources)
     return {name: Column(name, frame[name]) for name in sources}
-
-
-def with_sizes(
-    features: SequenceABC[Feature], vocabularies: dict[str, _ids.Vocabulary], lengths: dict[str, int | None]
-) -> tuple[Feature, ...]:
-    """The specs with what `fit` found out: `num_ids`, and the length of multi-hot cells."""
-    sized = []
-    for feature in features:
-        if isinstance(feature, (Categorical, Sequence)):
-            changes: dict[str, Any] = {"num_ids": vocabularies[feature.table].num_ids}
-            if lengths.get(feature.name) is not None:
-                changes["length"] = lengths[feature.name]
-            feature = dataclasses.replace(feature, **changes)
-        sized.append(feature)
-    return tuple(sized)
 
 
 def fit(features: SequenceABC[Feature], frame: pd.DataFrame) -> tuple[Fitted, dict[str, Column]]:
@@ -107,33 +123,60 @@ def fit(features: SequenceABC[Feature], frame: pd.DataFrame) -> tuple[Fitted, di
                 f"`{feature.source}` must hold a value to fit feature {feature.name!r}. Received: {len(frame)} rows, "
                 "all missing"
             )
-    id_features = [f for f in features if isinstance(f, (Categorical, Sequence))]
-    readings = {f.name: _ids.read(f, columns[f.source]) for f in id_features}
-    vocabularies = {}
-    for table, group in itertools.groupby(sorted(id_features, key=lambda f: f.table), key=lambda f: f.table):
-        sharing = list(group)
-        vocabularies[table] = _ids.fit_vocabulary(sharing, [readings[f.name] for f in sharing])
-    lengths = {f.name: _ids.fit_length(f, vocabularies[f.table], readings[f.name]) for f in id_features}
-    moments = {f.name: _numbers.fit_moments(f, columns[f.source]) for f in features if isinstance(f, Numeric)}
-    summaries = {f.name: _summary(f, columns[f.source], readings.get(f.name)) for f in features}
+    readings = {feature.name: feature.read(columns[feature.source]) for feature in features}
+    sharing: dict[Any, list[Feature]] = {}
     for feature in features:
-        if isinstance(feature, Encoded):
-            _arrays.encode(feature, columns[feature.source])
-    types = {
-        name: ColumnType(column.kind, column.is_list, bool(column.series.isna().any()))
-        for name, column in columns.items()
-    }
-    fitted = Fitted(with_sizes(features, vocabularies, lengths), types, vocabularies, moments, summaries)
-    return fitted, columns
+        sharing.setdefault(feature.state_key or feature.name, []).append(feature)
+    states: States = {}
+    for key, group in sharing.items():
+        state = group[0].fit([(feature, readings[feature.name]) for feature in group])
+        if state is not None:
+            states[key] = state
+    sized = tuple(f.sized(states.get(f.state_key), readings[f.name]) for f in features)  # type: ignore[arg-type]
+    summaries = {feature.name: feature.summarize(readings[feature.name]) for feature in features}
+    types = {name: ColumnType.of(column) for name, column in columns.items()}
+    return Fitted(sized, types, states, summaries), columns
 
 
-def _summary(feature: Feature, column: Column, reading: Cells | Lists | None) -> Summary:
-    if isinstance(reading, Lists):
-        filled = len(np.unique(reading.rows))
-        return Summary(int((reading.cells.counts > 0).sum()), reading.num_rows - filled)
-    if isinstance(reading, Cells):
-        return Summary(int((reading.counts > 0).sum()), reading.missing)
-    if isinstance(feature, Numeric):
-        numbers = column.numbers()
-        return Summary(len(pd.unique(numbers[~np.isnan(numbers)])), int(np.isnan(numbers).sum()))
-    return Summary(None, int(column.series.isna().sum()))
+def _make_graph(fitted: Fitted) -> Any:
+    import tensorflow as tf
+
+    class TransformGraph(tf.Module):
+        def __init__(self) -> None:
+            super().__init__(name="feature_transform")
+            lookups = {key: state.in_graph() for key, state in fitted.states.items()}
+            self._lookup_of = lookups.get
+            # What an export must hold, by names that TensorFlow can write.
+            held = {"/".join(key): lookup for key, lookup in lookups.items() if isinstance(lookup, tf.Module)}
+            self.tables = held
+
+        def __call__(self, raw: dict[str, Any]) -> dict[str, Any]:
+            raw = _checked(fitted, raw)
+            encoded: dict[str, Any] = {}
+            for feature in fitted.features:
+                encoded |= feature.encode_in_graph(self._lookup_of(feature.state_key), raw[feature.source])
+            return encoded
+
+    # Tables made while a function is traced would live in that function's graph only.
+    with tf.init_scope():
+        return TransformGraph()
+
+
+def _checked(fitted: Fitted, raw: dict[str, Any]) -> dict[str, Any]:
+    import tensorflow as tf
+
+    forms = fitted.raw_forms()
+    missing = [name for name in forms if name not in raw]
+    if missing:
+        raise ValueError(f"`raw` must hold the features' columns. Received without: {missing}. Expected: {list(forms)}")
+    tensors = {}
+    for name, form in forms.items():
+        tensor = tf.convert_to_tensor(raw[name])
+        if tensor.dtype.is_integer and form.dtype in ("int64", "float64"):
+            tensor = tf.cast(tensor, tf.int64)  # -2**63 is missing, whatever the training table held
+        elif tensor.dtype.is_floating and form.dtype == "float64":
+            tensor = tf.cast(tensor, tf.float64)
+        elif tensor.dtype.name != form.dtype:
+            raise ValueError(f"`{name}` must be {form.dtype}, as in the training table. Received: {tensor.dtype.name}")
+        tensors[name] = tensor
+    return tensors

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
-from mtl_zoo.features._columns import EMPTY, SHOWN, STRING, Cells, Column, check_columns, refuse_values
-from mtl_zoo.tasks import BinaryTask, MulticlassTask, Task, label_names
+from mtl_zoo.features._columns import EMPTY, SHOWN, STRING, Column, check_columns, refuse_values
+from mtl_zoo.tasks import Task, label_names
 
 
 def label_columns(tasks: Sequence[Task]) -> tuple[str, ...]:
@@ -31,7 +32,7 @@ def read_labels(frame: pd.DataFrame, tasks: Sequence[Task], *, whole: bool = Tru
     """
     check_columns(frame, label_columns(tasks))
     labels = {
-        task.name: _read_label(task, Column(task.label_column, frame[task.label_column]), whole) for task in tasks
+        task.name: _read_label(task, LabelColumn(task.label_column, frame[task.label_column]), whole) for task in tasks
     }
     for name in label_names(tasks)[len(tasks) :]:
         space = Column(name, frame[name]).numbers()
@@ -61,64 +62,65 @@ def check_spaces(labels: dict[str, np.ndarray], tasks: Sequence[Task]) -> None:
             )
 
 
-def _read_label(task: Task, column: Column, whole: bool) -> np.ndarray:
-    if column.kind == EMPTY and not column.is_list:
-        if not whole:
-            return np.full(len(column.series), np.nan, dtype=np.float32)
-        raise ValueError(
-            f"`{column.name}` must hold a label of task {task.name!r}. Received: {len(column.series)} rows, all missing"
-        )
-    if isinstance(task, MulticlassTask):
-        label = _class_positions(task, column)
-    elif isinstance(task, BinaryTask):
-        label = _binary(task, column)
-    else:
-        label = column.numbers()
-        refuse_values(column.name, f"must hold finite labels for task {task.name!r}", np.isinf(label), label)
+class LabelColumn:
+    """A label's column, as the kinds of tasks read it; see `mtl_zoo.tasks.base.LabelColumn`."""
+
+    def __init__(self, name: str, series: pd.Series):
+        self.name, self._column = name, Column(name, series)
+
+    def __len__(self) -> int:
+        return len(self._column.series)
+
+    @property
+    def is_empty(self) -> bool:
+        return self._column.kind == EMPTY and not self._column.is_list
+
+    @property
+    def is_text(self) -> bool:
+        return self._column.kind == STRING and not self._column.is_list
+
+    def numbers(self) -> np.ndarray:
+        if self.is_text and not self.texts():
+            return np.full(len(self), np.nan)
+        return self._column.numbers()
+
+    def texts(self) -> set[str]:
+        return set(self._column.cells().values.tolist())
+
+    def refuse(self, rule: str, bad: np.ndarray | None = None, advice: str = "") -> None:
+        if bad is not None:
+            refuse_values(self.name, rule, bad, self.numbers(), advice)
+            return
+        cells = self._column.cells()
+        cells.refuse(rule, np.full(len(cells.values), True), advice)
+
+    def positions(self, task: Task, classes: Sequence[Any]) -> np.ndarray:
+        cells = self._column.cells()
+        known = Column(f"classes of {task.name}", pd.Series(classes, dtype=object)).cells()
+        if known.missing:
+            raise ValueError(
+                f"`classes` must not hold missing values. Received: classes={classes!r} for task {task.name!r}"
+            )
+        shown = f"{check.sample_values(known.values)}, {len(known.values)} classes"
+        if (known.kind == STRING) != (cells.kind == STRING) and len(cells.values):
+            raise ValueError(
+                f"`{self.name}` must hold the classes of task {task.name!r}, which are {SHOWN[known.kind]}. "
+                f"Received: {SHOWN[cells.kind]}, {check.sample_values(cells.values)}. Expected: {shown}"
+            )
+        dtype = object if known.kind == STRING else np.float64
+        index = pd.Index(known.values[known.codes].astype(dtype), dtype=dtype)
+        found = index.get_indexer(pd.Index(cells.values.astype(dtype), dtype=dtype))
+        cells.refuse(f"must hold the classes of task {task.name!r}", found < 0, f"Expected: {shown}")
+        return np.append(found.astype(np.float64), np.nan)[cells.codes]
+
+
+def _read_label(task: Task, column: LabelColumn, whole: bool) -> np.ndarray:
+    label = np.full(len(column), np.nan) if column.is_empty else task.read_label(column)
     if whole and np.isnan(label).all():
         raise ValueError(
             f"`{column.name}` must hold a label of task {task.name!r}. Received: {len(label)} rows, all missing"
         )
     return label.astype(np.float32)
-
-
-def _binary(task: Task, column: Column) -> np.ndarray:
-    rule = f"must be 0 or 1 (or missing) for task {task.name!r}"
-    if column.kind == STRING and not column.is_list:
-        cells = column.cells()
-        texts = set(cells.values.tolist())
-        advice = "Map it to 0 and 1: table[column].map({...})"
-        if texts <= {"0", "1", "0.0", "1.0"}:
-            advice = f"These are strings; convert them: table[{column.name!r}] = table[{column.name!r}].astype(float)"
-        cells.refuse(rule, np.full(len(cells.values), True), advice)
-        return np.full(len(column.series), np.nan)  # only '': missing
-    label = column.numbers()
-    refuse_values(column.name, rule, ~(np.isnan(label) | np.isin(label, (0, 1))), label)
-    return label
-
-
-def _class_positions(task: MulticlassTask, column: Column) -> np.ndarray:
-    cells = column.cells()
-    classes = Column(f"classes of {task.name}", pd.Series(task.class_labels, dtype=object)).cells()
-    if classes.missing:
-        raise ValueError(
-            f"`classes` must not hold missing values. Received: classes={task.classes!r} for task {task.name!r}"
-        )
-    shown = f"{check.sample_values(classes.values)}, {len(classes.values)} classes"
-    if (classes.kind == STRING) != (cells.kind == STRING) and len(cells.values):
-        raise ValueError(
-            f"`{column.name}` must hold the classes of task {task.name!r}, which are {SHOWN[classes.kind]}. "
-            f"Received: {SHOWN[cells.kind]}, {check.sample_values(cells.values)}. Expected: {shown}"
-        )
-    positions = _positions(classes, cells)
-    cells.refuse(f"must hold the classes of task {task.name!r}", positions < 0, f"Expected: {shown}")
-    return np.append(positions.astype(np.float64), np.nan)[cells.codes]
-
-
-def _positions(classes: Cells, cells: Cells) -> np.ndarray:
-    dtype = object if classes.kind == STRING else np.float64
-    known = pd.Index(classes.values[classes.codes].astype(dtype), dtype=dtype)
-    return known.get_indexer(pd.Index(cells.values.astype(dtype), dtype=dtype))
 
 
 def read_weights(
@@ -141,6 +143,10 @@ def _read_weight(column: Column, whole: bool) -> np.ndarray:
     weight = column.numbers()
     bad = ~(np.isfinite(weight) & (weight >= 0))
     refuse_values(column.name, "must hold finite weights >= 0", bad, weight)
+    with np.errstate(over="ignore"):
+        small = weight.astype(np.float32)
+    lost = np.isinf(small) | ((small == 0) & (weight > 0))
+    refuse_values(column.name, "must hold weights that float32 can hold", lost, weight)
     if whole and not weight.any():
         raise ValueError(f"`{column.name}` must hold a weight above 0. Received: {len(weight)} rows, all 0")
     return weight.astype(np.float32)

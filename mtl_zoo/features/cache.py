@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -14,7 +13,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mtl_zoo._files import DamagedFile, intact, name_within, read_json, refuse_other_content, whole_folder
-from mtl_zoo.features import _ids
 from mtl_zoo.features.batching import Layout, Rows, as_parts
 from mtl_zoo.features.transform import FeatureTransform
 
@@ -236,17 +234,5 @@ class _Group:
 
 def transform_hash(transform: FeatureTransform) -> str:
     """Hash of what decides the arrays that a transform gives: features, tasks, vocabularies, moments, weights."""
-    from mtl_zoo.features.serialization import features_to_config
-
-    fitted = transform._require_fitted()
-    state = {
-        "features": features_to_config(fitted.features),
-        "tasks": [task.get_config() for task in transform.tasks],
-        "sample_weight": transform.sample_weight,
-        "moments": {name: dataclasses.asdict(moments) for name, moments in fitted.moments.items()},
-    }
-    digest = hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode())
-    for table, vocabulary in sorted(fitted.vocabularies.items()):
-        values = vocabulary.values.tolist() if isinstance(vocabulary, _ids.Listed) else vocabulary.num_ids
-        digest.update(json.dumps([table, type(vocabulary).__name__, values], default=str).encode())
-    return digest.hexdigest()
+    facts = {"tasks": [task.arrays_config() for task in transform.tasks], "sample_weight": transform.sample_weight}
+    return transform._require_fitted().hash_with(facts)

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 import keras
 
-from mtl_zoo.features.spec import Encoded, Feature, Numeric, as_features, require_fitted
+from mtl_zoo.features.spec import Feature, as_features, require_fitted
 
 
-def make_inputs(features: Sequence[Feature]) -> dict[str, keras.KerasTensor]:
-    """One `keras.Input` a feature, by name: int32 ids, float32 numbers, or the shape and type of an `Encoded`.
+def make_inputs(features: Feature | Sequence[Feature]) -> dict[str, keras.KerasTensor]:
+    """The `keras.Input`s of the features, by name: int32 ids, float32 numbers, or what an `Encoded` says.
+
+    Args:
+        features: Feature specs with known sizes.
 
     Example:
 
@@ -19,10 +22,5 @@ def make_inputs(features: Sequence[Feature]) -> dict[str, keras.KerasTensor]:
     """
     features = as_features(features)
     require_fitted(features)
-    return {f.name: keras.Input(shape=f.shape, dtype=input_dtype(f), name=f.name) for f in features}
-
-
-def input_dtype(feature: Feature) -> str:
-    if isinstance(feature, Encoded):
-        return feature.dtype
-    return "float32" if isinstance(feature, Numeric) and not feature.is_bucketed else "int32"
+    specs = {name: spec for feature in features for name, spec in feature.input_specs().items()}
+    return {name: keras.Input(shape=spec.shape, dtype=spec.dtype, name=name) for name, spec in specs.items()}

@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,16 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from mtl_zoo import _validation as check
-from mtl_zoo.features import _ids, _labels
+from mtl_zoo.features import _labels
 from mtl_zoo.features._columns import BOOLEAN, FLOAT, INTEGER, STRING, read_table
 from mtl_zoo.features._stream_files import UNREADABLE, CorruptFile, CsvOptions, Source, open_source
 from mtl_zoo.features._stream_find import find_files
 from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make_plan
 from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
 from mtl_zoo.features.batching import Layout, as_parts, batch_runs
-from mtl_zoo.features.spec import Categorical, Encoded, Feature, Numeric
 from mtl_zoo.features.transform import FeatureTransform
-from mtl_zoo.tasks import MulticlassTask, label_names
+from mtl_zoo.tasks import label_names
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +179,7 @@ class TableStream:
         seed: int | None = None,
         drop_remainder: bool = False,
         *,
-        epoch: int = 0,
+        epoch: int | Callable[[], int] = 0,
         start: int = 0,
     ):
         """A `tf.data.Dataset` of `(inputs, labels)` or, with weights, `(inputs, labels, weights)`, dicts by name.
@@ -195,7 +194,7 @@ class TableStream:
             seed: The same seed gives the same orders. None: drawn from NumPy's global generator, which
                 `keras.utils.set_random_seed` seeds.
             drop_remainder: Leave out a last batch with fewer rows.
-            epoch: Number of the first epoch.
+            epoch: Number of the first epoch, or a function that gives the number of each when it begins.
             start: Batches of the first epoch to leave out. The number of batches is then not known to TensorFlow,
                 since later epochs have more.
 
@@ -204,18 +203,18 @@ class TableStream:
                 what its feature or task cannot read.
         """
         batch_size = check.check_int("batch_size", batch_size)
-        epoch = check.check_int("epoch", epoch, minimum=0)
+        first_epoch = 0 if callable(epoch) else check.check_int("epoch", epoch, minimum=0)
         start = check.check_int("start", start, minimum=0)
         num_batches = self.num_batches(batch_size, drop_remainder)
         if start >= max(num_batches, 1):
             raise ValueError(f"`start` must be below the {num_batches} batches of an epoch. Received: start={start}")
         seed = _seed(seed) if shuffle else None
-        epochs = itertools.count(epoch)
+        epochs = itertools.count(first_epoch)
 
         def one_epoch() -> Iterator[tuple[np.ndarray, ...]]:
-            number = next(epochs)
+            number = epoch() if callable(epoch) else next(epochs)
             plan = make_plan([p.rows for p in self._parts], self.shuffle_rows, None if seed is None else (seed, number))
-            first = start if number == epoch else 0
+            first = start if number == first_epoch else 0
             return self._packed_runs(plan, list(batch_runs(range(first, num_batches), self.rows, batch_size)))
 
         all_full = drop_remainder or self.rows % batch_size == 0
@@ -273,7 +272,8 @@ def _regrouped(windows: Iterator[list[np.ndarray]], place: int, lengths: list[in
 def _layout(transform: FeatureTransform, labels: bool) -> Layout:
     import tensorflow as tf
 
-    inputs = {feature.name: _spec(feature) for feature in transform.features}
+    specs = {name: spec for feature in transform.features for name, spec in feature.input_specs().items()}
+    inputs = {name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in specs.items()}
     number = tf.TensorSpec((), tf.float32)
     parts = as_parts(inputs)
     if labels:
@@ -286,16 +286,6 @@ def _layout(transform: FeatureTransform, labels: bool) -> Layout:
     return Layout(parts, [(spec.dtype.as_numpy_dtype, spec.shape) for spec in tf.nest.flatten(parts)])
 
 
-def _spec(feature: Feature) -> Any:
-    """Type and shape of a row of a feature's array, as `FeatureTransform.encode` gives it."""
-    import tensorflow as tf
-
-    if isinstance(feature, Encoded):
-        return tf.TensorSpec(feature.shape, feature.dtype)
-    is_number = isinstance(feature, Numeric) and not feature.is_bucketed
-    return tf.TensorSpec(feature.shape, tf.float32 if is_number else tf.int32)
-
-
 class _Encoder:
     """From a table to the flattened arrays of a batch; counts what was in no vocabulary."""
 
@@ -305,10 +295,7 @@ class _Encoder:
         self._lock = threading.Lock()
         self._rows = 0
         self._unseen: dict[str, tuple[int, tuple]] = {}
-        for vocabulary in self._fitted.vocabularies.values():
-            if isinstance(vocabulary, _ids.Listed):
-                # pandas makes the hash table on first use, which two threads must not do at once.
-                vocabulary.index.get_indexer(vocabulary.index[:1])
+        self._fitted.warm_up()
 
     def __call__(self, table: pa.Table) -> list[np.ndarray]:
         import tensorflow as tf
@@ -338,23 +325,20 @@ class _Encoder:
 def _columns(transform: FeatureTransform, labels: bool) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """The kinds that each column's text may stand for, and the string columns to read by dictionary."""
     fitted = transform._require_fitted()
-    readers: dict[str, list[Feature]] = {}
-    for feature in fitted.features:
-        readers.setdefault(feature.source, []).append(feature)
     columns: dict[str, tuple[str, ...]] = {}
     by_dictionary = []
-    for name, found in readers.items():
+    for name, readers in fitted.readers().items():
         kind = fitted.columns[name].kind
-        columns[name] = (kind, FLOAT) if kind == INTEGER else (kind,)
-        if kind == INTEGER and all(isinstance(feature, Numeric) for feature in found):
-            columns[name] = (FLOAT,)
-        if all(isinstance(feature, Categorical) and not feature.multi_hot for feature in found):
+        wanted = {feature.text_kinds(kind) for feature in readers}
+        usual = (kind, FLOAT) if kind == INTEGER else (kind,)
+        columns[name] = (next(iter(wanted)) if len(wanted) == 1 else None) or usual
+        if all(feature.reads_distinct for feature in readers):
             by_dictionary.append(name)
     if labels:
         for name in _labels.label_columns(transform.tasks):
             columns[name] = (FLOAT, BOOLEAN)
         for task in transform.tasks:
-            if isinstance(task, MulticlassTask) and any(isinstance(label, str) for label in task.class_labels):
+            if task.reads_text:
                 columns[task.label_column] = (STRING,)
         columns |= dict.fromkeys(_labels.weight_columns(transform.tasks, transform.sample_weight), (FLOAT,))
     return columns, by_dictionary

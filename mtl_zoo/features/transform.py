@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mtl_zoo.features import _fitted, _ids, _labels, _leak, _raw, _storage
+from mtl_zoo import _validation as check
+from mtl_zoo.features import _fitted, _labels, _leak, _storage
 from mtl_zoo.features._columns import Column, read_table
+from mtl_zoo.features._states import Unseen
+from mtl_zoo.features.base import Feature, InferRules, as_features
 from mtl_zoo.features.batching import make_batches
-from mtl_zoo.features.spec import Encoded, Feature, Numeric, Sequence, as_features
-from mtl_zoo.tasks import Task, as_tasks
+from mtl_zoo.tasks import Task, as_tasks, fit_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +72,8 @@ class FeatureTransform:
         self._graph: Any = None
         self._notes: list[dict[str, Any]] = []
         self._leaks: frozenset[tuple[str, str]] = frozenset()
-        self.unseen: dict[str, _ids.Unseen] = {}
+        self._is_frozen = False
+        self.unseen: dict[str, Unseen] = {}
 
     def _refuse_labels_as_features(self) -> None:
         labels = set(_labels.label_columns(self.tasks))
@@ -90,22 +94,28 @@ class FeatureTransform:
         *,
         exclude: SequenceABC[str] = (),
         features: SequenceABC[Feature] = (),
+        numeric: SequenceABC[str] = (),
+        categorical: SequenceABC[str] = (),
+        threshold: int = 1000,
         embedding_dim: int = 16,
         sample_weight: str | None = None,
     ) -> FeatureTransform:
         """A transform, not yet fitted, with a feature for each column of a table.
 
-        The rules: strings, booleans, whole numbers with up to 1,000 distinct values and whole numbers named `id` or
-        `..._id` become `Categorical`; other numbers `Numeric`, with missing="mean" where any is missing; lists
-        `Sequence`. Label, sample-space and weight columns are never features. Columns with one value are left out;
-        columns where every row differs are reported, unless they are named like an id. A column whose name is no legal
-        feature name is renamed. What was chosen is logged, and `describe` returns it.
+        The rules: strings, booleans, whole numbers with up to `threshold` distinct values and whole numbers named like
+        an id (`id`, `user_id`, `userId`, `uid`, `sku`) become `Categorical`; other numbers `Numeric`; lists `Sequence`.
+        Label, sample-space and weight columns are never features. Columns with one value are left out; columns where
+        every row differs are reported, unless they are named like an id. A column whose name is no legal feature name
+        is renamed. What was chosen is logged, and `describe` returns it.
 
         Args:
             table: The training table.
             tasks: What to predict.
             exclude: Columns to leave out.
             features: Specs of your own, instead of what the rules say of their columns.
+            numeric: Columns that are numbers, whatever the rules say.
+            categorical: Columns that are categories (or lists of them), whatever the rules say.
+            threshold: Whole numbers with at most this many distinct values are categories. Default: 1000.
             embedding_dim: Width of the embeddings.
             sample_weight: Name of a column with weights of the rows.
 
@@ -113,7 +123,8 @@ class FeatureTransform:
             ValueError: A column holds dates or mixed types; `exclude` names no column; no feature is left.
 
         Warns:
-            UserWarning: A feature alone predicts a binary label with AUC above .999.
+            UserWarning: A feature alone predicts a binary label with AUC above .999. A guess loses what a column says:
+                strings that are numbers, dates or lists; many whole numbers that may be ids.
 
         Example:
 
@@ -130,12 +141,36 @@ class FeatureTransform:
         tasks = as_tasks(tasks)
         frame = read_table(table)
         reserved = (*_labels.label_columns(tasks), *_labels.weight_columns(tasks, sample_weight))
-        specs, notes = infer_features(frame, reserved, exclude=exclude, features=features, embedding_dim=embedding_dim)
+        specs, notes = infer_features(
+            frame,
+            reserved,
+            exclude=exclude,
+            features=features,
+            numeric=numeric,
+            categorical=categorical,
+            rules=InferRules(embedding_dim, threshold),
+        )
         transform = cls(specs, tasks, sample_weight=sample_weight)
         transform._notes = notes
         labels = _labels.read_labels(frame, tasks)
         transform._check_leaks({f.source: Column(f.source, frame[f.source]) for f in specs}, labels)
         return transform
+
+    @property
+    def specs(self) -> tuple[Feature, ...]:
+        """The features as they were given, before `fit`."""
+        return self._specs
+
+    def frozen(self) -> FeatureTransform:
+        """A copy that cannot be fitted again: what a model owns. Fitting this one again does not touch the copy.
+
+        Raises:
+            ValueError: The transform is not fitted.
+        """
+        self._require_fitted()
+        copied = copy.copy(self)
+        copied._is_frozen, copied.unseen = True, {}
+        return copied
 
     @property
     def is_fitted(self) -> bool:
@@ -159,25 +194,26 @@ class FeatureTransform:
         Warns:
             UserWarning: A feature alone predicts a binary label with AUC above .999.
         """
+        if self._is_frozen:
+            raise ValueError(
+                "`fit` must not be called on the transform of a model, whose tables have the rows of these ids. Fit a "
+                "transform of your own, FeatureTransform(transform.specs, tasks).fit(table), and make a model with it."
+            )
         frame = read_table(table)
         fitted, columns = _fitted.fit(self._specs, frame)
         labels = _labels.read_labels(frame, self.tasks)
         _labels.check_spaces(labels, self.tasks)
         _labels.read_weights(frame, self.tasks, self.sample_weight)
         self._check_leaks(columns, labels)
+        self.tasks = fit_tasks(self.tasks, labels)
         self._fitted, self._graph, self.unseen = fitted, None, {}
         return self
 
     def _check_leaks(self, columns: dict[str, Column], labels: dict[str, np.ndarray]) -> None:
-        looked_at = {
-            f.name: (columns[f.source], isinstance(f, Numeric))
-            for f in self._specs
-            if not isinstance(f, (Encoded, Sequence)) and not getattr(f, "multi_hot", False)
-        }
-        self._leaks = _leak.warn_of_leaks(looked_at, labels, self.tasks, self._leaks)
+        self._leaks = _leak.warn_of_leaks(self._specs, columns, labels, self.tasks, self._leaks)
 
     def encode(self, table: Any) -> dict[str, np.ndarray]:
-        """Arrays by feature name: int32 ids (n,) or (n, length), float32 numbers (n,).
+        """Arrays by input name: int32 ids (n,) or (n, length), float32 numbers (n,).
 
         Values outside the vocabularies become id 1; they are counted in `unseen` and logged.
 
@@ -204,14 +240,14 @@ class FeatureTransform:
             ValueError: What `encode` refuses, when the piece that holds it is reached.
         """
         fitted, cut = self._require_fitted(), table.slice if isinstance(table, pa.Table) else None
-        found: dict[str, _ids.Unseen] = {}
+        found: dict[str, Unseen] = {}
         for start in range(0, max(len(table), 1), rows):
             piece = read_table(cut(start, rows) if cut else table.iloc[start : start + rows])
             arrays, unseen = fitted.encode(piece)
             for name, new in unseen.items():
-                before = found.get(name, _ids.Unseen(0, 0.0, new.values))
+                before = found.get(name, Unseen(0, 0.0, new.values))
                 share = before.share + new.share * len(piece) / len(table)
-                found[name] = _ids.Unseen(before.count + new.count, share, before.values)
+                found[name] = Unseen(before.count + new.count, share, before.values)
             yield arrays
         self.unseen = found
         self._log_unseen()
@@ -267,6 +303,13 @@ class FeatureTransform:
             drop_remainder=drop_remainder,
         )
 
+    def values_of(self, name: str) -> tuple[Any, ...] | None:
+        """The values that ids 2, 3, ... of a feature stand for; None where they are not listed, as for numbers."""
+        fitted = self._require_fitted()
+        by_name = {feature.name: feature for feature in fitted.features}
+        check.check_choice("name", name, tuple(by_name))
+        return by_name[name].values(fitted.state_of(by_name[name]))
+
     def describe(self) -> pd.DataFrame:
         """A row for each feature: name, column, kind, rule, distinct values and missing ones in the training table.
 
@@ -279,7 +322,7 @@ class FeatureTransform:
             note = notes.get(feature.name, {})
             summary = summaries.get(feature.name)
             counts = (summary.distinct, summary.missing) if summary else (note.get("distinct"), note.get("missing"))
-            rule = note.get("rule") or _rule(feature)
+            rule = note.get("rule") or feature.rule
             rows.append((feature.name, feature.source, feature.kind, rule, *counts))
         left_out = [n for n in self._notes if n["kind"] == "left out"]
         rows += [(n["name"], n["column"], n["kind"], n["rule"], n["distinct"], n["missing"]) for n in left_out]
@@ -310,20 +353,25 @@ class FeatureTransform:
     def raw_signature(self) -> dict[str, Any]:
         """What `encode_in_graph` takes: a `tf.TensorSpec` for each column, (None,) or, for lists, (None, None).
 
-        Strings are tf.string, whole numbers tf.int64, numbers tf.float64, booleans tf.bool (tf.float64 if the training
-        table had missing ones). Missing is '' or NaN, and -2**63 among int64; lists are padded with it.
+        Strings are tf.string, ids that are whole numbers tf.int64, numbers tf.float64, booleans tf.bool (tf.float64 if
+        the training table had missing ones). Missing is '' or NaN, and -2**63 among whole numbers; lists are padded
+        with it. Numbers of another width are taken, too.
         """
-        return _raw.signature(self._require_fitted())
+        import tensorflow as tf
+
+        forms = self._require_fitted().raw_forms()
+        return {name: tf.TensorSpec((None, *form.shape), form.dtype, name=name) for name, form in forms.items()}
 
     def raw_arrays(self, table: Any) -> dict[str, np.ndarray]:
         """The columns of a table as arrays that fit `raw_signature`, for an exported model."""
-        return _raw.arrays(self._require_fitted(), read_table(table))
+        return self._require_fitted().raw_arrays(read_table(table))
 
     def encode_in_graph(self, raw: dict[str, Any]) -> dict[str, Any]:
         """What `encode` gives, from tensors by column name and inside a TensorFlow graph.
 
-        A graph cannot refuse a value: ids that `encode` refuses (negative, not whole) become id 1, and NaN stays NaN
-        where a number has no policy for missing ones. `graph` is the module that holds the lookup tables.
+        A graph cannot refuse a value: ids that `encode` refuses (negative, not whole) become id 1, and numbers that it
+        refuses (NaN, infinities) become the mean of the training table. `graph` is the module that holds the lookup
+        tables.
         """
         return self.graph(raw)
 
@@ -332,9 +380,7 @@ class FeatureTransform:
         """A `tf.Module` that computes `encode_in_graph`; attach it to a module of yours to save its lookup tables."""
         fitted = self._require_fitted()
         if self._graph is None:
-            from mtl_zoo.features._graph import make_graph
-
-            self._graph = make_graph(fitted)
+            self._graph = fitted.in_graph()
         return self._graph
 
     def _require_fitted(self) -> _fitted.Fitted:
@@ -351,18 +397,3 @@ class FeatureTransform:
     def __repr__(self) -> str:
         state = "fitted" if self.is_fitted else "not fitted"
         return f"FeatureTransform({len(self._specs)} features, {len(self.tasks)} tasks, {state})"
-
-
-def _rule(feature: Any) -> str:
-    if isinstance(feature, Numeric):
-        return f"normalization={feature.normalization!r}, missing={feature.missing!r}"
-    if isinstance(feature, Encoded):
-        return f"{feature.dtype} {feature.shape}"
-    if feature.vocabulary is not None:
-        return f"vocabulary of {len(feature.vocabulary)}"
-    if feature.size is not None:
-        return f"size={feature.size}"
-    if feature.hash_buckets is not None:
-        return f"hash_buckets={feature.hash_buckets}"
-    bound = "" if feature.max_ids is None else f", max_ids={feature.max_ids}"
-    return f"learned vocabulary, min_count={feature.min_count}{bound}"

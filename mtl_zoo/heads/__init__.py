@@ -1,6 +1,6 @@
 """Heads: from what a backbone gives each tower to named logits, their labels and their losses."""
 
-from mtl_zoo.heads._base import Head, Output, observed
+from mtl_zoo.heads._base import Head, Output, RowLosses, observed
 from mtl_zoo.heads.action_funnel import ActionFunnel
 from mtl_zoo.heads.cascade import Cascade
 from mtl_zoo.heads.counterfactual_twin import CounterfactualTwin
@@ -19,6 +19,7 @@ __all__ = [
     "Head",
     "InversePropensity",
     "Output",
+    "RowLosses",
     "Towers",
     "TransferChain",
     "observed",

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from mtl_zoo.layers.dense_stack import DenseStack
-from mtl_zoo.losses import observed_mean
+from mtl_zoo.losses import Batch, observed_mean
 from mtl_zoo.options import MLP, as_mlp
 from mtl_zoo.tasks import Task
 
@@ -39,14 +39,30 @@ class Output:
     def units(self) -> int:
         return self.task.units
 
-    def scores(self, logits):
+    def scores(self, logits: Any) -> Any:
         """Logits through the task's link: a probability, probabilities of classes, or the number itself."""
-        if self.task.link == "sigmoid":
-            return ops.sigmoid(logits)
-        return ops.softmax(logits) if self.task.link == "softmax" else logits
+        return self.task.scores(logits)
 
 
-def observed(task: Task, labels: Mapping[str, Any]):
+@dataclasses.dataclass(frozen=True)
+class RowLosses:
+    """What one forward pass is measured by, computed once for the objective and for the metrics.
+
+    Args:
+        targets: For each output, and each logit with a loss, its cleaned labels and which rows count, as `observed`
+            gives them.
+        rows: For each loss its values and the weights of the rows, two (batch,) tensors.
+    """
+
+    targets: dict[str, tuple[Any, Any]]
+    rows: dict[str, tuple[Any, Any]]
+
+    def means(self) -> dict[str, Any]:
+        """Every loss by name: a scalar, masked, and normalised over the global batch."""
+        return {name: observed_mean(values, weights) for name, (values, weights) in self.rows.items()}
+
+
+def observed(task: Task, labels: Mapping[str, Any]) -> tuple[Any, Any]:
     """A task's labels, (batch,) float32, and which of them count, (batch,) of 0 and 1.
 
     A row counts where its label is not NaN and, if the task has a sample space, where that column is 1. Labels that do
@@ -59,12 +75,12 @@ def observed(task: Task, labels: Mapping[str, Any]):
     return ops.where(counts, y, 0.0), ops.cast(counts, "float32")
 
 
-def _flat(values):
+def _flat(values: Any) -> Any:
     return ops.reshape(ops.cast(ops.convert_to_tensor(values), "float32"), (-1,))
 
 
 class Head:
-    """Base of heads: `tower_names` -> `logits` -> `targets` -> `task_losses`. Subclasses override what differs."""
+    """Base of heads: `tower_names` -> `logits` -> `targets` -> `row_losses`. Subclasses override what differs."""
 
     def tower_names(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         """The towers that a backbone must feed: by default one a task."""
@@ -85,7 +101,16 @@ class Head:
         """Names of logits that only losses read: in the graph's dict, but no outputs of `predict`. None by default."""
         return ()
 
-    def logits(self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units) -> dict[str, Any]:
+    def default_losses(self, tasks: Sequence[Task]) -> dict[str, Any]:
+        """What each loss is unless `compile` is told otherwise: its task's own.
+
+        A head that has a loss of its own gives a function here; see `TaskLoss` for what it takes.
+        """
+        return {name: output.task.loss_name for name, output in self.losses(tasks).items()}
+
+    def logits(
+        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+    ) -> dict[str, Any]:
         """The graph from the backbone's tensors to the logits of every output, by name."""
         raise NotImplementedError
 
@@ -97,26 +122,38 @@ class Head:
         """Sentences about labels in memory that contradict each other; training goes on. None by default."""
         return []
 
+    def row_losses(
+        self,
+        tasks: Sequence[Task],
+        batch: Batch,
+        logits: Mapping[str, Any],
+        loss_functions: Mapping[str, Callable[..., Any]],
+    ) -> RowLosses:
+        """The labels of a batch, cleaned, and every loss by row."""
+        targets = self.targets(tasks, batch.labels)
+        return RowLosses(targets, self.loss_rows(tasks, batch, targets, logits, loss_functions))
+
     def loss_rows(
         self,
         tasks: Sequence[Task],
-        labels: Mapping[str, Any],
+        batch: Batch,
+        targets: Mapping[str, tuple[Any, Any]],
         logits: Mapping[str, Any],
-        weights: Any,
-        loss_functions: Mapping[str, Callable],
+        loss_functions: Mapping[str, Callable[..., Any]],
     ) -> dict[str, tuple[Any, Any]]:
         """Every loss by row, with the weights of the rows: two (batch,) tensors by the loss's name."""
-        targets = self.targets(tasks, labels)
-        rows = {}
+        rows, auxiliary = {}, self.auxiliary(tasks)
         for name, output in self.losses(tasks).items():
-            y, counts = targets[output.name]
-            rows[name] = (loss_functions[name](y, logits[output.name]), counts * row_weight(weights, output.task))
+            task, (y, counts) = output.task, targets[output.name]
+            legal = task.is_label(y)
+            y = ops.where(legal, y, 0.0)
+            given = dataclasses.replace(batch, observed=counts)
+            values = loss_functions[name](task.loss_labels(y), logits[output.name], given)
+            factor = None if name in auxiliary else task.loss_factor(y)
+            values = values if factor is None else values * factor
+            # Labels that nobody could check before, of a tf.data.Dataset, end training by a loss that is not finite.
+            rows[name] = (ops.where(legal, values, float("nan")), counts * row_weight(batch.weights, task))
         return rows
-
-    def task_losses(self, tasks, labels, logits, weights, loss_functions) -> dict[str, Any]:
-        """Every loss by name: a scalar, masked, and normalised over the global batch."""
-        rows = self.loss_rows(tasks, labels, logits, weights, loss_functions)
-        return {name: observed_mean(values, row_weights) for name, (values, row_weights) in rows.items()}
 
     def penalty_rows(
         self, tasks: Sequence[Task], labels: Mapping[str, Any], logits: Mapping[str, Any], weights: Any
@@ -127,7 +164,9 @@ class Head:
         """
         return {}
 
-    def penalties(self, tasks, labels, logits, weights) -> dict[str, Any]:
+    def penalties(
+        self, tasks: Sequence[Task], labels: Mapping[str, Any], logits: Mapping[str, Any], weights: Any
+    ) -> dict[str, Any]:
         """Every penalty by name: a scalar, normalised over the global batch."""
         rows = self.penalty_rows(tasks, labels, logits, weights)
         return {name: observed_mean(values, row_weights) for name, (values, row_weights) in rows.items()}
@@ -140,24 +179,28 @@ class Head:
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
 
 
-def row_weight(weights: Any, task: Task):
+def row_weight(weights: Any, task: Task) -> Any:
     """A task's sample weights by row: of a dict by task name, of one array for all tasks, or 1."""
     if isinstance(weights, Mapping):
         weights = weights.get(task.name)
-    return 1.0 if weights is None else _flat(weights)
+    if weights is None:
+        return 1.0
+    weights = _flat(weights)
+    # As with labels: a negative weight that nobody could check before must not train.
+    return ops.where(weights >= 0, weights, float("nan"))
 
 
-def tower_hidden(name: str, inputs: Any, tower_units: MLP | Sequence[int]):
+def tower_hidden(name: str, inputs: Any, tower_units: MLP | Sequence[int]) -> Any:
     """What a tower's linear layer reads: (batch, width) -> (batch, last width)."""
     tower = as_mlp("tower_units", tower_units, allow_empty=True)
     return DenseStack(tower, name=f"{name}_tower")(inputs) if tower.units else inputs
 
 
-def tower_logits(name: str, units: int, hidden: Any):
+def tower_logits(name: str, units: int, hidden: Any) -> Any:
     """A tower's linear layer: (batch, width) -> (batch, units) logits in float32."""
     return keras.layers.Dense(units, name=f"{name}_head", dtype="float32")(hidden)
 
 
-def task_tower(name: str, units: int, inputs: Any, tower_units: MLP | Sequence[int]):
+def task_tower(name: str, units: int, inputs: Any, tower_units: MLP | Sequence[int]) -> Any:
     """An MLP and a linear layer: (batch, width) -> (batch, units) logits in float32."""
     return tower_logits(name, units, tower_hidden(name, inputs, tower_units))

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from mtl_zoo import _validation as check
-from mtl_zoo.tasks import BinaryTask, Task
+from mtl_zoo.tasks import Task
 
 
 def space_owner(tasks: Sequence[Task], task: Task) -> Task | None:
@@ -19,9 +19,9 @@ def space_owner(tasks: Sequence[Task], task: Task) -> Task | None:
 
 
 def step_before(tasks: Sequence[Task], task: Task) -> Task | None:
-    """The step of a funnel before `task`: the task whose label is its sample space, where both are binary."""
+    """The step of a funnel before `task`: the task whose label is its sample space, where both are of events."""
     owner = space_owner(tasks, task)
-    return owner if isinstance(task, BinaryTask) and isinstance(owner, BinaryTask) else None
+    return owner if owner is not None and task.is_event and owner.is_event else None
 
 
 def steps_to(tasks: Sequence[Task], task: Task) -> tuple[Task, ...]:

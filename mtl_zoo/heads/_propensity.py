@@ -61,8 +61,8 @@ class CounterfactualRisk(EntireSpace):
         weights[self.product(tasks)] *= self.lambda_g
         return weights
 
-    def loss_rows(self, tasks, labels, logits, weights, loss_functions):
-        rows = super().loss_rows(tasks, labels, logits, weights, loss_functions)
+    def loss_rows(self, tasks, batch, targets, logits, loss_functions):
+        rows = super().loss_rows(tasks, batch, targets, logits, loss_functions)
         click, conversion = self.funnel(tasks)
         errors, clicked = rows[conversion.name]
         # The product counts where the click is known and, if it happened, the conversion: the risk's impressions.

@@ -84,8 +84,8 @@ class CounterfactualTwin(EntireSpace):
         targets[self.twin(tasks)] = (1.0 - clicked, counts * (1.0 - clicked))
         return targets
 
-    def loss_rows(self, tasks, labels, logits, weights, loss_functions):
-        rows = super().loss_rows(tasks, labels, logits, weights, loss_functions)
+    def loss_rows(self, tasks, batch, targets, logits, loss_functions):
+        rows = super().loss_rows(tasks, batch, targets, logits, loss_functions)
         click, conversion = self.funnel(tasks)
         _, impressions = rows[self.product(tasks)]
         a = logits[click.name]

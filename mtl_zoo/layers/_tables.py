@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from mtl_zoo import _backend
+from mtl_zoo._types import Shape, Tensor
 
 # Part of what a seed stands for: other chunks would draw other numbers.
 CHUNK_BYTES = 4 * 2**20
@@ -53,7 +54,9 @@ class InitialRows:
         given: (first row, matrix) pairs, whose rows stand in place of the drawn ones.
     """
 
-    def __init__(self, initializer, shape, index=0, given=()):
+    def __init__(
+        self, initializer: Any, shape: tuple[int, int], index: int = 0, given: Iterable[tuple[int, Any]] = ()
+    ) -> None:
         self.shape = shape
         self._initializer, self._index, self._given = initializer, index, tuple(given)
         self._chunk_rows = max(1, CHUNK_BYTES // (4 * shape[1])) if _draws_in_chunks(initializer) else shape[0]
@@ -69,7 +72,7 @@ class InitialRows:
     def is_one_chunk(self, start: int, stop: int) -> bool:
         return start // self._chunk_rows == (stop - 1) // self._chunk_rows
 
-    def _draw(self, chunk, dtype):
+    def _draw(self, chunk: int, dtype: str) -> Tensor:
         first = chunk * self._chunk_rows
         shape = (min(self._chunk_rows, self.shape[0] - first), self.shape[1])
         rows = _of_chunk(self._initializer, self.shape, shape, (self._index, chunk))(shape, dtype=dtype)
@@ -83,7 +86,7 @@ class InitialRows:
         return ops.convert_to_tensor(rows, dtype=dtype)
 
 
-def add_table(add_weight: Callable, rows: InitialRows, start: int, stop: int, **options):
+def add_table(add_weight: Callable, rows: InitialRows, start: int, stop: int, **options: Any) -> Any:
     """A weight that holds the rows `start` .. `stop` of a table, marked as a table. A part ends in a row of zeros.
 
     Where the backend can write into a variable, it starts as zeros and is filled chunk by chunk: in one piece it would
@@ -93,7 +96,7 @@ def add_table(add_weight: Callable, rows: InitialRows, start: int, stop: int, **
     write_later = _backend.can_write_rows() and not rows.is_one_chunk(start, stop)
     is_zeros = False
 
-    def initial(shape, dtype=None):
+    def initial(shape: Shape, dtype: Any = None) -> Tensor:
         nonlocal is_zeros
         is_zeros = write_later
         if is_zeros:
@@ -111,7 +114,7 @@ def add_table(add_weight: Callable, rows: InitialRows, start: int, stop: int, **
     return _backend.mark_table(table)
 
 
-def _draws_in_chunks(initializer) -> bool:
+def _draws_in_chunks(initializer: Any) -> bool:
     kind = type(initializer)
     if kind in _SAME_FOR_EVERY_ROW:
         return np.ndim(getattr(initializer, "value", 0)) == 0
@@ -120,7 +123,7 @@ def _draws_in_chunks(initializer) -> bool:
     return kind in (*_INDEPENDENT_ROWS, *_SCALED_BY_SHAPE) and isinstance(initializer.seed, int)
 
 
-def _of_chunk(initializer, whole, shape, position):
+def _of_chunk(initializer: Any, whole: tuple[int, int], shape: tuple[int, int], position: tuple[int, int]) -> Any:
     """The initializer of one chunk: with a seed of its own, and the scale of the whole table.
 
     The first chunk of the first table has the initializer's own seed: small tables start as Keras starts them.

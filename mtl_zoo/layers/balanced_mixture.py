@@ -3,6 +3,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mtl_zoo._types import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class BalancedMixture(keras.layers.Layer):
@@ -29,22 +31,22 @@ class BalancedMixture(keras.layers.Layer):
     [1.25, 1.5, 1.75]
     """
 
-    def build(self, experts_shape, shares_shape=None):
+    def build(self, experts_shape: Shape, shares_shape: Shape | None = None) -> None:
         logit = {"shape": (), "initializer": "zeros", "autocast": False}
         self.strength_logit = self.add_weight(name="strength_logit", **logit)
         self.balance_logit = self.add_weight(name="balance_logit", **logit) if experts_shape[1] > 1 else None
 
     @property
-    def strength(self):
+    def strength(self) -> Tensor:
         """How much of the mixture is passed on."""
         return ops.sigmoid(self.strength_logit)
 
     @property
-    def balance(self):
+    def balance(self) -> Tensor:
         """The weight of one's own expert; that of the others together is the rest."""
         return ops.ones(()) if self.balance_logit is None else ops.sigmoid(self.balance_logit)
 
-    def call(self, experts, shares=None):
+    def call(self, experts: Tensor, shares: Tensor | None = None) -> Tensor | list[Tensor]:
         n = experts.shape[1]
         own = ops.eye(n) if shares is None else ops.cast(shares, "float32")
         # A single expert has no others to share its weight with: no division by n - 1 = 0.
@@ -54,6 +56,6 @@ class BalancedMixture(keras.layers.Layer):
             return ops.unstack(ops.matmul(weights, experts), n, axis=1)
         return ops.squeeze(ops.matmul(weights[:, None, :], experts), axis=1)
 
-    def compute_output_shape(self, experts_shape, shares_shape=None):
+    def compute_output_shape(self, experts_shape: Shape, shares_shape: Tensor | None = None) -> Shape | list[Shape]:
         one = (experts_shape[0], experts_shape[-1])
         return [one] * experts_shape[1] if shares_shape is None else one

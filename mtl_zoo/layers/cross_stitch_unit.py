@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -34,7 +38,9 @@ class CrossStitchUnit(keras.layers.Layer):
     ([[0.75, 0.75]], [[0.25, 0.25]])
     """
 
-    def __init__(self, per_channel=False, diagonal=0.9, learning_rate_multiplier=1.0, **kwargs):
+    def __init__(
+        self, per_channel: bool = False, diagonal: float = 0.9, learning_rate_multiplier: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.per_channel = bool(per_channel)
         self.diagonal = check.check_number("diagonal", diagonal)
@@ -42,7 +48,7 @@ class CrossStitchUnit(keras.layers.Layer):
             "learning_rate_multiplier", learning_rate_multiplier, above=0
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         columns = len(input_shape)
         other = (1 - self.diagonal) / max(columns - 1, 1)
         start = [[self.diagonal if i == j else other for j in range(columns)] for i in range(columns)]
@@ -50,19 +56,19 @@ class CrossStitchUnit(keras.layers.Layer):
             start = [[1.0]]
         shape = (columns, columns, input_shape[0][-1] if self.per_channel else 1)
 
-        def initializer(shape, dtype=None):
+        def initializer(shape: Shape, dtype: Any = None) -> Tensor:
             matrix = ops.convert_to_tensor(start, dtype=dtype)[:, :, None] / self.learning_rate_multiplier
             return ops.broadcast_to(matrix, shape)
 
         self.stored = self.add_weight(shape=shape, initializer=initializer, name="stored")
 
     @property
-    def matrix(self):
+    def matrix(self) -> Tensor:
         """alpha: (T, T), or (T, T, units) by channel."""
         alpha = self.stored * self.learning_rate_multiplier
         return alpha if self.per_channel else alpha[:, :, 0]
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         stored = ops.cast(self.stored, self.compute_dtype)
         alpha = stored + ops.stop_gradient((self.learning_rate_multiplier - 1) * stored)
         columns = ops.stack(inputs, axis=1)
@@ -72,10 +78,10 @@ class CrossStitchUnit(keras.layers.Layer):
             mixed = ops.einsum("ij,bjc->bic", alpha[:, :, 0], columns)
         return ops.unstack(mixed, len(inputs), axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:
         return [tuple(shape) for shape in input_shape]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "per_channel": self.per_channel,

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import keras
 
+from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.layers._batch_norm import batch_norm
-from mtl_zoo.options import MLP, as_mlp
+from mtl_zoo.options import MLP, Units, as_mlp
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -25,7 +27,7 @@ class DenseStack(keras.layers.Layer):
     4
     """
 
-    def __init__(self, mlp, **kwargs):
+    def __init__(self, mlp: Units, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mlp = as_mlp("mlp", mlp, allow_empty=True)
         self.dense, self.norms, self.activations, self.dropouts = [], [], [], []
@@ -39,21 +41,21 @@ class DenseStack(keras.layers.Layer):
             dropout = keras.layers.Dropout(self.mlp.dropout, name=f"dropout_{i}", dtype=self.dtype_policy)
             self.dropouts.append(dropout if self.mlp.dropout else None)
 
-    def _norm(self, i):
+    def _norm(self, i: int) -> keras.layers.Layer | None:
         if self.mlp.norm == "batch":
             return batch_norm(f"norm_{i}", self.dtype_policy)
         if self.mlp.norm == "layer":
             return keras.layers.LayerNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
         return None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for dense, norm in zip(self.dense, self.norms, strict=True):
             dense.build(input_shape)
             input_shape = (*input_shape[:-1], dense.units)
             if norm is not None:
                 norm.build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
         for dense, norm, activation, dropout in zip(
             self.dense, self.norms, self.activations, self.dropouts, strict=True
@@ -67,14 +69,14 @@ class DenseStack(keras.layers.Layer):
             x = x + y if self.mlp.residual and x.shape[-1] == y.shape[-1] else y
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.mlp.units[-1]) if self.mlp.units else tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "mlp": keras.saving.serialize_keras_object(self.mlp)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> DenseStack:
         config = dict(config)
         config["mlp"] = keras.saving.deserialize_keras_object(config["mlp"])
         return cls(**config)

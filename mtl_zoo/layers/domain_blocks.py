@@ -3,6 +3,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mtl_zoo._types import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class DomainBlocks(keras.layers.Layer):
@@ -21,9 +23,9 @@ class DomainBlocks(keras.layers.Layer):
     [[0.0, 0.0, 7.0, 8.0, 0.0, 1.0]]
     """
 
-    def call(self, inputs, shares):
+    def call(self, inputs: Tensor, shares: Tensor) -> Tensor:
         blocks = ops.reshape(shares[:, :, None] * inputs[:, None, :], (-1, shares.shape[-1] * inputs.shape[-1]))
         return ops.concatenate([blocks, shares], axis=-1)
 
-    def compute_output_shape(self, inputs_shape, shares_shape):
+    def compute_output_shape(self, inputs_shape: Shape, shares_shape: Shape) -> Shape:
         return (inputs_shape[0], shares_shape[-1] * (inputs_shape[-1] + 1))

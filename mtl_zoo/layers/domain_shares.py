@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -27,19 +30,19 @@ class DomainShares(keras.layers.Layer):
     [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]
     """
 
-    def __init__(self, num_domains, first_id=0, **kwargs):
+    def __init__(self, num_domains: int, first_id: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_domains = check.check_count("num_domains", num_domains)
         self.first_id = check.check_int("first_id", first_id, minimum=0)
 
-    def call(self, ids):
+    def call(self, ids: Tensor) -> Tensor:
         domains = ops.arange(self.num_domains, dtype="int32") + self.first_id
         own = ops.cast(ops.equal(ops.cast(ids, "int32")[:, None], domains), self.compute_dtype)
         known = ops.sum(own, axis=-1, keepdims=True)
         return own + (1 - known) / self.num_domains
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.num_domains)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "num_domains": self.num_domains, "first_id": self.first_id}

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.layers.expert_gate import BaseGate
 from mtl_zoo.options import DSelectK
 
@@ -52,21 +56,23 @@ class DSelectKGate(BaseGate):
     [[0.0, 0.0, 1.0, 0.0]]
     """
 
-    def __init__(self, num_experts, gate=None, expert_names=None, **kwargs):
+    def __init__(
+        self, num_experts: int, gate: DSelectK | None = None, expert_names: Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(num_experts, expert_names, **kwargs)
         self.gate = DSelectK() if gate is None else gate
         if not isinstance(self.gate, DSelectK):
             raise TypeError(f"`gate` must be a DSelectK; a Gate is for ExpertGate. Received: gate={gate!r}")
         self.num_bits = (num_experts - 1).bit_length()
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         width, k = input_shape[-1], self.gate.num_selected
         start = self.gate.gamma / 100
         self.selector_kernel, self.selector_bias = self._affine("selector", width, k * self.num_bits, start)
         # A softmax over one selector is 1 whatever it reads.
         self.mixture_kernel, self.mixture_bias = self._affine("mixture", width, k if k > 1 else 0, 0.05)
 
-    def _affine(self, name, width, units, start):
+    def _affine(self, name: str, width: int, units: int, start: float) -> tuple[Any, Any]:
         if not (units and self.num_bits):
             return None, None
         kernel = None
@@ -76,7 +82,7 @@ class DSelectKGate(BaseGate):
         uniform = keras.initializers.RandomUniform(-start, start)
         return kernel, self.add_weight(shape=(units,), initializer=uniform, autocast=False, name=f"{name}_bias")
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         rows = ops.shape(inputs)[0]
         if not self.num_bits:
             return ops.ones((rows, 1), dtype="float32")
@@ -90,7 +96,7 @@ class DSelectKGate(BaseGate):
             weights = ops.sum(mixture[:, :, None] * selectors, axis=1)
         return weights if self.gate.per_example else ops.broadcast_to(weights, (rows, self.num_experts))
 
-    def selectors(self, inputs):
+    def selectors(self, inputs: Tensor) -> Tensor:
         """r: (batch, k, num_experts), or (1, k, num_experts) where the selection does not depend on the row."""
         logits = self._logits(inputs, self.selector_kernel, self.selector_bias)
         steps = ops.reshape(self._smooth_step(logits), (-1, self.gate.num_selected, self.num_bits, 1))
@@ -101,17 +107,17 @@ class DSelectKGate(BaseGate):
             chosen = chosen * ops.where(codes[:, bit].astype(bool), step, 1.0 - step)
         return chosen
 
-    def _logits(self, inputs, kernel, bias):
+    def _logits(self, inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         if kernel is None:
             return ops.cast(bias, "float32")[None]
         return ops.cast(ops.matmul(inputs, kernel), "float32") + ops.cast(bias, "float32")
 
-    def _smooth_step(self, z):
+    def _smooth_step(self, z: Tensor) -> Tensor:
         # Clipped first: at the ends the cubic is exactly 0 and 1 and its slope 0, and outside nothing overflows.
         t = ops.clip(z / self.gate.gamma, -0.5, 0.5)
         return (1.5 - 2.0 * t * t) * t + 0.5
 
-    def _add_penalties(self, selectors):
+    def _add_penalties(self, selectors: Tensor) -> None:
         if self.gate.entropy:
             entropy = -ops.sum(selectors * ops.log(selectors + EPSILON), axis=(1, 2))
             self.add_loss(self.gate.entropy * ops.mean(entropy))
@@ -119,11 +125,11 @@ class DSelectKGate(BaseGate):
             reachable = ops.sum(selectors, axis=-1)
             self.add_loss(ops.mean(ops.sum(1.0 / (reachable + EPSILON), axis=-1)))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "gate": keras.saving.serialize_keras_object(self.gate)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> DSelectKGate:
         config = dict(config)
         config["gate"] = keras.saving.deserialize_keras_object(config["gate"])
         return cls(**config)

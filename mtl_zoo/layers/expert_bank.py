@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.layers._batch_norm import batch_norm
-from mtl_zoo.options import as_mlp
+from mtl_zoo.options import Units, as_mlp
 
 # Measured for MLPs of 16 to 256 units: up to 16 experts one by one took .7 to .8 of the time, 64 small ones 1.2.
 _MOST_ONE_BY_ONE = 32
@@ -36,7 +39,7 @@ class ExpertBank(keras.layers.Layer):
     TensorShape([3, 4])
     """
 
-    def __init__(self, num_experts, mlp, kernel_initializer="glorot_uniform", **kwargs):
+    def __init__(self, num_experts: int, mlp: Units, kernel_initializer: Any = "glorot_uniform", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_experts = check.check_count("num_experts", num_experts)
         self.mlp = as_mlp("expert_units", mlp)
@@ -47,7 +50,7 @@ class ExpertBank(keras.layers.Layer):
         if self.mlp.norm == "batch":
             self.norms = [batch_norm(f"norm_{i}", self.dtype_policy) for i in range(len(self.mlp.units))]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
         self.kernels, self.biases, self.scales, self.offsets = [], [], [], []
         for i, units in enumerate(self.mlp.units):
@@ -57,30 +60,30 @@ class ExpertBank(keras.layers.Layer):
             if self.mlp.norm == "batch":
                 self.norms[i].build((input_shape[0], self.num_experts * units))
             if self.mlp.norm == "layer":
-                shape = (self.num_experts, units)
-                self.scales.append(self.add_weight(shape=shape, initializer="ones", name=f"norm_{i}_gamma"))
-                self.offsets.append(self.add_weight(shape=shape, initializer="zeros", name=f"norm_{i}_beta"))
+                per_unit = (self.num_experts, units)
+                self.scales.append(self.add_weight(shape=per_unit, initializer="ones", name=f"norm_{i}_gamma"))
+                self.offsets.append(self.add_weight(shape=per_unit, initializer="zeros", name=f"norm_{i}_beta"))
             width = units
 
-    def _draw_each(self, shape, dtype=None):
+    def _draw_each(self, shape: Shape, dtype: Any = None) -> Tensor:
         # A stacked shape given to the initializer would change its fans, and one object would draw the same numbers
         # for every expert: each expert's kernel is drawn alone, from a clone with a seed of its own.
         return ops.stack([self._fresh_initializer()(shape[1:], dtype=dtype) for _ in range(shape[0])])
 
-    def _fresh_initializer(self):
+    def _fresh_initializer(self) -> Any:
         config = self.kernel_initializer.get_config()
         if "seed" in config:
             config["seed"] = None
         return type(self.kernel_initializer).from_config(config)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         # Norms and dropout work on all experts at once, and many small products cost more than one large.
         few = self.num_experts <= _MOST_ONE_BY_ONE
         if _backend.is_tensorflow() and few and not self.mlp.norm and not self.mlp.dropout:
             return self._one_by_one(inputs)
         return self._together(inputs, training)
 
-    def _one_by_one(self, inputs):
+    def _one_by_one(self, inputs: Tensor) -> Tensor:
         n = self.num_experts
         experts = [inputs] * n if len(inputs.shape) == 2 else ops.unstack(inputs, n, axis=1)
         for i, units in enumerate(self.mlp.units):
@@ -90,7 +93,7 @@ class ExpertBank(keras.layers.Layer):
             experts = [x + y for x, y in zip(experts, outputs, strict=True)] if residual else outputs
         return ops.stack(experts, axis=1)
 
-    def _together(self, inputs, training):
+    def _together(self, inputs: Tensor, training: bool | None) -> Tensor:
         x = inputs
         for i in range(len(self.mlp.units)):
             equation = "bd,ndh->bnh" if len(x.shape) == 2 else "bnd,ndh->bnh"
@@ -100,7 +103,7 @@ class ExpertBank(keras.layers.Layer):
             x = x + y if self.mlp.residual and len(x.shape) == 3 and x.shape[-1] == y.shape[-1] else y
         return x
 
-    def _normalize(self, i, y, training):
+    def _normalize(self, i: int, y: Tensor, training: bool | None) -> Tensor:
         if self.mlp.norm == "batch":
             flat = ops.reshape(y, (-1, y.shape[1] * y.shape[2]))
             return ops.reshape(self.norms[i](flat, training=training), (-1, *y.shape[1:]))
@@ -111,10 +114,10 @@ class ExpertBank(keras.layers.Layer):
             return scaled * self.scales[i] + self.offsets[i]
         return y
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.num_experts, self.mlp.units[-1])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_experts": self.num_experts,
@@ -123,7 +126,7 @@ class ExpertBank(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> ExpertBank:
         config = dict(config)
         config["mlp"] = keras.saving.deserialize_keras_object(config["mlp"])
         return cls(**config)

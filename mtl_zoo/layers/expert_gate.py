@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.options import Gate, as_gate
 
 
@@ -13,7 +17,7 @@ class BaseGate(keras.layers.Layer):
     Input: (batch, width). Output: (batch, num_experts), rows sum to 1, float32.
     """
 
-    def __init__(self, num_experts, expert_names=None, **kwargs):
+    def __init__(self, num_experts: int, expert_names: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_experts = check.check_count("num_experts", num_experts)
         names = [f"expert_{i}" for i in range(num_experts)] if expert_names is None else list(expert_names)
@@ -23,13 +27,13 @@ class BaseGate(keras.layers.Layer):
             )
         self.expert_names = tuple(names)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.num_experts)
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs: Tensor, training: bool | None = None) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype="float32")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "num_experts": self.num_experts, "expert_names": self.expert_names}
 
 
@@ -58,15 +62,23 @@ class ExpertGate(BaseGate):
     [[0.25, 0.25, 0.25, 0.25]]
     """
 
-    def __init__(self, num_experts, gate=None, expert_names=None, seed=None, **kwargs):
+    def __init__(
+        self,
+        num_experts: int,
+        gate: Gate | None = None,
+        expert_names: Sequence[str] | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_experts, expert_names, **kwargs)
-        self.gate = as_gate(gate)
-        if not isinstance(self.gate, Gate):
+        checked = as_gate(gate)
+        if not isinstance(checked, Gate):
             raise TypeError(f"`gate` must be a Gate; a DSelectK is for DSelectKGate. Received: gate={gate!r}")
+        self.gate = checked
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if self.gate.dropout else None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.num_experts), initializer="glorot_uniform", name="kernel"
         )
@@ -74,7 +86,7 @@ class ExpertGate(BaseGate):
         if self.gate.use_bias:
             self.bias = self.add_weight(shape=(self.num_experts,), initializer="zeros", name="bias")
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         logits = ops.matmul(inputs, self.kernel)
         if self.bias is not None:
             logits = logits + self.bias
@@ -88,18 +100,18 @@ class ExpertGate(BaseGate):
             weights = self._drop(weights)
         return weights
 
-    def _drop(self, weights):
+    def _drop(self, weights: Tensor) -> Tensor:
         kept = keras.random.uniform(ops.shape(weights), seed=self.seed_generator) >= self.gate.dropout
         kept = weights * ops.cast(kept, weights.dtype)
         total = ops.sum(kept, axis=-1, keepdims=True)
         return ops.where(total > 0, kept / ops.where(total > 0, total, 1.0), weights)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         gate = keras.saving.serialize_keras_object(self.gate)
         return {**super().get_config(), "gate": gate, "seed": self.seed}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> ExpertGate:
         config = dict(config)
         config["gate"] = keras.saving.deserialize_keras_object(config["gate"])
         return cls(**config)

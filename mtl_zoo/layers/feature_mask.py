@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.layers.expert_bank import ExpertBank
 from mtl_zoo.options import MLP
 
@@ -32,7 +35,7 @@ class FeatureMask(keras.layers.Layer):
     Reference: Liu et al., CVPR 2019, arXiv:1803.10704.
     """
 
-    def __init__(self, num_masks, units, hidden_units, bias=0.0, **kwargs):
+    def __init__(self, num_masks: int, units: int, hidden_units: int, bias: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_masks = check.check_count("num_masks", num_masks)
         self.units = check.check_int("units", units)
@@ -41,25 +44,25 @@ class FeatureMask(keras.layers.Layer):
         self.hidden = ExpertBank(num_masks, MLP((hidden_units,)), name="hidden", dtype=self.dtype_policy)
         self.second = ExpertBank(num_masks, MLP((units,), "sigmoid"), name="second", dtype=self.dtype_policy)
 
-    def build(self, u_shape, t_shape=None):
+    def build(self, u_shape: Shape, t_shape: Shape | None = None) -> None:
         shape = tuple(u_shape) if t_shape is None else (u_shape[0], self.num_masks, u_shape[-1] + t_shape[-1])
         self.hidden.build(shape)
         self.second.build((u_shape[0], self.num_masks, self.hidden_units))
         self.second.biases[0].assign(ops.full((self.num_masks, self.units), self.bias))
 
-    def masks(self, u, t=None):
+    def masks(self, u: Tensor, t: Tensor | None = None) -> Tensor:
         """a_k, (batch, num_masks, units)."""
         if t is not None:
             u = ops.concatenate([ops.repeat(u[:, None], self.num_masks, axis=1), t], axis=-1)
         return self.second(self.hidden(u))
 
-    def call(self, u, t=None):
+    def call(self, u: Tensor, t: Tensor | None = None) -> Tensor:
         return self.masks(u, t) * u[:, None]
 
-    def compute_output_shape(self, u_shape, t_shape=None):
+    def compute_output_shape(self, u_shape: Shape, t_shape: Shape | None = None) -> Shape:
         return (u_shape[0], self.num_masks, self.units)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_masks": self.num_masks,

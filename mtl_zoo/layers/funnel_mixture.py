@@ -3,6 +3,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mtl_zoo._types import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class FunnelMixture(keras.layers.Layer):
@@ -28,19 +30,19 @@ class FunnelMixture(keras.layers.Layer):
     0.26
     """
 
-    def call(self, first, second, third):
+    def call(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
         a, b, c = (ops.cast(logit, "float32") for logit in (first, second, third))
         # logsumexp rather than logaddexp, whose gradient at equal arguments is one-sided on TensorFlow.
         yes = ops.logsumexp(_log_products(a, b, c), axis=0)
         no = ops.logsumexp(_log_products(a, -b, -c), axis=0)
         return yes - no
 
-    def compute_output_shape(self, first_shape, second_shape, third_shape):
+    def compute_output_shape(self, first_shape: Shape, second_shape: Shape, third_shape: Shape) -> Shape:
         return tuple(first_shape)
 
-    def compute_output_spec(self, first, second, third):
+    def compute_output_spec(self, first: Tensor, second: Tensor, third: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(first.shape, dtype="float32")
 
 
-def _log_products(a, b, c):
+def _log_products(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return ops.stack([ops.log_sigmoid(a) + ops.log_sigmoid(b), ops.log_sigmoid(-a) + ops.log_sigmoid(c)], axis=0)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mtl_zoo._types import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class FunnelProduct(keras.layers.Layer):
@@ -22,12 +24,12 @@ class FunnelProduct(keras.layers.Layer):
     0.25
     """
 
-    def call(self, first, second):
+    def call(self, first: Tensor, second: Tensor) -> Tensor:
         first, second = ops.cast(first, "float32"), ops.cast(second, "float32")
         return -ops.logsumexp(ops.stack([-first, -second, -first - second], axis=0), axis=0)
 
-    def compute_output_shape(self, first_shape, second_shape):
+    def compute_output_shape(self, first_shape: Shape, second_shape: Shape) -> Shape:
         return tuple(first_shape)
 
-    def compute_output_spec(self, first, second):
+    def compute_output_spec(self, first: Tensor, second: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(first.shape, dtype="float32")

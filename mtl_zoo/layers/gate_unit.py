@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -31,7 +34,7 @@ class GateUnit(keras.layers.Layer):
     [[1.0, 1.0, 1.0]]
     """
 
-    def __init__(self, units, hidden_units=64, parts=1, **kwargs):
+    def __init__(self, units: int, hidden_units: int = 64, parts: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = check.check_int("units", units)
         self.hidden_units = check.check_int("hidden_units", hidden_units)
@@ -42,17 +45,17 @@ class GateUnit(keras.layers.Layer):
             self.parts * self.units, "sigmoid", kernel_initializer="zeros", name="gates", **options
         )
 
-    def build(self, prior_shape, inputs_shape):
+    def build(self, prior_shape: Shape, inputs_shape: Shape) -> None:
         self.hidden.build((None, prior_shape[-1] + inputs_shape[-1]))
         self.gates.build((None, self.hidden_units))
 
-    def call(self, prior, inputs):
+    def call(self, prior: Tensor, inputs: Tensor) -> list[Tensor]:
         gates = 2 * self.gates(self.hidden(ops.concatenate([prior, ops.stop_gradient(inputs)], axis=-1)))
         return ops.split(gates, self.parts, axis=-1)
 
-    def compute_output_shape(self, prior_shape, inputs_shape):
+    def compute_output_shape(self, prior_shape: Shape, inputs_shape: Shape) -> list[Shape]:
         return [(inputs_shape[0], self.units)] * self.parts
 
-    def get_config(self):
+    def get_config(self) -> Config:
         own = {"units": self.units, "hidden_units": self.hidden_units, "parts": self.parts}
         return {**super().get_config(), **own}

@@ -16,5 +16,6 @@ def make_gate(
 ) -> BaseGate:
     """The gate layer that `gate` asks for: a `DSelectKGate` for a `DSelectK`, an `ExpertGate` for a `Gate` or None."""
     gate = as_gate(gate)
-    layer = DSelectKGate if isinstance(gate, DSelectK) else ExpertGate
-    return layer(num_experts, gate, expert_names, name=name)
+    if isinstance(gate, DSelectK):
+        return DSelectKGate(num_experts, gate, expert_names, name=name)
+    return ExpertGate(num_experts, gate, expert_names, name=name)

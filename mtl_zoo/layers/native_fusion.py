@@ -3,6 +3,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mtl_zoo._types import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class NativeFusion(keras.layers.Layer):
@@ -25,18 +27,18 @@ class NativeFusion(keras.layers.Layer):
     Reference: Li et al., KDD 2023, doi:10.1145/3580305.3599769.
     """
 
-    def build(self, weights_shape, experts_shape, native_shape):
+    def build(self, weights_shape: Shape, experts_shape: Shape, native_shape: Shape) -> None:
         count = native_shape[1]
         self.native_weights = None
         if count > 1:
             uniform = keras.initializers.RandomUniform(-(count**-0.5), count**-0.5)
             self.native_weights = self.add_weight(shape=(count,), initializer=uniform, name="native_weights")
 
-    def call(self, weights, experts, native):
+    def call(self, weights: Tensor, experts: Tensor, native: Tensor) -> Tensor:
         fused = ops.squeeze(ops.matmul(ops.cast(weights, experts.dtype)[:, None, :], experts), axis=1)
         if self.native_weights is None:
             return fused + native[:, 0]
         return fused + ops.sum(self.native_weights[None, :, None] * native, axis=1)
 
-    def compute_output_shape(self, weights_shape, experts_shape, native_shape):
+    def compute_output_shape(self, weights_shape: Shape, experts_shape: Shape, native_shape: Shape) -> Shape:
         return (experts_shape[0], experts_shape[-1])

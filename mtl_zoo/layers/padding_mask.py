@@ -3,6 +3,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mtl_zoo._types import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class PaddingMask(keras.layers.Layer):
@@ -18,11 +20,11 @@ class PaddingMask(keras.layers.Layer):
     [[True, True, False]]
     """
 
-    def call(self, ids):
+    def call(self, ids: Tensor) -> Tensor:
         return ops.not_equal(ids, 0)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    def compute_output_spec(self, ids):
+    def compute_output_spec(self, ids: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(ids.shape, dtype="bool")

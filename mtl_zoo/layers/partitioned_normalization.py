@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -39,15 +42,15 @@ class PartitionedNormalization(keras.layers.Layer):
     [-1.0, 1.0, -1.0, 1.0]
     """
 
-    def __init__(self, momentum=0.99, epsilon=1e-3, **kwargs):
+    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.momentum = check.check_number("momentum", momentum, minimum=0, below=1)
         self.epsilon = check.check_number("epsilon", epsilon, above=0)
 
-    def build(self, inputs_shape, shares_shape):
+    def build(self, inputs_shape: Shape, shares_shape: Shape) -> None:
         width, domains = inputs_shape[-1], shares_shape[-1]
 
-        def add(name, shape, initializer, trainable=True):
+        def add(name: str, shape: Shape, initializer: Any, trainable: bool = True) -> Any:
             return self.add_weight(shape=shape, initializer=initializer, trainable=trainable, autocast=False, name=name)
 
         self.gamma, self.beta = add("gamma", (width,), "ones"), add("beta", (width,), "zeros")
@@ -58,7 +61,7 @@ class PartitionedNormalization(keras.layers.Layer):
         self.moving_variance = add("moving_variance", (domains + 1, width), "ones", trainable=False)
         self.batches = add("batches", (domains + 1,), "zeros", trainable=False)
 
-    def call(self, inputs, shares, training=None):
+    def call(self, inputs: Tensor, shares: Tensor, training: bool | None = None) -> Tensor:
         x, shares = ops.cast(inputs, "float32"), ops.cast(shares, "float32")
         domains = shares.shape[-1]
         row = ops.where(ops.max(shares, axis=-1) >= 1, ops.argmax(shares, axis=-1), domains)
@@ -75,10 +78,10 @@ class PartitionedNormalization(keras.layers.Layer):
         beta = self.beta + ops.matmul(shares, self.domain_beta)
         return ops.cast(gamma * normal + beta, self.compute_dtype)
 
-    def _batch_moments(self, x, row, domains):
+    def _batch_moments(self, x: Tensor, row: Tensor, domains: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and variance of each domain's rows, and last of all rows; and which of them have rows enough."""
 
-        def sums(values):
+        def sums(values: Tensor) -> Tensor:
             by_domain = _backend.sum_over_replicas(ops.segment_sum(values, row, num_segments=domains + 1))
             return ops.concatenate([by_domain[:-1], ops.sum(by_domain, axis=0, keepdims=True)], axis=0)
 
@@ -92,7 +95,7 @@ class PartitionedNormalization(keras.layers.Layer):
         enough = ops.concatenate([rows[:-1, 0] >= 2, rows[-1:, 0] >= 1], axis=0)
         return mean, variance, enough
 
-    def _update(self, mean, variance, moved):
+    def _update(self, mean: Tensor, variance: Tensor, moved: Tensor) -> None:
         batches = self.batches + ops.cast(moved, "float32")
         rate = ops.maximum(1 - self.momentum, 1 / ops.maximum(batches, 1.0))
         rate = ops.where(moved, rate, 0.0)[:, None]
@@ -100,8 +103,8 @@ class PartitionedNormalization(keras.layers.Layer):
             moving.assign(moving + rate * (ops.stop_gradient(of_batch) - moving))
         self.batches.assign(batches)
 
-    def compute_output_shape(self, inputs_shape, shares_shape):
+    def compute_output_shape(self, inputs_shape: Shape, shares_shape: Shape) -> Shape:
         return tuple(inputs_shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -37,13 +39,15 @@ class SluiceUnit(keras.layers.Layer):
     Reference: Ruder et al., AAAI 2019, arXiv:1705.08142.
     """
 
-    def __init__(self, num_subspaces=2, diagonal=0.9, orthogonality=0.0, **kwargs):
+    def __init__(
+        self, num_subspaces: int = 2, diagonal: float = 0.9, orthogonality: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_subspaces = check.check_count("num_subspaces", num_subspaces)
         self.diagonal = check.check_number("diagonal", diagonal)
         self.orthogonality = check.check_number("orthogonality", orthogonality, minimum=0)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         columns, width = input_shape[1:]
         if width % self.num_subspaces:
             raise ValueError(
@@ -56,12 +60,12 @@ class SluiceUnit(keras.layers.Layer):
         if parts == 1:
             start = [[1.0]]
 
-        def initializer(shape, dtype=None):
+        def initializer(shape: Shape, dtype: Any = None) -> Tensor:
             return ops.convert_to_tensor(start, dtype=dtype)
 
         self.alpha = self.add_weight(shape=(parts, parts), initializer=initializer, name="alpha")
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         columns, width = inputs.shape[1:]
         parts = columns * self.num_subspaces
         if training and self.orthogonality and self.num_subspaces > 1:
@@ -70,16 +74,16 @@ class SluiceUnit(keras.layers.Layer):
         mixed = ops.matmul(ops.cast(self.alpha, inputs.dtype), subspaces)
         return ops.reshape(mixed, (-1, columns, width))
 
-    def _overlap(self, inputs):
+    def _overlap(self, inputs: Tensor) -> Tensor:
         rows = ops.cast(ops.shape(inputs)[0], "float32")
         subspaces = ops.split(ops.cast(inputs, "float32"), self.num_subspaces, axis=-1)
         products = [ops.einsum("bkc,bkd->kcd", a, b) / rows for a, b in itertools.combinations(subspaces, 2)]
         return sum(ops.sum(ops.square(product)) for product in products)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_subspaces": self.num_subspaces,

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
+
+from mtl_zoo._types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -20,8 +24,8 @@ class StackedMixtures(keras.layers.Layer):
     [[[2.0, 3.0], [1.0, 2.0]]]
     """
 
-    def call(self, weights, experts):
+    def call(self, weights: Sequence[Tensor], experts: Tensor) -> Tensor:
         return ops.matmul(ops.cast(ops.stack(weights, axis=1), experts.dtype), experts)
 
-    def compute_output_shape(self, weights_shape, experts_shape):
+    def compute_output_shape(self, weights_shape: Sequence[Shape], experts_shape: Shape) -> Shape:
         return (experts_shape[0], len(weights_shape), experts_shape[-1])

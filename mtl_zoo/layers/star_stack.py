@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
+from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.layers.partitioned_normalization import PartitionedNormalization
 from mtl_zoo.layers.star_dense import StarDense
-from mtl_zoo.options import as_mlp
+from mtl_zoo.options import Units, as_mlp
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -24,7 +27,7 @@ class StarStack(keras.layers.Layer):
     4
     """
 
-    def __init__(self, mlp, **kwargs):
+    def __init__(self, mlp: Units, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mlp = as_mlp("mlp", mlp)
         self.dense, self.norms, self.activations, self.dropouts = [], [], [], []
@@ -37,14 +40,14 @@ class StarStack(keras.layers.Layer):
             )
             self.dropouts.append(dropout if self.mlp.dropout else None)
 
-    def _norm(self, i):
+    def _norm(self, i: int) -> keras.layers.Layer | None:
         if self.mlp.norm == "batch":
             return PartitionedNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
         if self.mlp.norm == "layer":
             return keras.layers.LayerNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
         return None
 
-    def build(self, inputs_shape, shares_shape):
+    def build(self, inputs_shape: Shape, shares_shape: Shape) -> None:
         for dense, norm in zip(self.dense, self.norms, strict=True):
             dense.build(inputs_shape, shares_shape)
             inputs_shape = (*inputs_shape[:-1], dense.units)
@@ -53,7 +56,7 @@ class StarStack(keras.layers.Layer):
             elif norm is not None:
                 norm.build(inputs_shape)
 
-    def call(self, inputs, shares, training=None):
+    def call(self, inputs: Tensor, shares: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
         for dense, norm, activation, dropout in zip(
             self.dense, self.norms, self.activations, self.dropouts, strict=True
@@ -69,14 +72,14 @@ class StarStack(keras.layers.Layer):
             x = x + y if self.mlp.residual and x.shape[-1] == y.shape[-1] else y
         return x
 
-    def compute_output_shape(self, inputs_shape, shares_shape):
+    def compute_output_shape(self, inputs_shape: Shape, shares_shape: Shape) -> Shape:
         return (*inputs_shape[:-1], self.mlp.units[-1])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "mlp": keras.saving.serialize_keras_object(self.mlp)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> StarStack:
         config = dict(config)
         config["mlp"] = keras.saving.deserialize_keras_object(config["mlp"])
         return cls(**config)

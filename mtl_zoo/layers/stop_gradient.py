@@ -3,6 +3,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mtl_zoo._types import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class StopGradient(keras.layers.Layer):
@@ -18,8 +20,8 @@ class StopGradient(keras.layers.Layer):
     [[1.0, 2.0]]
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.stop_gradient(inputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)

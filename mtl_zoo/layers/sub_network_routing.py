@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -17,17 +19,17 @@ class ExpectedL0(keras.regularizers.Regularizer):
         beta, gamma, zeta: Of the gates, see `SubNetworkRouting`.
     """
 
-    def __init__(self, l0, beta, gamma, zeta):
+    def __init__(self, l0: float, beta: float, gamma: float, zeta: float) -> None:
         self.l0, self.beta, self.gamma, self.zeta = l0, beta, gamma, zeta
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         return self.l0 * ops.sum(self.open_probability(x))
 
-    def open_probability(self, log_alpha):
+    def open_probability(self, log_alpha: Tensor) -> Tensor:
         """P(z != 0) of each gate."""
         return ops.sigmoid(log_alpha - self.beta * math.log(-self.gamma / self.zeta))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"l0": self.l0, "beta": self.beta, "gamma": self.gamma, "zeta": self.zeta}
 
 
@@ -73,16 +75,16 @@ class SubNetworkRouting(keras.layers.Layer):
 
     def __init__(
         self,
-        num_outputs,
-        transform=True,
-        l0=0.0,
-        beta=2 / 3,
-        gamma=-0.1,
-        zeta=1.1,
-        log_alpha=0.0,
-        seed=None,
-        **kwargs,
-    ):
+        num_outputs: int,
+        transform: bool = True,
+        l0: float = 0.0,
+        beta: float = 2 / 3,
+        gamma: float = -0.1,
+        zeta: float = 1.1,
+        log_alpha: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_outputs = check.check_count("num_outputs", num_outputs)
         self.transform = bool(transform)
@@ -94,7 +96,7 @@ class SubNetworkRouting(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         inputs, units = input_shape[1:]
         self.log_alphas = self.add_weight(
             shape=(self.num_outputs, inputs),
@@ -109,34 +111,34 @@ class SubNetworkRouting(keras.layers.Layer):
             shape = (self.num_outputs, inputs, units, units)
             self.kernel = self.add_weight(shape=shape, initializer=self._draw_each, name="kernel")
 
-    def _draw_each(self, shape, dtype=None):
+    def _draw_each(self, shape: Shape, dtype: Any = None) -> Tensor:
         # v_i is one dense layer over all u_j side by side: its draw has the fans of that layer.
         outputs, inputs, units, _ = shape
         draws = [keras.initializers.GlorotUniform()((inputs * units, units), dtype=dtype) for _ in range(outputs)]
         return ops.reshape(ops.stack(draws), shape)
 
-    def _penalty(self):
+    def _penalty(self) -> ExpectedL0:
         return ExpectedL0(self.l0, self.beta, self.gamma, self.zeta)
 
-    def open_probability(self):
+    def open_probability(self) -> Tensor:
         """P(z_ij != 0) in training, (num_outputs, J)."""
         return self._penalty().open_probability(self.log_alphas)
 
-    def gates(self):
+    def gates(self) -> Tensor:
         """z_ij at inference, (num_outputs, J)."""
         return self._stretch(ops.sigmoid(self.log_alphas))
 
-    def sample_gates(self):
+    def sample_gates(self) -> Tensor:
         """A draw of z_ij as in training, (num_outputs, J)."""
         uniform = keras.random.uniform(self.log_alphas.shape, seed=self.seed_generator, dtype="float32")
         uniform = ops.clip(uniform, 1e-6, 1 - 1e-6)
         noise = ops.log(uniform) - ops.log(1 - uniform)
         return self._stretch(ops.sigmoid((noise + self.log_alphas) / self.beta))
 
-    def _stretch(self, s):
+    def _stretch(self, s: Tensor) -> Tensor:
         return ops.clip(s * (self.zeta - self.gamma) + self.gamma, 0, 1)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         z = ops.cast(self.sample_gates() if training else self.gates(), inputs.dtype)
         if not self.transform:
             return ops.matmul(z, inputs)
@@ -147,19 +149,19 @@ class SubNetworkRouting(keras.layers.Layer):
         outputs = [ops.matmul(side_by_side, kernel) for kernel in ops.unstack(kernels, self.num_outputs)]
         return ops.stack(outputs, axis=1)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         # Keras leaves the state of a seed generator out: a loaded model would go on with other samples.
         super().save_own_variables(store)
         store["seed_state"] = self.seed_generator.state
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         self.seed_generator.state.assign(store["seed_state"])
         super().load_own_variables({key: store[key] for key in store.keys() if key != "seed_state"})
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.num_outputs, input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_outputs": self.num_outputs,

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.layers.expert_bank import ExpertBank
+from mtl_zoo.options import Units
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -17,13 +21,13 @@ class PairwiseL2(keras.regularizers.Regularizer):
         alpha: Factor of the penalty.
     """
 
-    def __init__(self, alpha):
+    def __init__(self, alpha: float) -> None:
         self.alpha = check.check_number("alpha", alpha, minimum=0)
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         return self.alpha * x.shape[0] * ops.sum(ops.square(x - ops.mean(x, axis=0, keepdims=True)))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"alpha": self.alpha}
 
 
@@ -54,15 +58,17 @@ class TiedBank(ExpertBank):
     [4.5, 0.0]
     """
 
-    def __init__(self, num_experts, mlp, alpha, kernel_initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self, num_experts: int, mlp: Units, alpha: float, kernel_initializer: Any = "glorot_uniform", **kwargs: Any
+    ) -> None:
         super().__init__(num_experts, mlp, kernel_initializer, **kwargs)
         self.alpha = check.check_number("alpha", alpha, minimum=0)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         if self.alpha:
             for variable in (*self.kernels, *self.biases):
                 variable.regularizer = PairwiseL2(self.alpha)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self.alpha}

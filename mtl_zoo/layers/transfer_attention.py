@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from mtl_zoo._types import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class TransferAttention(keras.layers.Layer):
@@ -33,7 +35,7 @@ class TransferAttention(keras.layers.Layer):
     [0.107, 0.893]
     """
 
-    def build(self, own_shape, passed_shape):
+    def build(self, own_shape: Shape, passed_shape: Shape) -> None:
         units = own_shape[-1]
         if passed_shape[-1] != units:
             raise ValueError(
@@ -46,16 +48,16 @@ class TransferAttention(keras.layers.Layer):
             for name in ("value", "key", "query")
         )
 
-    def attention(self, own, passed):
+    def attention(self, own: Tensor, passed: Tensor) -> Tensor:
         """The weights of `own` and `passed` by row: (batch, 2), float32."""
         rows = ops.stack([own, passed], axis=1)
         scores = ops.sum(ops.cast(ops.matmul(rows, self.key) * ops.matmul(rows, self.query), "float32"), axis=-1)
         return ops.softmax(scores / math.sqrt(self.key.shape[0]), axis=-1)
 
-    def call(self, own, passed):
+    def call(self, own: Tensor, passed: Tensor) -> Tensor:
         values = ops.matmul(ops.stack([own, passed], axis=1), self.value)
         weights = ops.cast(self.attention(own, passed), values.dtype)
         return ops.sum(weights[:, :, None] * values, axis=1)
 
-    def compute_output_shape(self, own_shape, passed_shape):
+    def compute_output_shape(self, own_shape: Shape, passed_shape: Shape) -> Shape:
         return tuple(own_shape)

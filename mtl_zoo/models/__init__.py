@@ -1,5 +1,6 @@
 """The catalogue: one model a file."""
 
+from mtl_zoo._halves import Halves, halves
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._matching import parameter_count, parameter_matched
 from mtl_zoo.models._registry import ModelInfo, create_model, list_models, model_info, register_model
@@ -50,6 +51,7 @@ __all__ = [
     "AdaTT",
     "AdaTTSp",
     "CrossStitch",
+    "Halves",
     "Hierarchical",
     "HoME",
     "L2Constrained",
@@ -68,6 +70,7 @@ __all__ = [
     "SingleTask",
     "Sluice",
     "create_model",
+    "halves",
     "list_models",
     "model_info",
     "parameter_count",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -10,18 +12,19 @@ import numpy as np
 from keras import ops
 
 from mtl_zoo import _allocator, _backend, _distribute, _keras_private
-from mtl_zoo.balancing import LossBalancing, as_balancing
-from mtl_zoo.balancing._cut import current_crossing
-from mtl_zoo.balancing._facts import prepare_for
-from mtl_zoo.balancing._step import balanced_train_step, reevaluating_train_step
+from mtl_zoo.balancing import Balancing, as_balancing
 from mtl_zoo.features._plain_errors import plain_errors
-from mtl_zoo.features.serialization import features_from_config, features_to_config
-from mtl_zoo.heads import Output
+from mtl_zoo.features.spec import features_from_config, features_to_config
+from mtl_zoo.heads import Output, RowLosses
 from mtl_zoo.heads._base import row_weight
-from mtl_zoo.models import _compile, _data, _predict, _resume
+from mtl_zoo.losses import Batch
+from mtl_zoo.models import _compile, _data, _predict, _resume, _saving
+from mtl_zoo.models._first_batch import FirstBatch
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.optimizers import as_optimizer
-from mtl_zoo.tasks import label_names, task_from_config
+from mtl_zoo.serving import Scoring, export
+from mtl_zoo.steps import Outcome, Step, as_step
+from mtl_zoo.tasks import fit_tasks, fitted_like, label_names, task_from_config
 
 # Raised when a saved config changes in a way that older code would misread.
 CONFIG_FORMAT = 1
@@ -61,7 +64,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         self.tower_units = tower_units
         self._training_setup = None
         self._balancing = None
-        self._row_function = None  # made by the first `predict`
+        self._step, self._given_step = as_step(None), None
+        self._scoring: Scoring | None = None
 
     # What the model is made for.
 
@@ -116,17 +120,31 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         shared = {id(v) for name, variables in reached.items() if name != output for v in variables}
         return [v for v in reached[output] if id(v) not in shared]
 
+    def fit_tasks(self, labels: Mapping[str, Any]) -> None:
+        """Lets tasks that have not yet learned from training labels, such as their moments, learn from these."""
+        if all(task.is_fitted for task in self.tasks):
+            return
+        fitted = fit_tasks([task for task in self.tasks if not task.is_fitted], labels)
+        self._plan.tasks = fitted_like(self.tasks, fitted)
+        self._plan.outputs = self.head.outputs(self.tasks)
+        # What was traced knows the old unit.
+        self.train_function = self.test_function = self.predict_function = self._scoring = None
+
     # The graph.
 
     def call(self, inputs, training=None, mask=None):
-        if isinstance(inputs, dict):
-            _data.check_input_names(self, inputs)
-            # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
-            inputs = {feature.name: inputs[feature.name] for feature in self.features}
-        crossing = current_crossing()
-        if crossing is not None:
-            return crossing.cut.run(self, inputs, crossing)
+        inputs = self.select_inputs(inputs) if isinstance(inputs, dict) else inputs
         return super().call(inputs, training=training, mask=mask)
+
+    def select_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the model's features; there may be others beside them.
+
+        Raises:
+            ValueError: A feature is missing.
+        """
+        _data.check_input_names(self, inputs)
+        # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
+        return {name: inputs[name] for name in self.input}
 
     # Training.
 
@@ -138,6 +156,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         metrics="auto",
         *,
         balancing=None,
+        step=None,
         steps_per_execution=1,
         run_eagerly=False,
         jit_compile=None,
@@ -156,6 +175,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
                 which see scores, observed rows and sample weights.
             balancing: How the losses, times their weights, are balanced at every step: None for their sum, a name of
                 `list_balancing()`, or a method of `mtl_zoo.balancing`.
+            step: What a training step does: a name of `mtl_zoo.steps.list_steps()` or a `Step`. Default: what the
+                balancing method asks for, and a plain step without one.
             steps_per_execution, run_eagerly, auto_scale_loss: As in Keras.
             jit_compile: Default: False on TensorFlow, where XLA would read whole embedding tables; Keras' `"auto"`
                 elsewhere.
@@ -171,7 +192,7 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             optimizer = as_optimizer(optimizer, scale_loss=scale_loss)
             _distribute.check_compile(self, optimizer, jit_compile)
             self._training_setup = _compile.TrainingSetup(self, loss, loss_weights, metrics)
-            self._set_balancing(balancing)
+            self._set_balancing(balancing, step)
             super().compile(
                 optimizer=optimizer,
                 steps_per_execution=steps_per_execution,
@@ -187,19 +208,25 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         }
 
     @property
-    def balancing(self):
+    def balancing(self) -> Balancing | None:
         """The balancing method that the model was compiled with, or None."""
         return self._balancing
 
-    def _set_balancing(self, balancing):
+    @property
+    def training_step(self) -> Step:
+        """The training step that the model was compiled with."""
+        return self._step
+
+    def _set_balancing(self, balancing: Any, step: Any) -> None:
         method = as_balancing(balancing)
+        before, chosen = self._balancing, as_step(step, method)
+        chosen.check(self, method)
         if method is not None:
-            _compile.check_balancing(method)
             kinds = tuple(output.kind for output in self.head.losses(self.tasks).values())
-            prepare_for(method, self, kinds, label_names(self.tasks))
-        if self._balancing is not None:
-            _keras_private.forget_layer(self, self._balancing)
-        self._balancing = method
+            method.prepare_for(self, label_names(self.tasks), kinds)
+        if before is not None:
+            _keras_private.forget_layer(self, before)
+        self._balancing, self._step, self._given_step = method, chosen, step
 
     def get_compile_config(self):
         if self._training_setup is None:
@@ -207,6 +234,8 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         serialize = keras.saving.serialize_keras_object
         balancing = None if self._balancing is None else serialize(self._balancing)
         own = {"optimizer": serialize(self.optimizer), "balancing": balancing}
+        if self._given_step is not None:
+            own["step"] = serialize(self._given_step)
         return {**own, **self._training_setup.get_config(), **self._keras_arguments}
 
     def compile_from_config(self, config):
@@ -219,54 +248,64 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         own = [] if self._training_setup is None else self._training_setup.all_metrics()
         return [*super().metrics, *own]
 
-    def task_losses(self, labels, logits, weights=None) -> dict[str, Any]:
-        """Every loss by name, unweighted: a scalar over the observed rows of the global batch."""
+    def row_losses(self, batch: Batch, logits: Mapping[str, Any]) -> RowLosses:
+        """The batch's labels, cleaned, and every loss by row: what the objective and the metrics are made of."""
         setup = self._require_compiled()
-        return self.head.task_losses(self.tasks, labels, logits, weights, setup.loss_functions)
+        batch = dataclasses.replace(batch, labels=_data.labels_by_name(self, batch.labels))
+        return self.head.row_losses(self.tasks, batch, logits, setup.loss_functions)
 
-    def loss_parts(self, labels, logits, weights=None):
-        """The losses times their weights, in the order of `loss_names`, and the sum of what belongs to no task.
-
-        The latter are the head's penalties, and the regularisers and penalties that layers added.
-        """
-        labels = _data.labels_by_name(self, labels)
-        losses = self.weighted_losses(labels, logits, weights)
-        rest = sum(self.head.penalties(self.tasks, labels, logits, weights).values())
-        # Keras' own part, without a compiled loss, is the sum of what layers added, scaled for distribution.
-        rest = rest + super().compute_loss() if self.losses else rest
-        return losses, rest
-
-    def weighted_losses(self, labels, logits, weights=None) -> list:
+    def weigh_losses(self, rows: RowLosses) -> list[Any]:
         """The losses times their weights, in the order of `loss_names`: what balancing methods see."""
         setup = self._require_compiled()
-        losses = self.task_losses(_data.labels_by_name(self, labels), logits, weights)
-        return [setup.loss_weights[name] * loss for name, loss in losses.items()]
+        return [setup.loss_weights[name] * loss for name, loss in rows.means().items()]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The weighted sum of `task_losses`, balanced in training, plus what belongs to no task."""
-        del x
-        losses, rest = self.loss_parts(y, y_pred, sample_weight)
-        if training and isinstance(self.balancing, LossBalancing):
+    def other_losses(self, batch: Batch, logits: Mapping[str, Any]) -> Any:
+        """The sum of what belongs to no task: the head's penalties, and what layers added; 0 if there is nothing."""
+        labels = _data.labels_by_name(self, batch.labels)
+        rest = sum(self.head.penalties(self.tasks, labels, logits, batch.weights).values())
+        # Keras' own part, without a compiled loss, is the sum of what layers added, scaled for distribution.
+        return rest + super().compute_loss() if self.losses else rest
+
+    def objective(self, losses: list[Any], rest: Any, training: bool = True) -> Any:
+        """The sum of the weighted losses, balanced in training, and of what belongs to no task."""
+        if training and self.balancing is not None:
             return self.balancing.objective(ops.stack(losses)) + rest
         return sum(losses) + rest
 
-    def train_step(self, *arguments):
-        """Keras' step, or that of a method that needs more of a batch than one pass."""
-        if self.balancing is not None and self.balancing.own_step:
-            return balanced_train_step(self, *arguments)
-        if isinstance(self.balancing, LossBalancing) and self.balancing.reevaluates:
-            return reevaluating_train_step(self, self._plain_train_step, *arguments)
-        return self._plain_train_step(*arguments)
+    def task_losses(self, labels: Any, logits: Mapping[str, Any], weights: Any = None) -> dict[str, Any]:
+        """Every loss by name, unweighted: a scalar over the observed rows of the global batch."""
+        return self.row_losses(Batch(None, labels, weights), logits).means()
 
-    def _plain_train_step(self, *arguments):
-        if _distribute.is_distributed(self):
-            return _distribute.train_step(self, *arguments)
-        return super().train_step(*arguments)
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The weighted sum of `task_losses`, balanced in training, plus what belongs to no task."""
+        return self.outcome_of(Batch(x, y, sample_weight), y_pred, training).loss
 
-    def test_step(self, *arguments):
-        if _distribute.is_distributed(self):
-            return _distribute.test_step(self, *arguments)
-        return super().test_step(*arguments)
+    def outcome_of(self, batch: Batch, logits: Mapping[str, Any], training: bool = True) -> Outcome:
+        """The loss of a batch, from its logits, with what it is made of."""
+        rows = self.row_losses(batch, logits)
+        loss = self.objective(self.weigh_losses(rows), self.other_losses(batch, logits), training)
+        return Outcome(loss, logits, rows)
+
+    def train_step(self, *arguments: Any) -> Any:
+        """Takes the training step that the model was compiled with, and gives the logs; elsewhere Keras' own."""
+        if not _backend.is_tensorflow():
+            return super().train_step(*arguments)
+        batch = Batch.of(*arguments)
+        return self.log_step(batch, self.training_step.run(self, batch))
+
+    def test_step(self, *arguments: Any) -> Any:
+        if not _backend.is_tensorflow():
+            return super().test_step(*arguments)
+        batch = Batch.of(*arguments)
+        logits = self(batch.inputs, training=False)
+        return self.log_step(batch, self.outcome_of(batch, logits, training=False))
+
+    def log_step(self, batch: Batch, outcome: Outcome) -> dict[str, Any]:
+        """Enters a batch into the loss and metrics of the logs, and gives their values so far."""
+        _distribute.track_loss(self, outcome.loss, batch.inputs)
+        return self.update_metrics(batch, outcome.logits, outcome.rows)
 
     def make_train_function(self, force=False):
         if not _distribute.is_distributed(self):
@@ -289,25 +328,22 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             return True
         return False
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        del x
-        with _distribute.metric_updates():
-            return self._update_metrics(y, y_pred, sample_weight)
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        batch = Batch(x, y, sample_weight)
+        return self.update_metrics(batch, y_pred, self.row_losses(batch, y_pred))
 
-    def _update_metrics(self, y, y_pred, sample_weight):
+    def update_metrics(self, batch: Batch, logits: Mapping[str, Any], rows: RowLosses) -> dict[str, Any]:
+        """Enters a batch into the losses and metrics of the logs; `rows` are its `row_losses`."""
         setup = self._require_compiled()
-        labels = _data.labels_by_name(self, y)
-        rows = self.head.loss_rows(self.tasks, labels, y_pred, sample_weight, setup.loss_functions)
-        for name, (values, weights) in rows.items():
+        for name, (values, weights) in rows.rows.items():
             setup.loss_trackers[name].update_state(values, sample_weight=weights)
-        targets = self.targets(labels)
         for output in self.outputs_info:
             if setup.metrics[output.name]:
-                labels_of_output, counts = targets[output.name]
-                weights = counts * row_weight(sample_weight, output.task)
-                scores = output.scores(y_pred[output.name])
+                y, counts = rows.targets[output.name]
+                weights = counts * row_weight(batch.weights, output.task)
+                scores = output.scores(logits[output.name])
                 for metric in setup.metrics[output.name]:
-                    metric.update_state(labels_of_output[:, None], scores, sample_weight=weights)
+                    metric.update_state(y[:, None], scores, sample_weight=weights)
         return self.get_metrics_result()
 
     def _require_compiled(self):
@@ -316,11 +352,16 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         return self._training_setup
 
     def fit(self, x=None, y=None, **arguments):
-        """Keras' `fit`; `x` may also be a table (pandas, pyarrow) if the model was made with a transform.
+        """Keras' `fit`; `x` may also be a `TableStream`, or a table (pandas, pyarrow) if the model has a transform.
 
-        Tables and arrays default to batches of 1024 rows. Arrays are checked first: missing inputs or labels, labels
-        outside {0, 1}, tasks without an observed label. A loss that turns NaN or infinite stops training with an
-        error that names it, the epoch and the step.
+        Tables, arrays and streams default to batches of 1024 rows. Arrays are checked first, those of
+        `validation_data` too: missing inputs or labels, ids outside of their tables, labels that are none of their
+        task's, tasks without an observed label, weights; of a `tf.data.Dataset` the first batch's inputs. A dict of raw
+        columns is read as a table where it can be nothing else. A loss that turns NaN or infinite stops training with
+        an error that names it, the epoch and the step; illegal labels and weights of a `tf.data.Dataset` make it so.
+
+        `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
+        Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
 
         Raises:
             ValueError: What the checks found.
@@ -329,19 +370,31 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         self._require_compiled()
         if _backend.is_tensorflow():
             _allocator.keep_by_default()
+        x, first = self.scoring.table_of(x), FirstBatch(self)
         run = _resume.Run(self, x, y, arguments)
-        with run.at_end:
+        with run.at_end, first.telling():
+            x = first.checked("x", x)
             x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
             arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)
             with run.started(self, x), plain_errors():
                 return super().fit(x, y, **arguments)
 
     def evaluate(self, x=None, y=None, **arguments):
-        """Keras' `evaluate`; `x` may also be a table. For exact metrics by task see `mtl_zoo.evaluate`."""
+        """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""
         self._require_compiled()
-        x, y, arguments = _data.prepare(self, x, y, arguments)
-        with plain_errors():
-            return super().evaluate(x, y, **arguments)
+        first = FirstBatch(self)
+        x, y, arguments = _data.prepare(self, self.scoring.table_of(x), y, arguments)
+        with first.telling(), plain_errors():
+            return super().evaluate(first.checked("x", x), y, **arguments)
+
+    # Scores.
+
+    @property
+    def scoring(self) -> Scoring:
+        """The one way from the model's inputs to its scores, which `predict` and exports take."""
+        if self._scoring is None:
+            self._scoring = Scoring(self)
+        return self._scoring
 
     def predict(self, x, **arguments) -> dict[str, np.ndarray]:
         """Scores by output, (rows, units) float32 in the order of the rows.
@@ -352,26 +405,50 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
         `x`, each scores its part and has the scores of all.
 
         Args:
-            x: A dict of arrays, a table if the model was made with a transform, or a `tf.data.Dataset`.
+            x: A dict of arrays, a table if the model was made with a transform, or a `tf.data.Dataset`. Ids outside of
+                their tables are refused. A dict of raw columns is read as a table where it can be nothing else.
             arguments: Those of Keras' `predict`; `batch_size` defaults to 4096 for arrays and tables. Callbacks see
                 each batch's logits.
         """
+        x = self.scoring.table_of(x)
         if _distribute.is_multi_worker(self):
             return _predict.predict_by_worker(self, x, **arguments)
         if _predict.takes(self, x):
             return _predict.predict_rows(self, x, **arguments)
-        x, arguments = _data.prepare_predict(self, x, arguments)
-        with plain_errors():
-            return self._as_scores(super().predict(x, **arguments))
+        x, arguments = _predict.prepare(self, x, arguments)
+        first = FirstBatch(self)
+        with first.telling(), plain_errors():
+            return self._as_scores(super().predict(first.checked("x", x), **arguments))
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x) -> dict[str, np.ndarray]:
         """Scores of one batch, by output."""
-        return self._as_scores(super().predict_on_batch(x))
+        return self._as_scores(super().predict_on_batch(self.scoring.checked("x", x)))
 
-    def _as_scores(self, logits):
-        return {o.name: keras.ops.convert_to_numpy(o.scores(logits[o.name])) for o in self.outputs_info}
+    def _as_scores(self, logits: dict[str, Any]) -> dict[str, np.ndarray]:
+        return {name: ops.convert_to_numpy(scores) for name, scores in self.scoring.scores_of(logits).items()}
 
     # Saving.
+
+    def export(self, filepath, format="saved_model", *, raw=None, overwrite=False) -> dict[str, str]:
+        """`mtl_zoo.export.export`: scores as a function of raw columns. Keras' own would give logits of encoded ids."""
+        return export(self, filepath, format, raw=raw, overwrite=overwrite)
+
+    def save(self, filepath, overwrite=True, zipped=None) -> None:
+        """Keras' `save`; a file that was there stays whole until the new one takes its place.
+
+        Args:
+            filepath: Ends in `.keras`, or is a folder with `zipped=False`.
+            overwrite: False refuses a file that exists. Default: True.
+            zipped: Whether to write one file. Default: None, one file.
+
+        Raises:
+            ValueError: Another suffix, such as `.h5`; the file exists and `overwrite` is False.
+        """
+        _saving.save(super().save, filepath, overwrite, zipped)
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None) -> None:
+        """Keras' `save_weights`; a file that was there stays whole until the new one takes its place."""
+        _saving.save_weights(super().save_weights, filepath, overwrite, max_shard_size)
 
     def get_config(self):
         config = {
@@ -416,7 +493,9 @@ class MultiTaskModel(_keras_private.DistributedHooks, keras.Model):
             _data.save_transform(self.transform, folder)
 
     def load_assets(self, folder):
-        self._plan.transform = _data.load_transform(folder)
+        transform = _data.load_transform(folder)
+        self._plan.transform = None if transform is None else transform.frozen()
+        self._scoring = None
 
 
 def _untracked(value):

@@ -4,44 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 
-from mtl_zoo import _backend
+from mtl_zoo import _keras_private
 from mtl_zoo import _validation as check
 from mtl_zoo.losses import TaskLoss
-from mtl_zoo.metrics import StreamingAUC
-
-# Metrics by the short names that tasks use, for each kind of task.
-_METRICS = {
-    "binary": {
-        "auc": StreamingAUC,
-        "accuracy": keras.metrics.BinaryAccuracy,
-        "precision": keras.metrics.Precision,
-        "recall": keras.metrics.Recall,
-    },
-    "multiclass": {"accuracy": keras.metrics.SparseCategoricalAccuracy},
-    "regression": {"rmse": keras.metrics.RootMeanSquaredError, "mae": keras.metrics.MeanAbsoluteError},
-}
-
-
-def check_balancing(method):
-    """A method with a training step of its own, or a second pass over the batch, needs TensorFlow."""
-    if method.own_step and not _backend.is_tensorflow():
-        raise ValueError(
-            f"`balancing` must be a method of losses on the {keras.backend.backend()!r} backend: "
-            f"{method.method_name!r} works on the tasks' gradients, which needs TensorFlow."
-        )
-    if getattr(method, "reevaluates", False) and not _backend.is_tensorflow():
-        raise ValueError(
-            f"`balancing` must not evaluate a batch twice on the {keras.backend.backend()!r} backend. "
-            f"Received: {method.method_name!r} with reevaluates=True"
-        )
-    if getattr(method, "reevaluates", False) and _backend.num_replicas() > 1:
-        raise ValueError(
-            "`balancing` must not evaluate a batch twice with several replicas, on which the second pass fails. "
-            f"Received: {method.method_name!r} with reevaluates=True, {_backend.num_replicas()} replicas"
-        )
 
 
 class TrainingSetup:
@@ -52,16 +21,16 @@ class TrainingSetup:
 
     def __init__(self, model, loss, loss_weights, metrics):
         outputs = model.head.losses(model.tasks)
+        self._default_losses = model.head.default_losses(model.tasks)
         self.loss_functions = {
-            name: TaskLoss(name, outputs[name].kind, given)
-            for name, given in _by_loss(
-                "loss", loss, outputs, {n: o.task.loss_name for n, o in outputs.items()}
-            ).items()
+            name: TaskLoss(name, outputs[name].task, given)
+            for name, given in _by_loss("loss", loss, outputs, self._default_losses).items()
         }
         weights = _by_loss("loss_weights", loss_weights, outputs, model.head.loss_weights(model.tasks))
         self.loss_weights = {
             name: check.check_number(f"loss_weights[{name!r}]", weight, minimum=0) for name, weight in weights.items()
         }
+        self._tasks = {output.name: output.task for output in model.outputs_info}
         self.given_metrics = _given_metrics(metrics, model.outputs_info)
         self.metrics = {
             output.name: [_metric(output, metric) for metric in self.given_metrics[output.name]]
@@ -73,17 +42,40 @@ class TrainingSetup:
     def all_metrics(self):
         return [*self.loss_trackers.values(), *(metric for metrics in self.metrics.values() for metric in metrics)]
 
+    def directions(self) -> dict[str, str]:
+        """Whether more of each log is better, `"max"` or `"min"`; those that nobody knows are left out."""
+        found = dict.fromkeys(["loss", *(f"{name}_loss" for name in self.loss_trackers)], "min")
+        for output, given in self.given_metrics.items():
+            for metric, made in zip(given, self.metrics[output], strict=True):
+                direction = self._direction(output, metric, made)
+                if direction:
+                    found[made.name] = "max" if direction > 0 else "min"
+        return found
+
+    def _direction(self, output: str, given: Any, made: keras.metrics.Metric) -> int:
+        exact = self._tasks[output].exact_metrics()
+        if isinstance(given, str) and given in exact:
+            return exact[given].direction
+        return _keras_private.metric_direction(made)
+
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
         return {
-            "loss": {name: serialize(loss.given) for name, loss in self.loss_functions.items()},
+            "loss": {
+                name: _saved(loss.given, self._default_losses[name]) for name, loss in self.loss_functions.items()
+            },
             "loss_weights": dict(self.loss_weights),
             "metrics": {name: [serialize(metric) for metric in given] for name, given in self.given_metrics.items()},
         }
 
 
+def _saved(loss: Any, default: Any) -> Any:
+    """A head's own function is its head's to bring along."""
+    return "auto" if loss is default and not isinstance(loss, str) else keras.saving.serialize_keras_object(loss)
+
+
 def _by_loss(argument, given, outputs, default):
-    """`given` as a dict with exactly the names of the losses."""
+    """`given` as a dict with the names of all losses: what it leaves out is the default."""
     if given is None or (isinstance(given, str) and given == "auto"):
         return default
     if not isinstance(given, Mapping):
@@ -94,13 +86,12 @@ def _by_loss(argument, given, outputs, default):
             )
         return dict.fromkeys(outputs, given)
     unknown = [name for name in given if name not in outputs]
-    forgotten = [name for name in outputs if name not in given]
-    if unknown or forgotten:
+    if unknown:
         raise ValueError(
-            f"`{argument}` must name every loss of the model and nothing else. Received unknown: {unknown}, "
-            f"missing: {forgotten}. Expected: the names {list(outputs)}"
+            f"`{argument}` must name losses of the model. Received unknown: {unknown}. Expected: names among "
+            f"{list(outputs)}; those that are left out are as their tasks say"
         )
-    return {name: default[name] if _is_auto(given[name]) else given[name] for name in outputs}
+    return {name: default[name] if _is_auto(given.get(name)) else given[name] for name in outputs}
 
 
 def _is_auto(value):
@@ -131,7 +122,7 @@ def _given_metrics(metrics, outputs):
 
 def _metric(output, metric):
     if isinstance(metric, str):
-        known = _METRICS[output.kind]
+        known = output.task.streaming_metrics()
         check.check_choice(f"metrics[{output.name!r}]", metric, tuple(known))
         return known[metric](name=f"{output.name}_{metric}")
     if not isinstance(metric, keras.metrics.Metric):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import pathlib
+import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,11 +15,11 @@ import pyarrow as pa
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
 from mtl_zoo.features.batching import batches_of_epochs
+from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.features.transform import FeatureTransform
+from mtl_zoo.models._checks import check_labels, check_weights, weigh_classes
 from mtl_zoo.models._watchdog import NonFiniteLossWatchdog
 from mtl_zoo.tasks import label_names
-
-logger = logging.getLogger(__name__)
 
 TRAIN_BATCH_SIZE = 1024
 PREDICT_BATCH_SIZE = 4096
@@ -29,13 +30,17 @@ def is_table(x) -> bool:
     return isinstance(x, pd.DataFrame | pa.Table)
 
 
+def is_stream(x) -> bool:
+    return isinstance(x, TableStream)
+
+
 def holds_rows(x) -> bool:
     """Whether these are arrays by name or a table, and not batches already."""
     return isinstance(x, Mapping) or is_table(x)
 
 
 def check_input_names(model, inputs) -> None:
-    missing = [feature.name for feature in model.features if feature.name not in inputs]
+    missing = [name for name in model.input if name not in inputs]
     if missing:
         raise ValueError(
             f"`inputs` must hold every feature of the model. Missing: {missing}. Received: {sorted(inputs)}"
@@ -59,14 +64,22 @@ def labels_by_name(model, y) -> Mapping:
 
 
 def prepare_fit(model, x, y, arguments, run):
+    if is_stream(x):
+        x, arguments = _stream_batches(x, y, arguments, run)
     x, y, arguments = prepare(model, x, y, arguments)
-    validation = arguments.get("validation_data")
-    if is_table(validation):
-        arguments["validation_data"] = encode_table(model, validation)
-    elif isinstance(validation, tuple) and is_table(validation[0]):
-        raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
+    arguments = _prepare_validation(model, arguments)
     if isinstance(y, Mapping):
-        _check_labels(model, y)
+        check_labels(model, y)
+        model.fit_tasks(y)
+        if arguments.get("class_weight") is not None:
+            weights = weigh_classes(model, y, arguments.get("sample_weight"), arguments.pop("class_weight"))
+            arguments["sample_weight"] = _weights_for_every_label(model, y, weights)
+    elif arguments.get("class_weight") is not None:
+        raise ValueError(
+            "`class_weight` must be None unless `x` is arrays or a table. Received: class_weight="
+            f"{arguments['class_weight']!r}. Give `positive_weight` to the BinaryTask, or sample weights."
+        )
+    _warn_of_unfitted(model)
     if isinstance(x, Mapping) and _can_batch(arguments):
         return _as_batches(run, x, y, arguments)
     if y is None and "shuffle" not in arguments:
@@ -75,10 +88,59 @@ def prepare_fit(model, x, y, arguments, run):
     return x, y, arguments
 
 
+def _stream_batches(stream: TableStream, y: Any, arguments: dict[str, Any], run: Any) -> tuple[Any, dict[str, Any]]:
+    """The stream's batches, in an order of their own for each epoch."""
+    if y is not None or arguments.get("sample_weight") is not None:
+        raise ValueError("`y` and `sample_weight` must be None with a TableStream: they are columns of its files.")
+    arguments = dict(arguments)
+    batch_size = _batch_size(arguments, TRAIN_BATCH_SIZE)
+    arguments.pop("batch_size", None)
+    shuffle = arguments.pop("shuffle", True)
+    arguments.setdefault("validation_batch_size", batch_size)
+    batches = stream.batches(batch_size, shuffle=bool(shuffle), seed=run.seed if shuffle else None, epoch=run.epoch)
+    return batches, {**arguments, "shuffle": False}
+
+
+def _prepare_validation(model, arguments):
+    """The arguments of `fit` with validation data that Keras takes, checked as those for training are."""
+    validation = arguments.get("validation_data")
+    size = arguments.get("validation_batch_size") or arguments.get("batch_size") or TRAIN_BATCH_SIZE
+    if is_table(validation):
+        return {**arguments, "validation_data": encode_table(model, validation)}
+    if is_stream(validation):
+        return {**arguments, "validation_data": validation.batches(size)}
+    if isinstance(validation, tuple) and is_table(validation[0]):
+        raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
+    if isinstance(validation, tuple) and isinstance(validation[0], Mapping):
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(validation)
+        model.scoring.checked("validation_data[0]", x)
+        y = labels_by_name(model, y)
+        check_labels(model, y, "validation_data[1]", whole=False)
+        check_weights(weights, _rows_of(y), "validation_data[2]")
+        if isinstance(weights, Mapping):
+            weights = _weights_for_every_label(model, y, weights)
+        return {**arguments, "validation_data": (x, y) if weights is None else (x, y, weights)}
+    return arguments
+
+
+def _rows_of(y: Mapping[str, Any]) -> int:
+    return len(np.asarray(next(iter(y.values()))))
+
+
+def _warn_of_unfitted(model) -> None:
+    unfitted = [task.name for task in model.tasks if not task.is_fitted]
+    if unfitted:
+        warnings.warn(
+            f"The labels of tasks {unfitted} are used in the unit that they have: their mean and deviation are learned "
+            "from arrays, a table or the transform, and not from what is read batch by batch. Make the model with a "
+            "fitted FeatureTransform, or give scale=(mean, deviation) or scale=None to the RegressionTask.",
+            stacklevel=4,
+        )
+
+
 def _can_batch(arguments) -> bool:
-    """Whether batches of ours can stand for Keras' own: it must split, or weigh by class, arrays that it sees whole."""
-    left_to_keras = (arguments.get("validation_split"), arguments.get("class_weight"))
-    return _backend.is_tensorflow() and not any(left_to_keras)
+    """Whether batches of ours can stand for Keras' own: it must split arrays that it sees whole."""
+    return _backend.is_tensorflow() and not arguments.get("validation_split")
 
 
 def _as_batches(run, x, y, arguments):
@@ -93,29 +155,23 @@ def _as_batches(run, x, y, arguments):
 
 
 def prepare(model, x, y, arguments):
+    if is_stream(x):
+        x, arguments = x.batches(_batch_size(arguments, TRAIN_BATCH_SIZE)), {**arguments, "batch_size": None}
     if is_table(x):
         if y is not None or arguments.get("sample_weight") is not None:
             raise ValueError("`y` and `sample_weight` must be None with a table: they are columns of it.")
         x, y, weights = encode_table(model, x)
         arguments = {**arguments, "sample_weight": weights}
+    elif isinstance(x, Mapping):
+        model.scoring.checked("x", x)
     if isinstance(x, Mapping):
-        check_input_names(model, x)
         y = labels_by_name(model, y)
         arguments = {**arguments, "batch_size": _batch_size(arguments, TRAIN_BATCH_SIZE)}
         weights = arguments.get("sample_weight")
+        check_weights(weights, _rows_of(y))
         if isinstance(weights, Mapping):
             arguments["sample_weight"] = _weights_for_every_label(model, y, weights)
     return x, y, arguments
-
-
-def prepare_predict(model, x, arguments):
-    if is_table(x):
-        x = require_transform(model).encode(x)
-    if isinstance(x, Mapping):
-        check_input_names(model, x)
-        x = {feature.name: x[feature.name] for feature in model.features}
-        arguments = {**arguments, "batch_size": _batch_size(arguments, PREDICT_BATCH_SIZE)}
-    return x, arguments
 
 
 def _batch_size(arguments, default):
@@ -148,38 +204,11 @@ def _weights_for_every_label(model, y, weights):
     return {name: weights.get(name, np.ones(len(np.asarray(label)), "float32")) for name, label in y.items()}
 
 
-def _check_labels(model, y) -> None:
-    for task in model.tasks:
-        values = np.asarray(y[task.name])
-        if values.dtype.kind not in "fiub":
-            raise ValueError(
-                f"`y[{task.name!r}]` must be numbers, with NaN where not observed. Received: dtype {values.dtype}, "
-                f"sample {check.sample_values(values.ravel())}"
-            )
-        values = values.astype("float64").ravel()
-        seen = values[~np.isnan(values)]
-        if not len(seen):
-            raise ValueError(f"`y[{task.name!r}]` must have an observed label. Received: all {len(values)} are NaN")
-        if task.kind == "regression":
-            wrong, rule = seen[~np.isfinite(seen)], "finite"
-        else:
-            classes = 2 if task.kind == "binary" else task.units
-            wrong, rule = seen[~np.isin(seen, np.arange(classes))], f"in 0..{classes - 1}, or NaN where not observed"
-        if len(wrong):
-            raise ValueError(
-                f"`y[{task.name!r}]` must be {rule}. Received {len(wrong)} other values: {check.sample_values(wrong)}"
-            )
-        if task.sample_space is not None and not np.any(np.asarray(y[task.sample_space], "float64") == 1):
-            raise ValueError(
-                f"`y[{task.sample_space!r}]`, the sample space of task {task.name!r}, must be 1 somewhere. "
-                "Received: never 1"
-            )
-    for issue in model.head.label_issues(model.tasks, y):
-        logger.warning("%s", issue)
-
-
 def with_own_callbacks(model, callbacks, run):
     own = [run.callback, NonFiniteLossWatchdog(model.loss_names)]
+    given = getattr(callbacks, "callbacks", callbacks)
+    for callback in given if isinstance(given, list | tuple) else [given]:
+        set_direction(model, callback)
     if isinstance(callbacks, keras.callbacks.CallbackList):
         for callback in own:
             callbacks.append(callback)
@@ -187,6 +216,22 @@ def with_own_callbacks(model, callbacks, run):
     if callbacks is None:
         return own
     return [*(callbacks if isinstance(callbacks, list | tuple) else [callbacks]), *own]
+
+
+def set_direction(model, callback) -> None:
+    """Tells a callback of Keras that monitors one of our metrics whether more of it is better."""
+    if getattr(callback, "mode", None) != "auto" or not isinstance(getattr(callback, "monitor", None), str):
+        return
+    name = callback.monitor.removeprefix("val_")
+    direction = model._require_compiled().directions().get(name)
+    # What `ExactValidation` enters into the logs.
+    direction = "max" if direction is None and name.endswith("score") else direction
+    if direction is None:
+        raise ValueError(
+            f"`{type(callback).__name__}` must be told whether more of {callback.monitor!r} is better: give it "
+            "mode='max' or mode='min'. Received: mode='auto'"
+        )
+    callback.mode = direction
 
 
 def save_transform(transform: FeatureTransform, folder) -> None:

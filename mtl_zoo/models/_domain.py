@@ -15,7 +15,7 @@ def domain_feature(plan: ModelPlan, domain: str | None) -> Categorical:
     Raises:
         ValueError: No such feature, or one that holds several values a row.
     """
-    feature = plan.feature("domain", domain, Categorical, "that holds each row's domain")
+    feature = plan.feature("domain", domain, "names_domain", "that holds each row's domain")
     if feature.multi_hot:
         raise ValueError(f"`domain` must hold one value a row. Received: domain={feature.name!r}, which is multi_hot")
     return feature

@@ -2,33 +2,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from mtl_zoo.features.spec import Categorical, as_features, require_fitted
+from mtl_zoo.features.spec import FEATURES, as_features, require_fitted
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import Head, Towers
 from mtl_zoo.layers import FeatureEmbedding
 from mtl_zoo.options import Embedding, as_embedding
-from mtl_zoo.tasks import as_tasks
+from mtl_zoo.tasks import as_tasks, fitted_like
 
 
 class ModelPlan:
     """What every model starts from: its checked features, tasks and head, and the towers that a backbone must feed.
 
     Args:
-        features: Feature specs, or a fitted `FeatureTransform`, which then travels with the model.
+        features: Feature specs, or a fitted `FeatureTransform`, of which a copy that cannot be fitted again travels
+            with the model.
         tasks: The tasks. None: those of the transform.
         head: A `Head`. Default: `Towers()`, one tower a task.
         embedding: How features become vectors. Default: `Embedding()`.
     """
 
     def __init__(self, features: Any, tasks: Any = None, head: Head | None = None, embedding: Embedding | None = None):
-        self.transform = features if isinstance(features, FeatureTransform) else None
-        if self.transform is not None and not self.transform.is_fitted:
+        if isinstance(features, FeatureTransform) and not features.is_fitted:
             raise ValueError(
                 "`features` must be a fitted FeatureTransform. Call its fit() on the training table first."
             )
+        # A copy: whoever fits the transform again must not change the ids of a model's tables.
+        self.transform = features.frozen() if isinstance(features, FeatureTransform) else None
         self.features = as_features(features if self.transform is None else self.transform.features)
         require_fitted(self.features)
         self.tasks = as_tasks(self._tasks_or_those_of_transform(tasks))
+        if self.transform is not None:
+            self.tasks = fitted_like(self.tasks, self.transform.tasks)
         self.head = Towers() if head is None else head
         if not isinstance(self.head, Head):
             raise TypeError(f"`head` must be a Head, such as EntireSpace(). Received: head={head!r}")
@@ -68,26 +72,28 @@ class ModelPlan:
             crossed = layer(x, crossed)
         return crossed
 
-    def feature(self, argument: str, name: str | None, kind: type, what: str):
-        """The feature that an argument names: by default the only one of its kind or the one called like the argument.
+    def feature(self, argument: str, name: str | None, role: str, what: str, *, by_default: bool = False) -> Any:
+        """The feature that an argument names: by default the one called like the argument.
 
         Args:
             argument: The model's argument, such as `"domain"`.
             name: What the user gave for it, or None.
-            kind: The class of features that can serve.
+            role: What a feature must be to serve: an attribute of `Feature`, such as `"names_domain"`.
             what: What it is for, in the error.
+            by_default: Whether the only feature of that role serves if none is named.
 
         Raises:
             ValueError: No such feature, or several and none named.
         """
-        candidates = {f.name: f for f in self.features if isinstance(f, kind)}
+        candidates = {f.name: f for f in self.features if getattr(f, role)}
         if name is None:
             name = argument if argument in candidates else None
-            if name is None and kind is not Categorical and len(candidates) == 1:
+            if name is None and by_default and len(candidates) == 1:
                 name = next(iter(candidates))
         if name not in candidates:
+            kinds = " or ".join(kind.__name__ for kind in FEATURES.in_order() if getattr(kind, role))
             raise ValueError(
-                f"`{argument}` must name the {kind.__name__} feature {what}. Received: {argument}={name!r}. "
+                f"`{argument}` must name the {kinds} feature {what}. Received: {argument}={name!r}. "
                 f"Expected: one of {list(candidates)}"
             )
         return candidates[name]

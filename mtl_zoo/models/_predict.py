@@ -1,4 +1,4 @@
-"""Scores of many rows: slices of arrays through one function that is traced once for any number of rows."""
+"""Scores of many rows: slices of arrays through the model's compiled scoring, and parts of them by worker."""
 
 from __future__ import annotations
 
@@ -25,22 +25,19 @@ def takes(model: Any, x: Any) -> bool:
     return not model.run_eagerly and model.distribute_strategy.num_replicas_in_sync == 1
 
 
-def row_function(model: Any) -> Any:
-    """From a list of arrays, in the order of the features, to (logits, scores), two dicts by output."""
-    if model._row_function is None:
-        names = [feature.name for feature in model.features]
-
-        def run(tensors):
-            logits = model.predict_step((dict(zip(names, tensors, strict=True)),))
-            return logits, scores_of(model, logits)
-
-        model._row_function = _backend.compile_rows(run, [model.input[name] for name in names])
-    return model._row_function
-
-
-def scores_of(model: Any, logits: Mapping[str, Any]) -> dict[str, Any]:
-    """float32 scores by output; logits that only losses read are left out."""
-    return {o.name: keras.ops.cast(o.scores(logits[o.name]), "float32") for o in model.outputs_info}
+def prepare(model: Any, x: Any, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What Keras' own `predict` is given."""
+    if _data.is_stream(x):
+        size = arguments.get("batch_size") or _data.PREDICT_BATCH_SIZE
+        x, arguments = x.batches(size), {**arguments, "batch_size": None}
+    if _data.is_table(x):
+        x = _data.require_transform(model).encode(x)
+    if isinstance(x, Mapping):
+        x = model.scoring.checked("x", x)
+        given = arguments.get("batch_size")
+        size = _data.PREDICT_BATCH_SIZE if given is None else check.check_int("batch_size", given)
+        arguments = {**arguments, "batch_size": size}
+    return x, arguments
 
 
 def predict_rows(
@@ -55,13 +52,13 @@ def predict_rows(
             callbacks, add_progbar=verbose != 0, verbose=verbose, epochs=1, steps=-(-rows // batch_size), model=model
         )
     found = {o.name: np.empty((rows, o.units), "float32") for o in model.outputs_info}
-    score, done = row_function(model), 0
+    score, done = model.scoring.compiled(logits=True), 0
     model.stop_predicting = False
     callbacks.on_predict_begin()
     for step, arrays in enumerate(_batches(model, pieces, batch_size)):
         callbacks.on_predict_batch_begin(step)
         logits, scores = score(arrays)
-        start, done = done, done + len(arrays[0])
+        start, done = done, done + _count(arrays)
         for name, values in scores.items():
             found[name][start:done] = keras.ops.convert_to_numpy(values)
         callbacks.on_predict_batch_end(step, {"outputs": logits})
@@ -97,93 +94,45 @@ def _slice_rows(model, x, most):
     if _data.is_table(x):
         mine = _distribute.own_slice(model, len(x) if most is None else min(most, len(x)))
         return x.iloc[mine] if isinstance(x, pd.DataFrame) else x.slice(mine.start, mine.stop - mine.start)
-    arrays = [array[:most] for array in input_arrays(model, x)]
-    mine = _distribute.own_slice(model, len(arrays[0]))
-    return {f.name: array[mine] for f, array in zip(model.features, arrays, strict=True)}
+    arrays = {name: array[:most] for name, array in model.scoring.checked("x", x).items()}
+    mine = _distribute.own_slice(model, _count(arrays))
+    return {name: array[mine] for name, array in arrays.items()}
 
 
 def _predict_dealt(model, data, steps):
     """Scores of this worker's batches, and the number of its batch for each row."""
     found: dict[str, list] = {o.name: [np.empty((0, o.units), "float32")] for o in model.outputs_info}
-    order = [np.empty(0, "int64")]
+    order, scoring = [np.empty(0, "int64")], model.scoring
     for number, batch in _distribute.every_nth(model, enumerate(itertools.islice(data, steps))):
         inputs = keras.tree.map_structure(np.asarray, keras.utils.unpack_x_y_sample_weight(batch)[0])
-        _, scores = row_function(model)(_typed(model, input_arrays(model, inputs)))
+        scores = scoring.compiled()(scoring.typed("x", scoring.checked("x", inputs)))
         for name, values in scores.items():
             found[name].append(keras.ops.convert_to_numpy(values))
         order.append(np.full(len(values), number))
     return {name: np.concatenate(parts) for name, parts in found.items()}, np.concatenate(order)
 
 
-def _pieces(model: Any, x: Any, batch_size: int, most: int | None) -> tuple[int, Iterable[list[np.ndarray]]]:
+Arrays = dict[str, np.ndarray]
+
+
+def _pieces(model: Any, x: Any, batch_size: int, most: int | None) -> tuple[int, Iterable[Arrays]]:
     """How many rows (`most` at most), and their arrays: of a dict as they lie, of a table encoded piece by piece."""
     if not _data.is_table(x):
-        arrays = [array[:most] for array in input_arrays(model, x)]
-        return len(arrays[0]), [arrays]
+        arrays = {name: array[:most] for name, array in model.scoring.checked("x", x).items()}
+        return _count(arrays), [arrays]
     transform = _data.require_transform(model)
     table = x.iloc[:most] if isinstance(x, pd.DataFrame) else x.slice(0, most)
     size = max(1, _ENCODED_ROWS // batch_size) * batch_size
-    return len(table), (input_arrays(model, piece) for piece in transform.encode_in_pieces(table, size))
+    return len(table), (model.scoring.shaped("x", piece) for piece in transform.encode_in_pieces(table, size))
 
 
-def _batches(model: Any, pieces: Iterable[list[np.ndarray]], batch_size: int) -> Iterator[list[np.ndarray]]:
+def _batches(model: Any, pieces: Iterable[Arrays], batch_size: int) -> Iterator[Arrays]:
     """A piece is a whole number of batches, so only the last batch may be short."""
     for arrays in pieces:
-        for start in range(0, len(arrays[0]), batch_size):
-            yield _typed(model, [array[start : start + batch_size] for array in arrays])
+        for start in range(0, _count(arrays), batch_size):
+            rows = {name: array[start : start + batch_size] for name, array in arrays.items()}
+            yield model.scoring.typed("x", rows)
 
 
-def _typed(model: Any, arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """The arrays of the features, in the types that the model reads."""
-    types = [(f"x[{feature.name!r}]", model.input[feature.name].dtype) for feature in model.features]
-    return [as_dtype(column, array, dtype) for (column, dtype), array in zip(types, arrays, strict=True)]
-
-
-def input_arrays(model: Any, x: Mapping[str, Any]) -> list[np.ndarray]:
-    """The arrays of the model's features, in their order, of one length and of the shapes that it reads."""
-    _data.check_input_names(model, x)
-    arrays = {f.name: shaped(f"x[{f.name!r}]", x[f.name], model.input[f.name].shape) for f in model.features}
-    count_rows("x", arrays)
-    return list(arrays.values())
-
-
-def count_rows(argument: str, arrays: Mapping[str, np.ndarray]) -> int:
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"`{argument}` must hold arrays of one length. Received: {lengths}")
-    return next(iter(lengths.values()))
-
-
-def shaped(argument: str, values: Any, wanted: tuple[int | None, ...]) -> np.ndarray:
-    """An array of the shape of a model's input."""
-    array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    # As Keras does: a column may come as (rows, 1), and a width of 1 may be left out.
-    if array.ndim == len(wanted) + 1 and array.shape[-1] == 1:
-        array = array[..., 0]
-    elif array.ndim == len(wanted) - 1 and wanted[-1] == 1:
-        array = array[..., None]
-    fits = array.ndim == len(wanted) and all(w in (None, s) for s, w in zip(array.shape, wanted, strict=True))
-    if not fits:
-        shape = ", ".join(["rows", *("any" if size is None else str(size) for size in wanted[1:])])
-        raise ValueError(f"`{argument}` must have the shape ({shape}). Received: shape {np.shape(values)}")
-    return array
-
-
-def as_dtype(argument: str, array: np.ndarray, dtype: str) -> np.ndarray:
-    """An array in the type of a model's input. What 32 bits cannot hold becomes the nearest number that they can."""
-    if array.dtype == dtype or dtype == "string":
-        return array
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"`{argument}` must be numbers, of a type that becomes {dtype}. Received: dtype {array.dtype}, sample "
-            f"{check.sample_values(array.ravel()[:1000].tolist())}"
-        )
-    target = np.dtype(dtype)
-    if target.kind == "i" and (array.dtype.kind in "uf" or array.dtype.itemsize > target.itemsize):
-        # A wider number would wrap round to the id of something else.
-        limits = np.iinfo(target)
-        if array.dtype.kind == "f":
-            array = np.nan_to_num(array.astype("float64"), nan=limits.min)
-        array = np.minimum(array, limits.max)
-        array = array if array.dtype.kind == "u" else np.maximum(array, limits.min)
-    return array.astype(target)
+def _count(arrays: Arrays) -> int:
+    return len(next(iter(arrays.values())))

@@ -40,7 +40,7 @@ class Run:
         self.seed, self.epoch = 0, Epoch()
         self._position: Any = None
         self.at_end = contextlib.ExitStack()
-        if _data.holds_rows(x):
+        if _data.holds_rows(x) or _data.is_stream(x):
             self.seed = _distribute.same_on_all_workers(model, np.random.randint(2**31))
         if self._checkpoints is not None:
             _refuse(x, arguments)
@@ -146,7 +146,8 @@ def _refuse(x: Any, arguments: dict[str, Any]) -> None:
             "`callbacks` may hold Checkpoints on TensorFlow only: elsewhere Keras orders the rows itself. "
             f"Received: Checkpoints on the {keras.backend.backend()!r} backend"
         )
-    if not _data.holds_rows(x) and int(x.cardinality() if hasattr(x, "cardinality") else -1) < 0:
+    ours = _data.holds_rows(x) or _data.is_stream(x)
+    if not ours and int(x.cardinality() if hasattr(x, "cardinality") else -1) < 0:
         raise ValueError(
             "`x` must be arrays, a table or a tf.data.Dataset with a known number of batches with Checkpoints (see "
             f"`tf.data.experimental.assert_cardinality`). Received: x={x!r}"
@@ -154,7 +155,6 @@ def _refuse(x: Any, arguments: dict[str, Any]) -> None:
     reasons = {
         "steps_per_epoch": "an epoch must be the whole of the data, so that the position in it is known",
         "validation_split": "Keras shuffles what it splits itself. Give `validation_data`",
-        "class_weight": "Keras shuffles what it weighs itself. Give `sample_weight`",
     }
     for name, reason in reasons.items():
         if arguments.get(name):

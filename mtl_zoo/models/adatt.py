@@ -3,12 +3,16 @@ from __future__ import annotations
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Tensor
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import ExpertMixture, NativeFusion, make_gate
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._extraction import SHARED, Experts, check_extraction, make_experts
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import DSelectK, Embedding, Gate, Units
 
 
 @register_model(
@@ -71,20 +75,20 @@ class AdaTT(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        num_levels=2,
-        num_task_experts=2,
-        num_shared_experts=1,
-        expert_units=(128,),
-        tower_units=(64,),
-        native_residual=True,
-        gate=None,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        num_levels: int = 2,
+        num_task_experts: int = 2,
+        num_shared_experts: int = 1,
+        expert_units: Units = (128,),
+        tower_units: Units = (64,),
+        native_residual: bool = True,
+        gate: Gate | DSelectK | None = None,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         check.check_count("num_levels", num_levels)
         check.check_count("num_task_experts", num_task_experts)
         plan = ModelPlan(features, tasks, head, embedding)
@@ -117,7 +121,15 @@ def _side_by_side(groups: list[Experts], at: str) -> Experts:
     return Experts(names, keras.layers.Concatenate(axis=1, name=f"all_experts{at}")([g.outputs for g in groups]))
 
 
-def _fuse(unit, selector, every: Experts, own: Experts, native_residual, gate, at):
+def _fuse(
+    unit: str,
+    selector: Tensor,
+    every: Experts,
+    own: Experts,
+    native_residual: bool,
+    gate: Gate | DSelectK | None,
+    at: str,
+) -> Tensor:
     """`softmax(W selector)` over the experts of all units, plus the unit's own: (batch, units)."""
     weights = make_gate(len(every.names), gate, expert_names=every.names, name=f"{unit}_gate{at}")(selector)
     if native_residual:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from mtl_zoo.heads import Head
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._registry import register_model
 from mtl_zoo.models.adatt import AdaTT
+from mtl_zoo.options import DSelectK, Embedding, Gate, Units
 
 
 @register_model(
@@ -58,19 +61,19 @@ class AdaTTSp(AdaTT):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        num_levels=2,
-        num_task_experts=2,
-        expert_units=(128,),
-        tower_units=(64,),
-        native_residual=True,
-        gate=None,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        num_levels: int = 2,
+        num_task_experts: int = 2,
+        expert_units: Units = (128,),
+        tower_units: Units = (64,),
+        native_residual: bool = True,
+        gate: Gate | DSelectK | None = None,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(
             features,
             tasks,

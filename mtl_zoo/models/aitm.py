@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 from mtl_zoo.heads import TransferChain
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._on_backbone import on_backbone
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Units
 
 
 @register_model(
@@ -64,16 +68,16 @@ class AITM(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        alpha=0.6,
-        dropout=0.0,
-        backbone="single_task",
-        backbone_options=None,
-        tower_units=(),
-        name=None,
-    ):
+        alpha: float = 0.6,
+        dropout: float = 0.0,
+        backbone: str = "single_task",
+        backbone_options: dict[str, Any] | None = None,
+        tower_units: Units = (),
+        name: str | None = None,
+    ) -> None:
         head = TransferChain(alpha=alpha, dropout=dropout)
         base = on_backbone(head, backbone, backbone_options, features, tasks, tower_units, bottom_units=(128, 64, 32))
         super().__init__(base._plan, base.input, logits=base.output, tower_units=tower_units, name=name)

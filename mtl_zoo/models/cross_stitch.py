@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import CrossStitchUnit, DenseStack
 from mtl_zoo.layers.dense_stack import one_layer
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
-from mtl_zoo.options import as_mlp
+from mtl_zoo.options import Embedding, Units, as_mlp
 
 
 @register_model(
@@ -60,18 +62,18 @@ class CrossStitch(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        bottom_units=(256, 128),
-        tower_units=(64,),
-        per_channel=False,
-        diagonal=0.9,
-        stitch_learning_rate=10.0,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        bottom_units: Units = (256, 128),
+        tower_units: Units = (64,),
+        per_channel: bool = False,
+        diagonal: float = 0.9,
+        stitch_learning_rate: float = 10.0,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
         x = plan.embed(inputs)

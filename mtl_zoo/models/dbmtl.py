@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from mtl_zoo.heads import Cascade
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._on_backbone import on_backbone
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Units
 
 
 @register_model(
@@ -58,16 +63,16 @@ class DBMTL(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        relation_units=(32,),
-        depends_on=None,
-        backbone="shared_bottom",
-        backbone_options=None,
-        tower_units=(64,),
-        name=None,
-    ):
+        relation_units: Units = (32,),
+        depends_on: Mapping[str, Sequence[str]] | None = None,
+        backbone: str = "shared_bottom",
+        backbone_options: dict[str, Any] | None = None,
+        tower_units: Units = (64,),
+        name: str | None = None,
+    ) -> None:
         head = Cascade(relation_units=relation_units, depends_on=depends_on)
         base = on_backbone(head, backbone, backbone_options, features, tasks, tower_units)
         super().__init__(base._plan, base.input, logits=base.output, tower_units=tower_units, name=name)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 from mtl_zoo.heads import CounterfactualTwin
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._on_backbone import on_backbone
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Units
 
 
 @register_model(
@@ -67,17 +71,17 @@ class DCMT(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        constraint=1e-3,
-        min_propensity=0.01,
-        self_normalized=False,
-        backbone="single_task",
-        backbone_options=None,
-        tower_units=(),
-        name=None,
-    ):
+        constraint: float = 1e-3,
+        min_propensity: float = 0.01,
+        self_normalized: bool = False,
+        backbone: str = "single_task",
+        backbone_options: dict[str, Any] | None = None,
+        tower_units: Units = (),
+        name: str | None = None,
+    ) -> None:
         head = CounterfactualTwin(constraint=constraint, min_propensity=min_propensity, self_normalized=self_normalized)
         base = on_backbone(head, backbone, backbone_options, features, tasks, tower_units)
         super().__init__(base._plan, base.input, logits=base.output, tower_units=tower_units, name=name)

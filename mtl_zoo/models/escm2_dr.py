@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 from mtl_zoo.heads import DoublyRobust
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._on_backbone import on_backbone
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Units
 
 
 @register_model(
@@ -69,18 +73,18 @@ class ESCM2DR(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        lambda_c=0.5,
-        lambda_g=0.5,
-        min_propensity=0.01,
-        joint=True,
-        backbone="mmoe",
-        backbone_options=None,
-        tower_units=(64,),
-        name=None,
-    ):
+        lambda_c: float = 0.5,
+        lambda_g: float = 0.5,
+        min_propensity: float = 0.01,
+        joint: bool = True,
+        backbone: str = "mmoe",
+        backbone_options: dict[str, Any] | None = None,
+        tower_units: Units = (64,),
+        name: str | None = None,
+    ) -> None:
         head = DoublyRobust(lambda_c=lambda_c, lambda_g=lambda_g, min_propensity=min_propensity, joint=joint)
         base = on_backbone(head, backbone, backbone_options, features, tasks, tower_units)
         super().__init__(base._plan, base.input, logits=base.output, tower_units=tower_units, name=name)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 from mtl_zoo.heads import InversePropensity
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._on_backbone import on_backbone
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Units
 
 
 @register_model(
@@ -65,18 +69,18 @@ class ESCM2IPS(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        lambda_c=0.5,
-        lambda_g=0.5,
-        min_propensity=0.01,
-        self_normalized=False,
-        backbone="mmoe",
-        backbone_options=None,
-        tower_units=(64,),
-        name=None,
-    ):
+        lambda_c: float = 0.5,
+        lambda_g: float = 0.5,
+        min_propensity: float = 0.01,
+        self_normalized: bool = False,
+        backbone: str = "mmoe",
+        backbone_options: dict[str, Any] | None = None,
+        tower_units: Units = (64,),
+        name: str | None = None,
+    ) -> None:
         head = InversePropensity(
             lambda_c=lambda_c, lambda_g=lambda_g, min_propensity=min_propensity, self_normalized=self_normalized
         )

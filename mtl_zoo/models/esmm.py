@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 from mtl_zoo.heads import EntireSpace
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._on_backbone import on_backbone
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Units
 
 
 @register_model(
@@ -58,8 +62,15 @@ class ESMM(MultiTaskModel):
     """
 
     def __init__(
-        self, features, tasks=None, *, backbone="single_task", backbone_options=None, tower_units=(), name=None
-    ):
+        self,
+        features: Features,
+        tasks: Tasks | None = None,
+        *,
+        backbone: str = "single_task",
+        backbone_options: dict[str, Any] | None = None,
+        tower_units: Units = (),
+        name: str | None = None,
+    ) -> None:
         base = on_backbone(EntireSpace(), backbone, backbone_options, features, tasks, tower_units)
         super().__init__(base._plan, base.input, logits=base.output, tower_units=tower_units, name=name)
         self.backbone = backbone

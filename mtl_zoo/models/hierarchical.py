@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import DenseStack
 from mtl_zoo.layers.dense_stack import one_layer
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
-from mtl_zoo.options import as_mlp
+from mtl_zoo.options import Embedding, Units, as_mlp
 
 
 @register_model(
@@ -62,16 +66,16 @@ class Hierarchical(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        levels=None,
-        bottom_units=(256, 128),
-        tower_units=(64,),
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        levels: dict[str, int] | None = None,
+        bottom_units: Units = (256, 128),
+        tower_units: Units = (64,),
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         stack = as_mlp("bottom_units", bottom_units)
         level_of = _checked_levels(levels, plan.towers, len(stack.units))
@@ -86,7 +90,7 @@ class Hierarchical(MultiTaskModel):
         self.bottom_units = bottom_units
 
 
-def _checked_levels(levels, towers, depth):
+def _checked_levels(levels: dict[str, int] | None, towers: Sequence[str], depth: int) -> dict[str, int]:
     if levels is None:
         # The first task at the first layer, the last at the last; one task alone at the last.
         steps = max(len(towers) - 1, 1)

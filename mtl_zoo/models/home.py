@@ -8,12 +8,14 @@ import keras
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import ExpertMixture, LowRankFeatureGate, make_gate
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._extraction import SHARED, Experts, make_experts, select
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
-from mtl_zoo.options import MLP, as_mlp
+from mtl_zoo.options import MLP, DSelectK, Embedding, Gate, Units, as_mlp
 
 GROUP = "group"
 
@@ -103,24 +105,24 @@ class HoME(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        task_groups=None,
-        num_task_experts=2,
-        num_group_experts=2,
-        num_shared_experts=2,
-        expert_units=(128,),
-        tower_units=(64,),
-        feature_gate=True,
-        num_loras=2,
-        lora_rank=8,
-        self_gate=True,
-        gate=None,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        task_groups: Mapping[str, Sequence[str]] | None = None,
+        num_task_experts: int = 2,
+        num_group_experts: int = 2,
+        num_shared_experts: int = 2,
+        expert_units: Units = (128,),
+        tower_units: Units = (64,),
+        feature_gate: bool = True,
+        num_loras: int = 2,
+        lora_rank: int = 8,
+        self_gate: bool = True,
+        gate: Gate | DSelectK | None = None,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         groups = _check_groups(task_groups, plan.towers)
         check.check_count("num_task_experts", num_task_experts)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import StackColumns, TiedBank, UnstackColumns
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Embedding, Units
 
 
 @register_model(
@@ -61,17 +64,17 @@ class L2Constrained(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        bottom_units=(256, 128),
-        tower_units=(64,),
-        alpha=1e-3,
-        share_embeddings=True,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        bottom_units: Units = (256, 128),
+        tower_units: Units = (64,),
+        alpha: float = 1e-3,
+        share_embeddings: bool = True,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
         if share_embeddings:

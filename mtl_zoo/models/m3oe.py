@@ -3,6 +3,7 @@ from __future__ import annotations
 import keras
 
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import (
     BalancedMixture,
     DenseStack,
@@ -13,11 +14,12 @@ from mtl_zoo.layers import (
     StopGradient,
     make_gate,
 )
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._domain import domain_feature, domain_shares
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
-from mtl_zoo.options import MLP, as_mlp
+from mtl_zoo.options import MLP, DSelectK, Embedding, Gate, Units, as_mlp
 
 _BOTTOM, _EXPERT = MLP((256,), norm="layer"), MLP((64,), norm="layer")
 
@@ -91,21 +93,21 @@ class M3oE(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        domain=None,
-        star_units=512,
-        bottom_units=_BOTTOM,
-        num_experts=4,
-        expert_units=_EXPERT,
-        pair_units=_EXPERT,
-        tower_units=(),
-        gate=None,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        domain: str | None = None,
+        star_units: int = 512,
+        bottom_units: Units = _BOTTOM,
+        num_experts: int = 4,
+        expert_units: Units = _EXPERT,
+        pair_units: Units = _EXPERT,
+        tower_units: Units = (),
+        gate: Gate | DSelectK | None = None,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         of_domain = domain_feature(plan, domain)
         inputs = make_inputs(plan.features)

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import ExpertBank, ExpertMixture, StackedMixtures, make_gate
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import DSelectK, Embedding, Gate, Units
 
 
 @register_model(
@@ -61,18 +64,18 @@ class MLMMoE(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        num_levels=2,
-        num_experts=8,
-        expert_units=(128,),
-        tower_units=(64,),
-        gate=None,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        num_levels: int = 2,
+        num_experts: int = 8,
+        expert_units: Units = (128,),
+        tower_units: Units = (64,),
+        gate: Gate | DSelectK | None = None,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         check.check_count("num_levels", num_levels)
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
@@ -80,8 +83,8 @@ class MLMMoE(MultiTaskModel):
         experts = ExpertBank(num_experts, expert_units, name="experts_0")(x)
         for level in range(1, num_levels):
             below = level - 1
-            gates = [make_gate(num_experts, gate, name=f"expert_{e}_gate_{below}")(x) for e in range(num_experts)]
-            mixed = StackedMixtures(name=f"mixtures_{below}")(gates, experts)
+            inner = [make_gate(num_experts, gate, name=f"expert_{e}_gate_{below}")(x) for e in range(num_experts)]
+            mixed = StackedMixtures(name=f"mixtures_{below}")(inner, experts)
             experts = ExpertBank(num_experts, expert_units, name=f"experts_{level}")(mixed)
         gates = {tower: make_gate(num_experts, gate, name=f"{tower}_gate")(x) for tower in plan.towers}
         towers = {tower: ExpertMixture(name=f"{tower}_mixture")(gates[tower], experts) for tower in plan.towers}

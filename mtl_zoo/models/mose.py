@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence as SequenceABC
 
 import keras
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features.inputs import make_inputs
-from mtl_zoo.features.spec import Sequence
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import ExpertMixture, LSTMBank, PaddingMask, make_gate
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import DSelectK, Embedding, Gate, Units
 
 
 @register_model(
@@ -72,21 +75,21 @@ class MoSE(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        sequence=None,
-        num_experts=4,
-        bottom_units=(64,),
-        expert_units=(64,),
-        tower_units=(64,),
-        gate=None,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        sequence: str | None = None,
+        num_experts: int = 4,
+        bottom_units: SequenceABC[int] = (64,),
+        expert_units: SequenceABC[int] = (64,),
+        tower_units: Units = (64,),
+        gate: Gate | DSelectK | None = None,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
-        read = plan.feature("sequence", sequence, Sequence, "that the experts read in order")
+        read = plan.feature("sequence", sequence, "is_ordered", "that the experts read in order", by_default=True)
         inputs = make_inputs(plan.features)
         in_order = [dataclasses.replace(f, pooling=None) if f is read else f for f in plan.features]
         lookup = plan.embedding_layer(features=in_order)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from mtl_zoo._types import Tensor
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import DenseStack, ExpertBank, FeatureMask, UnstackColumns
 from mtl_zoo.layers.dense_stack import one_layer
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
-from mtl_zoo.options import as_mlp
+from mtl_zoo.options import Embedding, Units, as_mlp
 
 
 @register_model(
@@ -64,22 +67,23 @@ class MTAN(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        bottom_units=(256, 128),
-        tower_units=(64,),
-        mask_units=None,
-        mask_bias=0.0,
-        share_transforms=True,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        bottom_units: Units = (256, 128),
+        tower_units: Units = (64,),
+        mask_units: int | None = None,
+        mask_bias: float = 0.0,
+        share_transforms: bool = True,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
         trunk, num_towers = as_mlp("bottom_units", bottom_units), len(plan.towers)
-        u, columns = plan.embed(inputs), ()
+        u = plan.embed(inputs)
+        columns: tuple[Tensor, ...] = ()  # what each task has selected so far; the first masks read the trunk alone
         for i, units in enumerate(trunk.units):
             layer = one_layer(trunk, i)
             u = DenseStack(layer, name=f"trunk_{i}")(u)

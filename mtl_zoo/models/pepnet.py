@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.features.spec import Categorical
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import DenseStack, GateUnit
 from mtl_zoo.layers.dense_stack import one_layer
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._domain import domain_feature
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
-from mtl_zoo.options import as_mlp
+from mtl_zoo.options import Embedding, Units, as_mlp
 
 
 @register_model(
@@ -77,18 +81,18 @@ class PEPNet(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        domain=None,
-        prior=None,
-        bottom_units=(256, 128),
-        gate_units=64,
-        tower_units=(),
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        domain: str | None = None,
+        prior: str | Sequence[str] | None = None,
+        bottom_units: Units = (256, 128),
+        gate_units: int = 64,
+        tower_units: Units = (),
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         of_domain = domain_feature(plan, domain)
         inputs = make_inputs(plan.features)
@@ -114,10 +118,10 @@ class PEPNet(MultiTaskModel):
         self.gate_units = gate_units
 
 
-def _prior_names(plan, prior, of_domain):
+def _prior_names(plan: ModelPlan, prior: str | Sequence[str] | None, of_domain: Categorical) -> list[str]:
     known = [f.name for f in plan.features]
     if prior is None:
-        prior = [f.name for f in plan.features if isinstance(f, Categorical) and f is not of_domain]
+        prior = [f.name for f in plan.features if f.is_id and f is not of_domain]
         return prior or [of_domain.name]
     names = [prior] if isinstance(prior, str) else list(prior)
     unknown = [n for n in names if n not in known]

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._extraction import SHARED, check_extraction, make_experts, select
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import DSelectK, Embedding, Gate, Units
 
 
 @register_model(
@@ -70,19 +73,19 @@ class PLE(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        num_levels=2,
-        num_task_experts=2,
-        num_shared_experts=4,
-        expert_units=(128,),
-        tower_units=(64,),
-        gate=None,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        num_levels: int = 2,
+        num_task_experts: int = 2,
+        num_shared_experts: int = 4,
+        expert_units: Units = (128,),
+        tower_units: Units = (64,),
+        gate: Gate | DSelectK | None = None,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         check.check_count("num_levels", num_levels)
         plan = ModelPlan(features, tasks, head, embedding)
         check_extraction(plan.towers, num_task_experts, num_shared_experts)

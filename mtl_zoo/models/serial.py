@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Tensor
 from mtl_zoo.features.inputs import make_inputs
-from mtl_zoo.heads import Towers
+from mtl_zoo.heads import Head, Towers
 from mtl_zoo.heads._base import task_tower
 from mtl_zoo.layers import DenseStack, StopGradient
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Embedding, Units
 
 TRANSFERS = ("hidden", "logit", "probability")
 COMBINATIONS = ("concat", "add")
+_ACTIVATIONS = {"identity": "linear"}  # Keras' names of links, where they differ
 
 
 @register_model(
@@ -74,20 +80,20 @@ class Serial(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        order=None,
-        transfer="hidden",
-        stop_gradient=False,
-        combine="concat",
-        bottom_units=(256, 128),
-        stage_units=(64,),
-        tower_units=(),
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        order: Sequence[str] | None = None,
+        transfer: str = "hidden",
+        stop_gradient: bool = False,
+        combine: str = "concat",
+        bottom_units: Units = (256, 128),
+        stage_units: Units = (64,),
+        tower_units: Units = (),
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         check.check_choice("transfer", transfer, TRANSFERS)
         check.check_choice("combine", combine, COMBINATIONS)
@@ -100,7 +106,9 @@ class Serial(MultiTaskModel):
         inputs = make_inputs(plan.features)
         u = DenseStack(bottom_units, name="bottom")(plan.embed(inputs))
         by_name = {task.name: task for task in plan.tasks}
-        stages, logits, passed = {}, {}, None
+        stages: dict[str, Tensor] = {}
+        logits: dict[str, Tensor] = {}
+        passed: Tensor | None = None
         for tower in chain:
             z = u if passed is None else _combine(tower, u, passed, combine)
             stages[tower] = passed = DenseStack(stage_units, name=f"{tower}_stage")(z)
@@ -110,13 +118,14 @@ class Serial(MultiTaskModel):
             if tower == chain[-1]:
                 break
             if transfer == "probability":
-                link = {"sigmoid": "sigmoid", "softmax": "softmax"}.get(task.link, "linear")
+                link = _ACTIVATIONS.get(task.link, task.link)
                 passed = keras.layers.Activation(link, name=f"{tower}_score", dtype="float32")(passed)
             if stop_gradient:
                 passed = StopGradient(name=f"{tower}_stop")(passed)
         towers = {tower: stages[tower] for tower in plan.towers}
-        logits = {tower: logits[tower] for tower in plan.towers} if logits else None
-        super().__init__(plan, inputs, towers, logits=logits, tower_units=tower_units, name=name)
+        # In the order of the tasks, not of the chain.
+        ordered = {tower: logits[tower] for tower in plan.towers} if logits else None
+        super().__init__(plan, inputs, towers, logits=ordered, tower_units=tower_units, name=name)
         self.order = order
         self.transfer = transfer
         self.stop_gradient = bool(stop_gradient)
@@ -125,7 +134,7 @@ class Serial(MultiTaskModel):
         self.stage_units = stage_units
 
 
-def _checked_order(order, towers):
+def _checked_order(order: Sequence[str] | None, towers: Sequence[str]) -> tuple[str, ...]:
     if order is None:
         return tuple(towers)
     if isinstance(order, str) or sorted(order) != sorted(towers):
@@ -135,7 +144,7 @@ def _checked_order(order, towers):
     return tuple(order)
 
 
-def _combine(tower, u, passed, combine):
+def _combine(tower: str, u: Tensor, passed: Tensor, combine: str) -> Tensor:
     if combine == "concat":
         return keras.layers.Concatenate(name=f"{tower}_input")([u, passed])
     projected = keras.layers.Dense(u.shape[-1], use_bias=False, name=f"{tower}_transfer")(passed)

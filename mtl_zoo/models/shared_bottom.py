@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import DenseStack
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Embedding, Units
 
 
 @register_model(
@@ -52,8 +55,16 @@ class SharedBottom(MultiTaskModel):
     """
 
     def __init__(
-        self, features, tasks=None, *, bottom_units=(256, 128), tower_units=(64,), embedding=None, head=None, name=None
-    ):
+        self,
+        features: Features,
+        tasks: Tasks | None = None,
+        *,
+        bottom_units: Units = (256, 128),
+        tower_units: Units = (64,),
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
         x = plan.embed(inputs)

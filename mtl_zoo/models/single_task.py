@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import DenseStack
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Embedding, Units
 
 
 @register_model(
@@ -54,16 +57,16 @@ class SingleTask(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        bottom_units=(256, 128),
-        tower_units=(64,),
-        share_embeddings=False,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        bottom_units: Units = (256, 128),
+        tower_units: Units = (64,),
+        share_embeddings: bool = False,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
         towers = {}
@@ -76,6 +79,6 @@ class SingleTask(MultiTaskModel):
         self.share_embeddings = bool(share_embeddings)
 
     @property
-    def independent_tasks(self):
+    def independent_tasks(self) -> bool:  # type: ignore[override]
         """Whether each output has all its variables to itself."""
         return not self.share_embeddings and len(self.outputs_info) == len(self.loss_names)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import ExpertBank, LayerMixture, SluiceUnit, UnstackColumns
 from mtl_zoo.layers.dense_stack import one_layer
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
-from mtl_zoo.options import as_mlp
+from mtl_zoo.options import Embedding, Units, as_mlp
 
 
 @register_model(
@@ -68,19 +70,19 @@ class Sluice(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        column_units=(128, 128),
-        tower_units=(64,),
-        num_subspaces=2,
-        diagonal=0.9,
-        last_layer=0.9,
-        orthogonality=0.0,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        column_units: Units = (128, 128),
+        tower_units: Units = (64,),
+        num_subspaces: int = 2,
+        diagonal: float = 0.9,
+        last_layer: float = 0.9,
+        orthogonality: float = 0.0,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
         column = as_mlp("column_units", column_units)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
 from mtl_zoo.models._routing import route_experts
+from mtl_zoo.options import Embedding, Units
 
 
 @register_model(
@@ -76,23 +79,23 @@ class SNRAver(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        num_levels=2,
-        num_experts=4,
-        expert_units=(128,),
-        tower_units=(64,),
-        l0=1e-4,
-        beta=2 / 3,
-        gamma=-0.1,
-        zeta=1.1,
-        log_alpha=0.0,
-        seed=None,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        num_levels: int = 2,
+        num_experts: int = 4,
+        expert_units: Units = (128,),
+        tower_units: Units = (64,),
+        l0: float = 1e-4,
+        beta: float = 2 / 3,
+        gamma: float = -0.1,
+        zeta: float = 1.1,
+        log_alpha: float = 0.0,
+        seed: int | None = None,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
         constants = {"l0": l0, "beta": beta, "gamma": gamma, "zeta": zeta, "log_alpha": log_alpha}

@@ -3,11 +3,14 @@ from __future__ import annotations
 import keras
 
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import DenseStack, PartitionedNormalization, StarStack
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._domain import domain_feature, domain_shares
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
+from mtl_zoo.options import Embedding, Units
 
 
 @register_model(
@@ -71,17 +74,17 @@ class STAR(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        domain=None,
-        bottom_units=(256, 128),
-        auxiliary_units=(64,),
-        tower_units=(64,),
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        domain: str | None = None,
+        bottom_units: Units = (256, 128),
+        auxiliary_units: Units = (64,),
+        tower_units: Units = (64,),
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         of_domain = domain_feature(plan, domain)
         if len(plan.features) == 1:

@@ -3,13 +3,16 @@ from __future__ import annotations
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo._types import Tensor
 from mtl_zoo.features.inputs import make_inputs
+from mtl_zoo.heads import Head
 from mtl_zoo.layers import DenseStack, StopGradient
+from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._extraction import SHARED, Experts, check_extraction, make_experts, select
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
-from mtl_zoo.options import as_mlp
+from mtl_zoo.options import DSelectK, Embedding, Gate, Units, as_mlp
 
 
 @register_model(
@@ -77,21 +80,21 @@ class STEM(MultiTaskModel):
 
     def __init__(
         self,
-        features,
-        tasks=None,
+        features: Features,
+        tasks: Tasks | None = None,
         *,
-        num_levels=1,
-        num_task_experts=1,
-        num_shared_experts=4,
-        expert_units=(256, 128),
-        gate_units=(128, 64),
-        tower_units=(64,),
-        stop_at_shared_gate=True,
-        gate=None,
-        embedding=None,
-        head=None,
-        name=None,
-    ):
+        num_levels: int = 1,
+        num_task_experts: int = 1,
+        num_shared_experts: int = 4,
+        expert_units: Units = (256, 128),
+        gate_units: Units = (128, 64),
+        tower_units: Units = (64,),
+        stop_at_shared_gate: bool = True,
+        gate: Gate | DSelectK | None = None,
+        embedding: Embedding | None = None,
+        head: Head | None = None,
+        name: str | None = None,
+    ) -> None:
         check.check_count("num_levels", num_levels)
         check.check_count("num_task_experts", num_task_experts)
         check.check_count("num_shared_experts", num_shared_experts)
@@ -129,6 +132,6 @@ def _stop(tower: str, experts: Experts, at: str) -> Experts:
     return Experts(experts.names, StopGradient(name=f"{tower}_stopped{at}")(experts.outputs))
 
 
-def _hidden(reader: str, x, gate_units, at: str):
+def _hidden(reader: str, x: Tensor, gate_units: Units, at: str) -> Tensor:
     mlp = as_mlp("gate_units", gate_units, allow_empty=True)
     return DenseStack(mlp, name=f"{reader}_gate_hidden{at}")(x) if mlp.units else x

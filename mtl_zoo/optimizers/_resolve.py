@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -28,7 +29,7 @@ OPTIMIZER_NAMES = tuple(_BY_NAME)
 _PARTS = ("embeddings", "dense")
 
 
-def as_optimizer(given, *, scale_loss: bool = False):
+def as_optimizer(given: Any, *, scale_loss: bool = False) -> Any:
     """The optimizer that `given` stands for.
 
     Args:
@@ -53,12 +54,12 @@ def as_optimizer(given, *, scale_loss: bool = False):
     return optimizer
 
 
-def _is_split(given):
+def _is_split(given: Any) -> bool:
     # Keras' own serialised form of an optimizer is a dict, too.
     return isinstance(given, Mapping) and "class_name" not in given
 
 
-def _split(given):
+def _split(given: Mapping[str, Any]) -> SplitOptimizer:
     if set(given) != set(_PARTS):
         raise ValueError(
             f"`optimizer` as a dict must have the keys {list(_PARTS)}. Received: keys {sorted(map(str, given))}"
@@ -66,7 +67,7 @@ def _split(given):
     return SplitOptimizer(**{part: _part(part, given[part]) for part in _PARTS})
 
 
-def _part(part, given):
+def _part(part: str, given: Any) -> Any:
     argument = f"optimizer[{part!r}]"
     if isinstance(given, keras.optimizers.schedules.LearningRateSchedule):
         return LazyAdam(given)
@@ -79,7 +80,7 @@ def _part(part, given):
     return _single(argument, given)
 
 
-def _single(argument, given):
+def _single(argument: str, given: Any) -> Any:
     if isinstance(given, str) and given in _BY_NAME:
         return _BY_NAME[given]()
     try:

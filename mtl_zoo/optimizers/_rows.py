@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from mtl_zoo import _backend, _keras_private
+from mtl_zoo._types import Tensor
 
 _WHOLE_TABLE = {
     "weight_decay": "it would decay the rows of the batch only, frequent ids more than rare ones. Penalise the vectors "
@@ -18,7 +21,7 @@ _WHOLE_TABLE = {
 }
 
 
-def is_sparse(gradient) -> bool:
+def is_sparse(gradient: Tensor) -> bool:
     if not _backend.is_tensorflow():
         return False
     import tensorflow as tf
@@ -26,7 +29,7 @@ def is_sparse(gradient) -> bool:
     return isinstance(gradient, tf.IndexedSlices)
 
 
-def sum_duplicates(gradient):
+def sum_duplicates(gradient: Tensor) -> Tensor:
     """A sparse gradient with each id once, its rows summed."""
     import tensorflow as tf
 
@@ -38,38 +41,38 @@ def sum_duplicates(gradient):
 class Rows:
     """Some rows of a `tf.Variable`; each id stands once."""
 
-    def __init__(self, variable, ids):
+    def __init__(self, variable: Any, ids: Tensor) -> None:
         self._variable = variable
         self.ids = ids
 
-    def read(self):
+    def read(self) -> Tensor:
         import tensorflow as tf
 
         return tf.gather(self._variable, self.ids)
 
-    def write(self, values):
+    def write(self, values: Tensor) -> None:
         import tensorflow as tf
 
         self._variable.scatter_update(tf.IndexedSlices(values, self.ids))
 
     # As each id stands once, reading, adding and writing is exact; TensorFlow's own scatter_add runs on one thread.
 
-    def add(self, values):
+    def add(self, values: Tensor) -> None:
         self.write(self.read() + values)
 
-    def subtract(self, values):
+    def subtract(self, values: Tensor) -> None:
         self.write(self.read() - values)
 
 
 class TableRows(Rows):
     """Some rows of a table, and the same rows of its slots."""
 
-    def __init__(self, table, ids, optimizer):
+    def __init__(self, table: TableRows, ids: Tensor, optimizer: Any) -> None:
         super().__init__(table.value if isinstance(table, keras.Variable) else table, ids)
         self._optimizer = optimizer
         self._index = optimizer.variable_index(table)
 
-    def slot(self, kind) -> Rows:
+    def slot(self, kind: str) -> Rows:
         slot = _keras_private.slots(self._optimizer, kind)[self._index]
         # Of a mirrored table, Keras hands over the part on this device, but the slot whole.
         return Rows(_backend.local_part(slot.value), self.ids)
@@ -82,8 +85,8 @@ class RowUpdates(_keras_private.GradientHooks):
     rows' gradient. Dense gradients go the way of the Keras optimizer that it is mixed into.
     """
 
-    def __init__(self, learning_rate, **options):
-        super().__init__(learning_rate=learning_rate, **options)
+    def __init__(self, learning_rate: Any, **options: Any) -> None:
+        super().__init__(learning_rate=learning_rate, **options)  # type: ignore[call-arg]
         for name, reason in _WHOLE_TABLE.items():
             value = getattr(self, name)
             if value is not None and value is not False:
@@ -92,36 +95,40 @@ class RowUpdates(_keras_private.GradientHooks):
                     f"{reason}. Received: {name}={value!r}"
                 )
 
-    def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
+    def add_variable_from_reference(
+        self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
+    ) -> Any:
         if isinstance(initializer, keras.initializers.Constant):
             # Keras' own multiplies a matrix of ones: a slot would be in memory twice.
             initializer = functools.partial(ops.full, fill_value=initializer.value)
-        return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
+        return super().add_variable_from_reference(  # type: ignore[misc]
+            reference_variable, name=name, initializer=initializer
+        )
 
-    def update_rows(self, table: TableRows, gradient, learning_rate):
+    def update_rows(self, table: TableRows, gradient: Tensor, learning_rate: Any) -> None:
         raise NotImplementedError(f"{type(self).__name__} must define `update_rows(table, gradient, learning_rate)`.")
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Any) -> None:
         if not is_sparse(gradient):
-            super().update_step(gradient, variable, learning_rate)
+            super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
             return
         table = TableRows(variable, gradient.indices, self)
         self.update_rows(table, ops.cast(gradient.values, variable.dtype), ops.cast(learning_rate, variable.dtype))
 
-    def own_gradients(self, gradients):
+    def own_gradients(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         # Between workers each row travels once; the devices of one process share its memory.
         return self.prepare_gradients(gradients) if _backend.has_workers() else gradients
 
-    def prepare_gradients(self, gradients):
+    def prepare_gradients(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         return [sum_duplicates(g) if is_sparse(g) else g for g in gradients]
 
-    def clip_gradients(self, gradients, clip):
+    def clip_gradients(self, gradients: Sequence[Tensor], clip: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
         """The rows left out are zero: clipping the others by value or norm equals clipping the dense gradient."""
         clipped = clip([g.values if is_sparse(g) else g for g in gradients])
         return [_with_rows(g, rows) if is_sparse(g) else rows for g, rows in zip(gradients, clipped, strict=True)]
 
 
-def _with_rows(gradient, rows):
+def _with_rows(gradient: Tensor, rows: Tensor) -> Tensor:
     import tensorflow as tf
 
     return tf.IndexedSlices(rows, gradient.indices, gradient.dense_shape)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from mtl_zoo.optimizers._rows import RowUpdates
+from mtl_zoo._types import Tensor
+from mtl_zoo.optimizers._rows import RowUpdates, TableRows
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -40,10 +43,12 @@ class LazyAdagrad(RowUpdates, keras.optimizers.Adagrad):
     [1.  1.  0.6]
     """
 
-    def __init__(self, learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7, **options):
+    def __init__(
+        self, learning_rate: Any = 0.001, initial_accumulator_value: float = 0.1, epsilon: float = 1e-7, **options: Any
+    ) -> None:
         super().__init__(learning_rate, initial_accumulator_value=initial_accumulator_value, epsilon=epsilon, **options)
 
-    def update_rows(self, table, gradient, learning_rate):
+    def update_rows(self, table: TableRows, gradient: Tensor, learning_rate: Any) -> None:
         accumulator = table.slot("accumulators")
         a = accumulator.read() + ops.square(gradient)
         accumulator.write(a)

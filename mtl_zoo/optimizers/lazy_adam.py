@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from mtl_zoo.optimizers._rows import RowUpdates
+from mtl_zoo._types import Tensor
+from mtl_zoo.optimizers._rows import RowUpdates, TableRows
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -46,10 +49,18 @@ class LazyAdam(RowUpdates, keras.optimizers.Adam):
     [1.  1.  0.5]
     """
 
-    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False, **options):
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, amsgrad=amsgrad, **options)
 
-    def update_rows(self, table, gradient, learning_rate):
+    def update_rows(self, table: TableRows, gradient: Tensor, learning_rate: Any) -> None:
         step = ops.cast(self.iterations + 1, gradient.dtype)
         bias_1 = 1 - ops.power(ops.cast(self.beta_1, gradient.dtype), step)
         bias_2 = 1 - ops.power(ops.cast(self.beta_2, gradient.dtype), step)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from mtl_zoo.optimizers._rows import RowUpdates
+from mtl_zoo._types import Tensor
+from mtl_zoo.optimizers._rows import RowUpdates, TableRows
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -47,15 +50,15 @@ class LazyFtrl(RowUpdates, keras.optimizers.Ftrl):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        learning_rate_power=-0.5,
-        initial_accumulator_value=0.1,
-        l1_regularization_strength=0.0,
-        l2_regularization_strength=0.0,
-        l2_shrinkage_regularization_strength=0.0,
-        beta=0.0,
-        **options,
-    ):
+        learning_rate: Any = 0.001,
+        learning_rate_power: float = -0.5,
+        initial_accumulator_value: float = 0.1,
+        l1_regularization_strength: float = 0.0,
+        l2_regularization_strength: float = 0.0,
+        l2_shrinkage_regularization_strength: float = 0.0,
+        beta: float = 0.0,
+        **options: Any,
+    ) -> None:
         super().__init__(
             learning_rate,
             learning_rate_power=learning_rate_power,
@@ -67,7 +70,7 @@ class LazyFtrl(RowUpdates, keras.optimizers.Ftrl):
             **options,
         )
 
-    def update_rows(self, table, gradient, learning_rate):
+    def update_rows(self, table: TableRows, gradient: Tensor, learning_rate: Any) -> None:
         accumulator, linear = table.slot("accumulators"), table.slot("linears")
         power, l1 = -self.learning_rate_power, self.l1_regularization_strength
         w, n, z = table.read(), accumulator.read(), linear.read()

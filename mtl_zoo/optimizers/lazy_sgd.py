@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
-from mtl_zoo.optimizers._rows import RowUpdates
+from mtl_zoo._types import Tensor
+from mtl_zoo.optimizers._rows import RowUpdates, TableRows
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -39,10 +42,12 @@ class LazySGD(RowUpdates, keras.optimizers.SGD):
     [1.  1.  0.6]
     """
 
-    def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, **options):
+    def __init__(
+        self, learning_rate: Any = 0.01, momentum: float = 0.0, nesterov: bool = False, **options: Any
+    ) -> None:
         super().__init__(learning_rate, momentum=momentum, nesterov=nesterov, **options)
 
-    def update_rows(self, table, gradient, learning_rate):
+    def update_rows(self, table: TableRows, gradient: Tensor, learning_rate: Any) -> None:
         if self.momentum == 0:
             table.subtract(learning_rate * gradient)
             return

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from mtl_zoo import _keras_private
 from mtl_zoo import _validation as check
-from mtl_zoo.optimizers._rows import RowUpdates, is_sparse
+from mtl_zoo._types import Config, Tensor
+from mtl_zoo.optimizers._rows import RowUpdates, TableRows, is_sparse
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -44,14 +48,16 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Optimizer):
      [0.9 0.3]]
     """
 
-    def __init__(self, learning_rate=0.01, initial_accumulator_value=0.0, epsilon=1e-8, **options):
+    def __init__(
+        self, learning_rate: Any = 0.01, initial_accumulator_value: float = 0.0, epsilon: float = 1e-8, **options: Any
+    ) -> None:
         check.check_number("initial_accumulator_value", initial_accumulator_value, minimum=0)
         check.check_number("epsilon", epsilon, above=0)
         super().__init__(learning_rate, **options)
         self.initial_accumulator_value = initial_accumulator_value
         self.epsilon = epsilon
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Any]) -> None:
         if self.built:
             return
         super().build(variables)
@@ -65,7 +71,7 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Optimizer):
                 )
             self.accumulators.append(slot)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Any) -> None:
         if is_sparse(gradient):
             super().update_step(gradient, variable, learning_rate)
             return
@@ -74,22 +80,22 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Optimizer):
         self.assign_add(accumulator, _row_means(ops.square(gradient)))
         self.assign_sub(variable, self.move(gradient, ops.convert_to_tensor(accumulator), learning_rate))
 
-    def update_rows(self, table, gradient, learning_rate):
+    def update_rows(self, table: TableRows, gradient: Tensor, learning_rate: Any) -> None:
         accumulator = table.slot("accumulators")
         a = accumulator.read() + _row_means(ops.square(gradient))
         accumulator.write(a)
         table.subtract(self.move(gradient, a, learning_rate))
 
-    def move(self, gradient, accumulator, learning_rate):
+    def move(self, gradient: Tensor, accumulator: Tensor, learning_rate: Any) -> Tensor:
         """What a step takes off rows with this gradient and accumulator."""
         divisor = ops.sqrt(accumulator) + self.epsilon
         rank = len(gradient.shape)
         return learning_rate * gradient / (ops.reshape(divisor, (-1,) + (1,) * (rank - 1)) if rank > 1 else divisor)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         own = {"initial_accumulator_value": self.initial_accumulator_value, "epsilon": self.epsilon}
         return {**super().get_config(), **own}
 
 
-def _row_means(x):
+def _row_means(x: Tensor) -> Tensor:
     return ops.mean(x, axis=tuple(range(1, len(x.shape)))) if len(x.shape) > 1 else x

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
+from mtl_zoo._types import Tensor
 from mtl_zoo.optimizers._rows import is_sparse
 
 
@@ -23,8 +27,14 @@ class SparseLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     1024.0
     """
 
-    def __init__(self, inner_optimizer, initial_scale=2.0**15, dynamic_growth_steps=2000, name=None):
+    def __init__(
+        self,
+        inner_optimizer: Any,
+        initial_scale: float = 2.0**15,
+        dynamic_growth_steps: int = 2000,
+        name: str | None = None,
+    ) -> None:
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name=name)
 
-    def check_finite(self, grads):
+    def check_finite(self, grads: Sequence[Tensor]) -> Tensor:
         return super().check_finite([g.values if is_sparse(g) else g for g in grads])

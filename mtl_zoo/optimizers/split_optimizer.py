@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import keras
 
 from mtl_zoo import _backend, _keras_private
+from mtl_zoo._types import Config, Tensor
 from mtl_zoo.optimizers.lazy_adam import LazyAdam
 
 _NOT_OF_A_PART = {
@@ -37,7 +41,7 @@ class SplitOptimizer(keras.optimizers.Optimizer):
     [0.05, 0.001]
     """
 
-    def __init__(self, embeddings=None, dense=None, name=None):
+    def __init__(self, embeddings: Any = None, dense: Any = None, name: str | None = None) -> None:
         super().__init__(learning_rate=0.0, name=name)
         self.embeddings = LazyAdam() if embeddings is None else embeddings
         self.dense = LazyAdam() if dense is None else dense
@@ -46,14 +50,14 @@ class SplitOptimizer(keras.optimizers.Optimizer):
         if self.embeddings is self.dense:
             raise ValueError("`embeddings` and `dense` must be two optimizers. Received: one object for both.")
 
-    def _parts(self, variables, *values):
+    def _parts(self, variables: Sequence[Any], *values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         """Each part that has variables, with those and the values that belong to them."""
         for part, wanted in ((self.embeddings, True), (self.dense, False)):
             rows = [row for row in zip(variables, *values, strict=True) if _backend.is_table(row[0]) == wanted]
             if rows:
                 yield part, *(list(column) for column in zip(*rows, strict=True))
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Any]) -> None:
         if self.built:
             return
         super().build(variables)
@@ -61,15 +65,15 @@ class SplitOptimizer(keras.optimizers.Optimizer):
             part.build(own)
 
     @property
-    def own_variables(self):
+    def own_variables(self) -> list[Any]:
         """The step counter and what else belongs to neither part."""
         return super().variables
 
     @property
-    def variables(self):
+    def variables(self) -> list[Any]:
         return [*self.own_variables, *self.embeddings.variables, *self.dense.variables]
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[Any] | None = None) -> None:
         grads = list(grads)
         variables = _keras_private.built_variables(self) if trainable_variables is None else list(trainable_variables)
         if not self.built:
@@ -80,16 +84,16 @@ class SplitOptimizer(keras.optimizers.Optimizer):
                 part.apply(gradients, own)
         self.iterations.assign_add(1)
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         for part, own in self._parts(var_list):
             part.finalize_variable_values(own)
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         return self.dense.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, learning_rate):
+    def learning_rate(self, learning_rate: Any) -> None:
         raise ValueError(
             "`learning_rate` of a SplitOptimizer has two values: set `optimizer.embeddings.learning_rate` and "
             f"`optimizer.dense.learning_rate`. Received: learning_rate={learning_rate!r}"
@@ -97,27 +101,27 @@ class SplitOptimizer(keras.optimizers.Optimizer):
 
     # Keras saves the parts on its own, so that their variables are not written twice.
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         for i, variable in enumerate(self.own_variables):
             store[str(i)] = keras.ops.convert_to_numpy(variable)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         for i, variable in enumerate(self.own_variables):
             variable.assign(store[str(i)])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         serialize = keras.saving.serialize_keras_object
         return {"name": self.name, "embeddings": serialize(self.embeddings), "dense": serialize(self.dense)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: Mapping[str, Any] | None = None) -> SplitOptimizer:
         config = dict(config)
         for part in ("embeddings", "dense"):
             config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects=custom_objects)
         return cls(**config)
 
 
-def _check_part(argument, part):
+def _check_part(argument: str, part: Any) -> None:
     if not isinstance(part, keras.optimizers.Optimizer) or isinstance(
         part, SplitOptimizer | keras.optimizers.LossScaleOptimizer
     ):

@@ -12,14 +12,12 @@ import numpy as np
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
-from mtl_zoo.balancing import LossBalancing
 from mtl_zoo.balancing._probe import GradientProbe
 from mtl_zoo.evaluation.balancing_report import (
     ON_BATCHES,
     Interval,
     interval_between,
     read_state,
-    recorded_gradients,
     tables_of,
 )
 from mtl_zoo.evaluation.evaluate import as_split
@@ -97,11 +95,12 @@ class BalancingLogger(keras.callbacks.Callback):
         balancing = model.balancing
         self.intervals, self.gradient_seconds = [], None
         self.method = "none" if balancing is None else balancing.method_name
-        self.loss_names, self.gradients_of = model.loss_names, recorded_gradients(balancing)
+        self.loss_names = model.loss_names
+        self.gradients_of = None if balancing is None else balancing.gradients_of
         self._rows, self._probe = None, None
         if self.split is not None:
             self._probe, self._rows = _probe_of(model), _rows_of(model, self.split)
-            if balancing is None or isinstance(balancing, LossBalancing):
+            if self.gradients_of is None:
                 self.gradients_of = ON_BATCHES
                 self._probe.gram(*self._batch(0))  # traced here, and refused if it must be
         self._writer = None

@@ -13,7 +13,8 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.evaluation.evaluate import as_split, evaluate_scores
-from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs, score_of
+from mtl_zoo.evaluation.gain import score_of
+from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs
 
 _log = logging.getLogger(__name__)
 

@@ -83,8 +83,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     Raises:
         ValueError: `every_steps` or `keep` < 1; `every_minutes` <= 0; when training starts, a model, optimizer, data
-            or size of batches that the checkpoint was not written for, or `steps_per_epoch`, `validation_split` or
-            `class_weight`.
+            or size of batches that the checkpoint was not written for, or `steps_per_epoch` or `validation_split`.
         OSError: When training starts: the folder cannot be written, or its disk has no room for a checkpoint.
 
     Example:

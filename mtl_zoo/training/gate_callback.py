@@ -45,7 +45,7 @@ class GateLogger(keras.callbacks.Callback):
     [0, 1]
     """
 
-    def __init__(self, split: Any, log_dir: str | Path, every: int = 1, batch_size: int = 4096):
+    def __init__(self, split: Any, log_dir: str | Path, every: int = 1, batch_size: int = 4096) -> None:
         super().__init__()
         self.split = split
         self.log_dir = Path(log_dir)
@@ -53,7 +53,7 @@ class GateLogger(keras.callbacks.Callback):
         self.batch_size = check.check_int("batch_size", batch_size)
         self.reports: dict[int, GateReport] = {}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         import tensorflow as tf
 
         self._reader = GateReader(self.model)
@@ -61,11 +61,11 @@ class GateLogger(keras.callbacks.Callback):
         self.reports = {}
         self._log(0)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every == 0:
             self._log(epoch + 1)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._writer.close()
 
     def _log(self, step: int) -> None:

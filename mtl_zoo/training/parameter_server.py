@@ -17,6 +17,7 @@ import pandas as pd
 from mtl_zoo import _distribute, _keras_private
 from mtl_zoo import _validation as check
 from mtl_zoo.evaluation import evaluate
+from mtl_zoo.losses.batch import Batch
 from mtl_zoo.models import MultiTaskModel, _data, _resume
 
 _log = logging.getLogger(__name__)
@@ -245,10 +246,11 @@ class _Step:
 
         @tf.autograph.experimental.do_not_convert
         def of_replica(batch):
-            with _distribute.MetricsApart(model) as added:
-                model.train_step(batch)
+            rows = Batch.of(batch)
+            outcome = model.training_step.run(model, rows)
+            added = _distribute.additions_to_metrics(model, lambda: model.log_step(rows, outcome))
             # One vector: each tensor that is fetched costs a call over the network.
-            return tf.concat([tf.reshape(tf.cast(value, tf.float64), [-1]) for value in added.values], 0)
+            return tf.concat([tf.reshape(tf.cast(value, tf.float64), [-1]) for value in added], 0)
 
         self.function = tf.function(
             lambda batch: strategy.run(of_replica, args=(batch,)), input_signature=[spec], autograph=False

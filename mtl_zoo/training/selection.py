@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.evaluation.evaluate import METRICS
-from mtl_zoo.evaluation.gain import LOWER_IS_BETTER
-
-# What a task's epochs are compared by unless a rule says otherwise.
-DEFAULT_METRICS = {"binary": "auc", "multiclass": "accuracy", "regression": "nrmse"}
-# Best at 1: neither more nor less of it is better.
-_NO_DIRECTION = frozenset({"pcoc"})
+from mtl_zoo.tasks import Task
 
 
 def judged_outputs(model: Any) -> dict[str, str]:
@@ -24,11 +18,9 @@ def judged_outputs(model: Any) -> dict[str, str]:
     return outputs | {o.name: o.name for o in model.outputs_info if o.name == o.task.name}
 
 
-def score_of(metric: str, value: float) -> float:
-    """A metric's value as a score that is better when higher: `1 - nrmse`, the negative of other errors."""
-    if metric == "nrmse":
-        return 1.0 - value
-    return -value if metric in LOWER_IS_BETTER else value
+def tasks_by_name(model: Any) -> dict[str, Task]:
+    """The task of each output, and each task."""
+    return {o.name: o.task for o in model.outputs_info} | {task.name: task for task in model.tasks}
 
 
 class Selection:
@@ -68,26 +60,25 @@ class Selection:
 
     def metrics_of(self, model: Any) -> dict[str, str]:
         """The metric of each name that is compared; refuses what the model does not have."""
-        kinds = {output.name: output.kind for output in model.outputs_info}
-        kinds |= {task.name: task.kind for task in model.tasks}
+        known = tasks_by_name(model)
         arguments = self.compared([task.name for task in model.tasks])
         names = [name for given in arguments.values() for name in given]
         for argument, given in arguments.items():
-            unknown = [name for name in given if name not in kinds]
+            unknown = [name for name in given if name not in known]
             if unknown:
                 raise ValueError(
                     f"`{argument}` must name tasks, or other outputs of the model. Received unknown: {unknown}. "
-                    f"Expected: names among {list(kinds)}"
+                    f"Expected: names among {list(known)}"
                 )
-        chosen = {name: DEFAULT_METRICS[kinds[name]] for name in names}
+        chosen = {name: known[name].selection_metric for name in names}
         for name, metric in (self.metrics or {}).items():
             if name not in chosen:
                 raise ValueError(
                     f"`metrics` must name tasks that are compared. Received unknown: {[name]}. "
                     f"Expected: names among {names}"
                 )
-            known = tuple(m for m in METRICS[kinds[name]] if m not in _NO_DIRECTION)
-            chosen[name] = check.check_choice(f"metrics[{name!r}]", metric, known)
+            choices = [m for m, facts in known[name].exact_metrics().items() if facts.direction]
+            chosen[name] = check.check_choice(f"metrics[{name!r}]", metric, choices)
         return chosen
 
 

@@ -49,9 +49,11 @@ def test_opposed_gradients_give_no_step():
     np.testing.assert_allclose(direction("aligned_mtl", [[1.0, 0.0], [-1.0, 0.0]]), 0, atol=1e-5)
 
 
-def test_a_gradient_below_rounding_is_dropped():
-    c = coefficients("aligned_mtl", np.diag([1.0, 1e-5]))
-    np.testing.assert_allclose(c, [1, 0], atol=1e-6)
+@pytest.mark.tensorflow
+def test_a_short_gradient_beside_dependent_ones_counts():
+    gradients = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1e-4]])
+    # Eigenvalues 2 and 1e-8; B is (1e-4 / sqrt(2)) / 2 in the first two rows and columns, and 1 in the last.
+    np.testing.assert_allclose(coefficients("aligned_mtl", gradients), [0.5**0.5 * 1e-4] * 2 + [1], rtol=1e-3)
 
 
 def test_preferences():

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from toys import build, inputs, labels, labels_for, loss_gradients, outputs
+from toys import build, inputs, labels, labels_for, loss_gradients
 
 from mtl_zoo import BinaryTask, Categorical, Numeric, Sequence, create_model
 from mtl_zoo.balancing import GradientBalancing, GramBalancing, RepresentationBalancing, create_balancing
@@ -40,7 +40,6 @@ class Ones(GramBalancing):
 @keras.saving.register_keras_serializable(package="test")
 class OnesOfBorder(Ones):
     taken_of = "representation"
-    cut = None
 
 
 @keras.saving.register_keras_serializable(package="test")
@@ -61,7 +60,6 @@ class Sum(GradientBalancing):
 @keras.saving.register_keras_serializable(package="test")
 class Mixed(RepresentationBalancing):
     method_name = "mixed"
-    cut = None
 
     def mix(self, gradients, values, losses, active):
         assert gradients.shape[2] == values.shape[1]
@@ -509,28 +507,55 @@ def test_compiling_again_drops_the_old_method(tmp_path):
 # The graph's two parts.
 
 
-def test_the_border_of_several_graphs():
-    def border(name):
-        model = compiled(build(name), "mgda_ub")
-        return sorted(tensor._keras_history.operation.name for tensor in model.balancing.cut.border)
+def test_the_representation_of_several_graphs():
+    def names(name):
+        parts = compiled(build(name), "mgda_ub").balancing.halves
+        return sorted(tensor.name.rpartition("_output")[0] for tensor in parts.above.input[0])
 
-    assert border("shared_bottom") == ["bottom"]
-    assert border("mmoe") == ["embedding", "experts"]
-    assert border("single_task") == []
-    assert "click_head" in border("esmm")  # both losses depend on the click logit
+    assert names("shared_bottom") == ["bottom"]
+    assert names("mmoe") == ["embedding", "experts"]
+    assert names("single_task") == []
+    assert "click_head" in names("esmm")  # both losses depend on the click logit
     # The last unit gives each task a vector of its own: what they have in common ends below it.
-    assert border("cross_stitch") == ["click_column_1", "conversion_column_1", "like_column_1"]
+    assert names("cross_stitch") == ["click_column_1", "conversion_column_1", "like_column_1"]
 
 
-def test_a_crossing_gives_the_models_own_logits():
+@pytest.mark.parametrize("name", ["mmoe", "esmm", "pepnet", "single_task"])
+def test_two_halves_are_the_model(name):
+    from mtl_zoo.models import halves
+
+    model = build(name)
+    expected = model(inputs_for(model))
+    parts = compiled(model, "mgda_ub").balancing.halves if name == "esmm" else halves(model)
+    logits = parts.above(parts.below(inputs_for(model)))
+    for output, value in expected.items():
+        np.testing.assert_array_equal(logits[output], value)
+    both = {id(v) for half in (parts.below, parts.above) for v in half.weights}
+    assert both == {id(v) for layer in model.layers for v in layer.weights}
+
+
+def test_halves_of_unknown_logits():
+    from mtl_zoo.models import halves
+
+    with pytest.raises(ValueError, match=r"`losses` must name outputs of the model. Received unknown: \['buy'\]"):
+        halves(small(), [{"click"}, {"buy"}])
+
+
+def test_layers_called_on_both_sides_keep_what_they_add_to_the_loss():
+    """A layer with a penalty that one loss alone and several depend on, in two calls."""
     import tensorflow as tf
 
-    from mtl_zoo.balancing._cut import crossing, current_crossing
+    from mtl_zoo.models import halves
 
-    model = compiled(build("mmoe"), "grad_drop")
-    with tf.GradientTape(persistent=True) as upper, crossing(model.balancing.cut, upper) as crossed:
-        logits = model(inputs())
-    assert current_crossing() is None
-    assert len(crossed.border) == 2
-    for name, value in outputs(model).items():
-        np.testing.assert_allclose(logits[name], value, atol=1e-6)
+    twice = keras.layers.Dense(3, activity_regularizer=keras.regularizers.L2(1.0), name="twice")
+    x = keras.Input((3,), name="x")
+    shared = twice(x)
+    model = keras.Model({"x": x}, {"a": keras.layers.Dense(1)(twice(shared)), "b": keras.layers.Dense(1)(shared)})
+    rows = {"x": np.random.default_rng(0).normal(size=(5, 3)).astype("float32")}
+    expected = model(rows)
+    penalty = sum(model.losses)
+    with tf.GradientTape(persistent=True) as tape:
+        logits, representation = halves(model).record(rows, tape)
+    np.testing.assert_allclose(sum(model.losses), penalty, rtol=1e-6)
+    np.testing.assert_array_equal(logits["a"], expected["a"])
+    assert [tuple(value.shape) for value in representation] == [(5, 3)]

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+import mtl_zoo_cli
 from mtl_zoo.balancing import list_balancing
 from mtl_zoo.benchmark.balancing import check_balancing, sweep_points
-from mtl_zoo.benchmark.command import parse_run
+from mtl_zoo.benchmark.command import configs_of
 from mtl_zoo.benchmark.config import RunConfig, configs_from_dict, load_configs, parse_assignments, parse_value
 from mtl_zoo.benchmark.demo import demo_configs
 from mtl_zoo.benchmark.runner import resolve_hyperparameters
@@ -158,12 +159,14 @@ def test_wrong_files(tmp_path, text, message):
 def test_command_line():
     words = "--dataset census_income --model mmoe --seeds 3 --epochs 5 --data-dir D --out F.csv --set num_experts=8"
     words += " --set expert_units=128,64 --dataset-set variant=nominal group=1 --patience 2"
-    (config,), args = parse_run(words.split())
+    args = mtl_zoo_cli.parser().parse_args(["bench", "run", *words.split()])
+    (config,) = configs_of(args)
     assert config.hyperparameters == {"num_experts": 8, "expert_units": (128, 64)}
     assert config.dataset_options == {"variant": "nominal", "group": 1}
     assert (config.seeds, config.epochs, config.patience, config.batch_size) == ((0, 1, 2), 5, 2, 1024)
     assert str(args.out) == "F.csv"
-    (config,), _ = parse_run("--dataset d --model m --out f --seeds 4,7 --train-fraction 0.25".split())
+    words = "bench run --dataset d --model m --out f --seeds 4,7 --train-fraction 0.25"
+    (config,) = configs_of(mtl_zoo_cli.parser().parse_args(words.split()))
     assert config.seeds == (4, 7) and config.train_fraction == 0.25
 
 

@@ -6,9 +6,10 @@ import pytest
 from rich.console import Console
 
 from mtl_zoo.benchmark.plots import draw_gates, draw_stitches
-from mtl_zoo.benchmark.report import comparison, markdown, print_report, report_main
+from mtl_zoo.benchmark.report import comparison, markdown, print_report
 from mtl_zoo.benchmark.results import COLUMNS, ResultStore
 from mtl_zoo.benchmark.summary import summarise
+from mtl_zoo_cli import main
 
 
 def run(model, seed, values, *, dataset="d", hyperparameters=None, validation=0.5, **more):
@@ -225,13 +226,23 @@ def test_command(tmp_path, capsys):
     for rows in funnel(("single_task", 0, 0.7, 0.6), ("mmoe", 0, 0.75, 0.61)):
         store.append(rows)
     assert (
-        report_main([str(store.path), "--markdown", str(tmp_path / "a" / "r.md"), "--picture", str(tmp_path / "r.png")])
+        main(
+            [
+                "bench",
+                "report",
+                str(store.path),
+                "--markdown",
+                str(tmp_path / "a" / "r.md"),
+                "--picture",
+                str(tmp_path / "r.png"),
+            ]
+        )
         == 0
     )
     assert "mmoe" in capsys.readouterr().out
     assert (tmp_path / "a" / "r.md").read_text().startswith("## d (v)")
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
-    assert report_main([str(tmp_path / "none.csv")]) == 2
+    assert main(["bench", "report", str(tmp_path / "none.csv")]) == 2
     assert "`FILE.csv` must exist" in capsys.readouterr().err
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mtl_zoo_cli
 from mtl_zoo import MLP, DSelectK, Gate
 from mtl_zoo.benchmark import environment, runner
-from mtl_zoo.benchmark.command import run_main
+from mtl_zoo.benchmark.command import configs_of
 from mtl_zoo.benchmark.progress import Silent
 from mtl_zoo.benchmark.runner import resolve_hyperparameters, run_config
 from mtl_zoo.evaluation import evaluate
@@ -91,13 +92,14 @@ def test_finished_runs_are_skipped_and_what_changes_them_is_not(config, store, s
     arguments = resolve_hyperparameters(config.model, config.hyperparameters)
     changes = (
         {"epochs": 3}, {"patience": 1}, {"batch_size": 250}, {"optimizer": "sgd"}, {"learning_rate": 0.01},
-        {"dataset_options": {"size": "small", "seed": 1}}, {"parameter_matched": {"model": "mmoe"}},
+        {"parameter_matched": {"model": "mmoe"}},
     )  # fmt: skip
     keys = {runner._about(dataclasses.replace(config, **c), small, arguments, 0)["key"] for c in changes}
     keys.add(runner._about(config, small, arguments, 1)["key"])
     keys.add(runner._about(config, dataclasses.replace(small, version="x"), arguments, 0)["key"])
+    keys.add(runner._about(config, dataclasses.replace(small, options={"seed": 1}), arguments, 0)["key"])
     keys.add(runner._about(config, small, {**arguments, "bottom_units": (9,)}, 0)["key"])
-    assert len(keys) == len(changes) + 3 and key not in keys
+    assert len(keys) == len(changes) + 4 and key not in keys
     assert runner._about(config, small, {**arguments, "bottom_units": [8]}, 0)["key"] == key
 
 
@@ -249,11 +251,11 @@ def test_a_terminated_command_leaves_a_row_and_goes_on_when_asked_again(small, t
     words = ["--dataset", "synthetic_funnel", "--model", "shared_bottom", "--set", "bottom_units=4", "--epochs", "1"]
     with monkeypatch.context() as patch:
         patch.setattr(runner, "create_model", terminated)
-        assert run_main([*words, "--out", str(path)]) == 130
+        assert mtl_zoo_cli.main(["bench", "run", *words, "--out", str(path)]) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
     assert runner.ResultStore(path).read()["error"].tolist() == ["KeyboardInterrupt: cut short"]
-    assert run_main([*words, "--out", str(path)]) == 0
+    assert mtl_zoo_cli.main(["bench", "run", *words, "--out", str(path)]) == 0
     assert "1 finished, 0 skipped" in capsys.readouterr().err
 
 
@@ -285,11 +287,16 @@ def test_dicts_become_value_objects():
 
 def test_command_says_what_is_wrong(tmp_path, capsys):
     out = ["--out", str(tmp_path / "r.csv")]
-    assert run_main(["--dataset", "synthetic_funnel", "--model", "mmoe", "--set", "experts=8", *out]) == 2
+    assert (
+        mtl_zoo_cli.main(
+            ["bench", "run", "--dataset", "synthetic_funnel", "--model", "mmoe", "--set", "experts=8", *out]
+        )
+        == 2
+    )
     assert "Received: 'experts'" in capsys.readouterr().err
-    assert run_main(["--dataset", "synthetic", "--model", "mmoe", *out]) == 2
+    assert mtl_zoo_cli.main(["bench", "run", "--dataset", "synthetic", "--model", "mmoe", *out]) == 2
     assert "synthetic_funnel" in capsys.readouterr().err
-    assert run_main(["--config", str(tmp_path / "none.yaml"), *out]) == 2
+    assert mtl_zoo_cli.main(["bench", "run", "--config", str(tmp_path / "none.yaml"), *out]) == 2
     assert "none.yaml" in capsys.readouterr().err
 
 
@@ -440,11 +447,9 @@ def test_options_of_balancing_that_are_refused(config, store, small, changes, er
 
 
 def test_balancing_from_the_command_line(tmp_path, capsys):
-    from mtl_zoo.benchmark.command import parse_run
-
     words = "--dataset d --model m --out f --balancing nash_mtl --balancing-set update_every=5 include_tables=true"
-    (config,), _ = parse_run(words.split())
+    (config,) = configs_of(mtl_zoo_cli.parser().parse_args(["bench", "run", *words.split()]))
     assert (config.balancing, config.balancing_options) == ("nash_mtl", {"update_every": 5, "include_tables": True})
     words = f"--dataset synthetic_funnel --model mmoe --out {tmp_path / 'r.csv'} --balancing mgda --balancing-set a=1"
-    assert run_main(words.split()) == 2
+    assert mtl_zoo_cli.main(["bench", "run", *words.split()]) == 2
     assert "`a` is not an argument of 'mgda'" in capsys.readouterr().err

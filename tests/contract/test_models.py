@@ -245,10 +245,8 @@ def test_a_wrong_or_forgotten_name_is_refused(name):
     every = dict.fromkeys(model.loss_names, 1.0)
     for argument in ("loss", "loss_weights"):
         value = "auto" if argument == "loss" else 1.0
-        with pytest.raises(ValueError, match=rf"`{argument}` must name every loss.*unknown: \['klick'\]"):
+        with pytest.raises(ValueError, match=rf"`{argument}` must name losses of the model.*unknown: \['klick'\]"):
             model.compile(**{argument: {**dict.fromkeys(every, value), "klick": value}})
-        with pytest.raises(ValueError, match=rf"`{argument}` must name every loss.*missing: \['click'\]"):
-            model.compile(**{argument: {k: value for k in every if k != "click"}})
     with pytest.raises(ValueError, match=r"`metrics` must name outputs.*unknown: \['klick'\]"):
         model.compile(metrics={"klick": ["auc"]})
     with pytest.raises(ValueError, match=r"`y` must hold the label of every task.*Missing: \['click'\]"):

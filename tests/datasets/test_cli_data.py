@@ -1,20 +1,17 @@
-import argparse
 import io
 
 import pytest
 from rich.console import Console
 
+import mtl_zoo_cli
 from mtl_zoo import cli_data
-from mtl_zoo.datasets import list_datasets
-from mtl_zoo.datasets._base import Check
+from mtl_zoo.datasets import Check, list_datasets
 
 
 def run(*arguments):
-    parser = argparse.ArgumentParser()
-    cli_data.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["data", *map(str, arguments)])
+    args = mtl_zoo_cli.parser().parse_args(["data", *map(str, arguments)])
     output = io.StringIO()
-    code = args.run(args, Console(file=output, width=200))
+    code = cli_data.run(args, Console(file=output, width=200))
     return code, output.getvalue()
 
 
@@ -92,7 +89,5 @@ def test_verify_and_fetch_show_every_check(monkeypatch):
 
 
 def test_a_console_is_made_where_none_is_given(capsys):
-    parser = argparse.ArgumentParser()
-    cli_data.add_parser(parser.add_subparsers())
-    assert cli_data.run(parser.parse_args(["data", "verify", "synthetic_funnel"])) == 0
+    assert mtl_zoo_cli.main(["data", "verify", "synthetic_funnel"]) == 0
     assert "generates" in capsys.readouterr().out

@@ -102,7 +102,7 @@ def test_unknown_names_and_options_list_what_exists():
 
 
 def test_names_register_once():
-    with pytest.raises(ValueError, match=r"`name` must be new to the registry. Received: name='synthetic_funnel'"):
+    with pytest.raises(ValueError, match=r"`name` must not be taken. Received: 'synthetic_funnel'"):
         register_dataset("synthetic_funnel", source="", licence="")(lambda: None)
 
 

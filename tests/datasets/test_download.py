@@ -302,14 +302,33 @@ def test_links_and_devices_are_refused(tmp_path):
 def test_damaged_archives_leave_no_half_file(tmp_path):
     whole = make_tar(tmp_path / "a", {"one.csv": os.urandom(100_000)}).read_bytes()
     (tmp_path / "a").write_bytes(whole[:5000])
-    with pytest.raises(FetchError, match=r"`archive` must be a whole .zip or .tar.gz. Received: "):
+    with pytest.raises(FetchError, match=r"`archive` must be a whole .zip or .tar.gz, not encrypted. Received: "):
         unpack(tmp_path / "a", tmp_path / "out")
     content = bytearray(make_zip(tmp_path / "b", {"one.csv": b"x" * 1000}).read_bytes())
     content[200] ^= 1  # the checksum of the member no longer holds
     (tmp_path / "b").write_bytes(content)
     with pytest.raises(FetchError, match=r"`archive` must be a whole"):
         unpack(tmp_path / "b", tmp_path / "out")
-    assert names(tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
+
+
+# fault 37
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_a_member_that_is_the_folder_itself_is_refused(make, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FetchError, match=r"member '\.', outside the folder"):
+        unpack(make(tmp_path / "a", {"one.csv": b"1", ".": b"2"}), tmp_path / "out")
+    assert (tmp_path / "out").is_dir() and names(tmp_path / "out") == []
+
+
+# fault 37
+def test_an_encrypted_zip_is_one_clear_error(tmp_path):
+    content = bytearray(make_zip(tmp_path / "a", {"one.csv": b"1" * 100}).read_bytes())
+    for start, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(start) + offset] |= 1  # the bit that says so
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(FetchError, match=r"`archive` must be a whole .zip or .tar.gz, not encrypted"):
+        unpack(tmp_path / "a", tmp_path / "out")
 
 
 def test_fetch_resource_unpacks_and_drops_the_archive(server, tmp_path):
@@ -346,7 +365,7 @@ def toy(server, monkeypatch):
             }
             | fields
         )
-        monkeypatch.setitem(_base._REGISTRY, "toy", info)
+        monkeypatch.setitem(_base._REGISTRY._entries, "toy", info)
 
     register()
     return register

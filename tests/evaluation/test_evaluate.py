@@ -154,3 +154,13 @@ def test_errors(stand_in, funnel):
         evaluate(stand_in(tasks, scores), split, batch_size=0)
     with pytest.raises(ValueError, match="`metrics` must be one of the known values"):
         scoreboard(evaluate(stand_in(tasks[:1], {"click": np.full((400, 1), 0.5)}), split), ("aucs",))
+
+
+# fault 10
+def test_the_note_counts_rows_without_a_group(stand_in, funnel):
+    split, scores, tasks = funnel
+    users = split.groups["user_id"].astype(object)
+    users[:40] = None
+    split.groups["user_id"] = users
+    row = value(evaluate(stand_in(tasks, scores, funnel=True), split, group="user_id"), "click", "gauc")
+    assert "40 rows have none" in row.note

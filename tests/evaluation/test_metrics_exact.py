@@ -173,3 +173,16 @@ def test_gain_turns_the_sign_where_lower_is_better():
     assert ev.gain("auc", 0.8, 0.7) == pytest.approx(0.1)
     assert ev.gain("logloss", 0.3, 0.4) == pytest.approx(0.1)
     assert np.isnan(ev.lift_share(0.7, 0.5))
+
+
+# fault 10
+@pytest.mark.parametrize("groups", [[1.0, 1.0, np.nan, np.nan], ["a", "a", None, None], ["a", "a", None, np.nan]])
+def test_rows_without_a_group_are_left_out_of_gauc(groups):
+    found = ev.gauc([1, 0, 1, 0], [0.9, 0.2, 0.1, 0.8], groups)
+    assert found == (1.0, 1, 1, 2)
+    assert ev.gauc([1, 0, 1, 0], [0.9, 0.2, 0.1, 0.8], groups, [1, 1, 0, 1]).without == 1
+
+
+# fault 10
+def test_groups_of_mixed_types_need_no_order():
+    assert ev.gauc([1, 0, 1, 0], [0.9, 0.2, 0.1, 0.8], np.array(["a", "a", 3, 3], object)) == (0.5, 2, 2, 0)

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform
-from mtl_zoo.features import _ids
 from mtl_zoo.features._columns import Column
+from mtl_zoo.features.vocabularies import Listed
 
 KNOWN = [7, -3, 40_000, 12, 7, 0]
 TABLES = {
@@ -60,12 +60,12 @@ def test_a_range_of_whole_numbers_too(values, monkeypatch):
 
 
 def test_a_table_is_made_only_where_it_is_small():
-    assert _ids.Listed(np.array([5, 10**12])).ids_of_numbers(np.array([5])) is None
-    near = _ids.Listed(np.array([10**12 + 5, 10**12]))
+    assert Listed(np.array([5, 10**12])).ids_of_numbers(np.array([5])) is None
+    near = Listed(np.array([10**12 + 5, 10**12]))
     assert near.ids_of_numbers(np.array([10**12, 10**12 + 5])).tolist() == [3, 2]
 
 
 def test_known_numbers_are_not_counted_one_by_one(monkeypatch):
     transform = fitted()
-    monkeypatch.setattr(_ids, "read", lambda *_: pytest.fail("the distinct values were looked for"))
+    monkeypatch.setattr(Column, "cells", lambda *_: pytest.fail("the distinct values were looked for"))
     assert transform.encode(pd.DataFrame({"item": KNOWN}))["item"].min() >= 2

@@ -12,7 +12,7 @@ def rows_of(embedding, name):
     """The part of a fused weight that belongs to one feature."""
     for group, table in zip(embedding._groups, embedding.tables, strict=True):
         if name in group.offsets:
-            feature = next(f for f in group.features if f.name == name)
+            feature = next((f for f in embedding.features if f.name == name), None)
             start = group.offsets[name]
             return ops.convert_to_numpy(table)[start : start + feature.num_ids]
     raise KeyError(name)

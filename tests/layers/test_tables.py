@@ -329,7 +329,7 @@ def penalty_oracle(embedding, x, l2, rows):
     """Every vector that is looked up, one after the other."""
     table, total = values(embedding), 0.0
     (group,) = embedding._groups
-    for feature in group.features:
+    for feature in [f for f in embedding.features if f.name in group.offsets]:
         for i in np.ravel(x[feature.name]):
             if feature.shape and i == 0:
                 continue

@@ -94,15 +94,6 @@ def test_columns_of_other_types_and_shapes(model):
     assert_equal_scores(model.predict(other, batch_size=5, verbose=0), reference(model, x))
 
 
-def test_ids_beyond_32_bits_are_unknown_and_wrap_round_to_nothing(model):
-    x = inputs(3)
-    wide = {**x, "user_id": np.array([2**32 + 5, -(2**32) + 5, 2**63 - 1])}
-    unknown = {**x, "user_id": np.array([1, 1, 1], "int32")}
-    assert_equal_scores(model.predict(wide, verbose=0), reference(model, unknown))
-    for ids in (np.array([2**64 - 1, 2**32, 2**33], "uint64"), np.array([np.nan, 1e30, -np.inf])):
-        assert_equal_scores(model.predict({**x, "user_id": ids}, verbose=0), reference(model, unknown))
-
-
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -116,17 +116,3 @@ def test_a_forgotten_layer_is_no_part_of_the_model():
     _keras_private.forget_layer(model, model.extra)
     assert len(model.weights) == count, TRAINER.format(keras.__version__, "list of a model's layers")
     _keras_private.forget_layer(model, model.extra)  # not there any more: nothing happens
-
-
-def test_the_calls_of_a_graph_in_order():
-    model = small_model()
-    calls = _keras_private.graph_calls(model.output.values())
-    assert [call.operation.name for call in calls] == ["hidden", "a"]
-    (flat,) = _keras_private.flat_inputs(model, keras.ops.ones((4, 2)))
-    values = {id(model.inputs[0]): flat}
-    for call in calls:
-        call.run(values)
-    expected = model(keras.ops.ones((4, 2)))
-    for name, tensor in model.output.items():
-        assert bool(keras.ops.all(values[id(tensor)] == expected[name])), TRAINER.format(keras.__version__, "graph")
-    assert calls[1].inputs[0] is calls[0].outputs[0]

@@ -417,7 +417,7 @@ def test_what_cannot_go_on_is_refused(tmp_path):
     model, unknown = make_model(), tf.data.Dataset.from_generator(lambda: iter(()), output_signature=tf.TensorSpec(()))
     with pytest.raises(ValueError, match="`x` must be arrays, a table or a tf.data.Dataset with a known number"):
         model.fit(unknown, callbacks=[Checkpoints(tmp_path)])
-    for argument, value in (("steps_per_epoch", 3), ("validation_split", 0.5), ("class_weight", {0: 1.0, 1: 2.0})):
+    for argument, value in (("steps_per_epoch", 3), ("validation_split", 0.5)):
         with pytest.raises(ValueError, match=f"`{argument}` must be None with Checkpoints"):
             model.fit(x, y, callbacks=[Checkpoints(tmp_path)], **{argument: value})
     train(tmp_path, stop_after=5)

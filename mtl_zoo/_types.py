@@ -1,0 +1,12 @@
+"""Names for what passes between layers, optimizers and balancing methods, for the annotations of all of them."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+# A tensor of whichever backend runs, or what that backend takes in its place: the backends have no common type.
+Tensor: TypeAlias = Any
+# The length of each axis; None where it is not known before the data come, as for the batch.
+Shape: TypeAlias = tuple[Any, ...]
+# What `get_config` returns and `from_config` takes.
+Config: TypeAlias = dict[str, Any]

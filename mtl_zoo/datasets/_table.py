@@ -1,0 +1,171 @@
+"""A table of the user's own as a data set: read, split, its tasks and features found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mtl_zoo import _validation as check
+from mtl_zoo.datasets._base import Dataset, fitted_dataset
+from mtl_zoo.features.spec import Feature
+from mtl_zoo.features.transform import FeatureTransform
+from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask, Task
+
+_KINDS: dict[str, type[Task]] = {
+    "binary": BinaryTask,
+    "multiclass": MulticlassTask,
+    "regression": RegressionTask,
+}
+_MOST_CLASSES = 100
+_SHARES = (0.8, 0.1, 0.1)
+
+Table = pd.DataFrame | str | Path
+
+
+def dataset_from_table(
+    train: Table,
+    validation: Table | None,
+    test: Table | None,
+    tasks: Any,
+    *,
+    features: Sequence[Feature],
+    exclude: Sequence[str],
+    groups: Sequence[str],
+    time: str | None,
+    seed: int,
+    embedding_dim: int,
+    name: str,
+) -> Dataset:
+    """What `Dataset.from_table` does."""
+    if (validation is None) != (test is None):
+        missing, given = ("validation", "test") if validation is None else ("test", "validation")
+        raise ValueError(f"`validation` and `test` must be given both or neither. Received: {given}, but no {missing}")
+    tables = {"train": _read("train", train)}
+    if validation is not None and test is not None:
+        tables |= {"validation": _read("validation", validation), "test": _read("test", test)}
+        rule = "rows as the given tables have them"
+    else:
+        tables, rule = _split(tables["train"], time, seed)
+    found = _tasks(tables["train"], tasks)
+    for column in (groups,) if isinstance(groups, str) else tuple(groups):
+        _check_column("groups", column, tables["train"])
+    left_out = [*((exclude,) if isinstance(exclude, str) else exclude), *([time] if time else [])]
+    inferred = FeatureTransform.infer(
+        tables["train"], found, exclude=tuple(left_out), features=features, embedding_dim=embedding_dim
+    )
+    return fitted_dataset(
+        tables=tables,
+        features=inferred.features,
+        tasks=found,
+        group_columns=(groups,) if isinstance(groups, str) else tuple(groups),
+        name=check.suggest_name(name),
+        variant="table",
+        version=_version(tables),
+        split_rule=rule,
+    )
+
+
+def _read(argument: str, table: Table) -> pd.DataFrame:
+    if isinstance(table, pd.DataFrame):
+        found = table
+    else:
+        path = Path(table)
+        if not path.is_file():
+            raise ValueError(f"`{argument}` must be a table, or a file that is there. Received: {path}")
+        try:
+            found = pd.read_parquet(path) if is_parquet(path) else pd.read_csv(path)
+        except (ValueError, OSError) as error:  # pandas' and Arrow's own errors are kinds of these
+            words = str(error).strip().splitlines()[0]
+            raise ValueError(f"`{argument}` must be a whole CSV or Parquet file. Received: {path} ({words})") from error
+    if found.empty:
+        raise ValueError(f"`{argument}` must have rows. Received: {0 if len(found) == 0 else len(found)} rows")
+    return found
+
+
+def is_parquet(path: str | Path) -> bool:
+    """Whether a file is Parquet, by its name."""
+    return str(path).endswith((".parquet", ".pq"))
+
+
+def _split(table: pd.DataFrame, time: str | None, seed: int) -> tuple[dict[str, pd.DataFrame], str]:
+    """Parts of 80, 10 and 10 % of the rows: by time, or drawn."""
+    if len(table) < 30:
+        raise ValueError(f"`train` must have at least 30 rows to be split. Received: {len(table)} rows")
+    if time is not None:
+        _check_column("time", time, table)
+        order, rule = np.argsort(table[time].to_numpy(), kind="stable"), f"rows in the order of {time!r}"
+    else:
+        order, rule = np.random.default_rng(seed).permutation(len(table)), f"rows drawn at random, seed {seed}"
+    ends = [round(len(table) * share) for share in np.cumsum(_SHARES[:-1])]
+    # Within a part rows keep their order.
+    parts = [np.sort(part) if time is None else part for part in np.split(order, ends)]
+    names = ("train", "validation", "test")
+    tables = {name: table.iloc[part].reset_index(drop=True) for name, part in zip(names, parts, strict=True)}
+    shares = ", ".join(f"{share:.0%} {name}" for share, name in zip(_SHARES, names, strict=True))
+    return tables, f"{rule}: {shares}"
+
+
+def _check_column(argument: str, column: Any, table: pd.DataFrame) -> None:
+    if column not in table.columns:
+        shown = ", ".join(map(repr, list(table.columns)[:30]))
+        raise ValueError(f"`{argument}` must name columns of the table. Received: {column!r}. Expected: any of {shown}")
+
+
+def _tasks(table: pd.DataFrame, given: Any) -> tuple[Task, ...]:
+    """Tasks from tasks, names of label columns, or a mapping of names to kinds or keywords."""
+    if isinstance(given, (str, Task)):
+        given = (given,)
+    if not isinstance(given, (Mapping, Sequence)) or not given:
+        raise ValueError(f"`tasks` must name at least one label column. Received: tasks={given!r}")
+    wanted = given if isinstance(given, Mapping) else dict.fromkeys(given)
+    return tuple(name if isinstance(name, Task) else _task(table, name, about) for name, about in dict(wanted).items())
+
+
+def _task(table: pd.DataFrame, name: Any, about: Any) -> Task:
+    keywords = dict(about) if isinstance(about, Mapping) else {} if about is None else {"kind": about}
+    label = keywords.pop("label", name)
+    _check_column("tasks", label, table)
+    kind = keywords.pop("kind", None)
+    values = table[label].dropna().unique()
+    if kind is None:
+        kind = _kind_of(label, values)
+    check.check_choice(f"tasks[{name!r}]", kind, tuple(_KINDS))
+    if kind == "multiclass":
+        keywords.setdefault(
+            "classes", tuple(sorted(value.item() if hasattr(value, "item") else value for value in values))
+        )
+    try:
+        return _KINDS[kind](check.suggest_name(str(name)), label=label, **keywords)
+    except TypeError as error:
+        raise ValueError(
+            f"`tasks` must give keywords of {_KINDS[kind].__name__}. Received: {name!r}: {error}"
+        ) from error
+
+
+def _kind_of(label: Any, values: Any) -> str:
+    """Labels 0 and 1 are binary, other numbers a regression, a few strings classes."""
+    if len(values) and all(isinstance(value, (bool, np.bool_)) for value in values):
+        return "binary"
+    if all(isinstance(value, (int, float, np.number)) for value in values):
+        return "binary" if set(values) <= {0, 1} else "regression"
+    if len(values) <= _MOST_CLASSES and all(isinstance(value, str) for value in values):
+        return "multiclass"
+    raise ValueError(
+        f"`tasks` must name columns of labels: 0 and 1, numbers, or up to {_MOST_CLASSES} strings. Received: {label!r} "
+        f"with {len(values):,} different values such as {check.sample_values(values)}"
+    )
+
+
+def _version(tables: Mapping[str, pd.DataFrame]) -> str:
+    digest = hashlib.sha256()
+    for table in tables.values():
+        digest.update(",".join(map(str, table.columns)).encode())
+        # Cells that are lists have no hash of their own.
+        plain = table.map(lambda cell: str(cell) if isinstance(cell, (list, np.ndarray)) else cell)
+        digest.update(pd.util.hash_pandas_object(plain, index=False).to_numpy().tobytes())
+    return digest.hexdigest()[:12]

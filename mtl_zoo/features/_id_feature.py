@@ -1,0 +1,361 @@
+"""What features share whose values become ids that look up rows of an embedding table: `Categorical` and `Sequence`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Hashable, Iterable
+from collections.abc import Sequence as SequenceABC
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from mtl_zoo import _validation as check
+from mtl_zoo.features import vocabularies
+from mtl_zoo.features._columns import FLOAT, SHOWN, STRING, Cells, Column, Lists
+from mtl_zoo.features._states import ColumnType, Unseen
+from mtl_zoo.features.base import Feature, Summary
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, UNKNOWN_ID, InputSpec, Rows
+from mtl_zoo.features.vocabularies import Hashed, Listed, Range, Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class IdFeature(Feature):
+    """A feature whose values become ids that look up rows of an embedding table."""
+
+    dim: int = dataclasses.field(default=16, kw_only=True)
+    vocabulary: tuple[Any, ...] | None = dataclasses.field(default=None, kw_only=True, repr=False)
+    size: int | None = dataclasses.field(default=None, kw_only=True)
+    hash_buckets: int | None = dataclasses.field(default=None, kw_only=True)
+    min_count: int = dataclasses.field(default=1, kw_only=True)
+    max_ids: int | None = dataclasses.field(default=None, kw_only=True)
+    key: str | None = dataclasses.field(default=None, kw_only=True)
+    pretrained: np.ndarray | None = dataclasses.field(default=None, kw_only=True, repr=False, compare=False)
+    trainable: bool = dataclasses.field(default=True, kw_only=True)
+    num_ids: int | None = dataclasses.field(default=None, kw_only=True)
+
+    # What splits a string into values, in kinds that hold lists.
+    separator: ClassVar[str]
+    length: ClassVar[int | None]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.check_int("dim", self.dim)
+        check.check_int("min_count", self.min_count)
+        given = [name for name in ("vocabulary", "size", "hash_buckets") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"`vocabulary`, `size` and `hash_buckets` exclude each other. Received: {given}")
+        if self.max_ids is not None:
+            check.check_int("max_ids", self.max_ids)
+            if given:
+                raise ValueError(
+                    f"`max_ids` bounds a vocabulary that is learned, and `{given[0]}` gives one. "
+                    f"Received: max_ids={self.max_ids!r} for feature {self.name!r}"
+                )
+        if self.vocabulary is not None:
+            self._check_vocabulary()
+        for name in ("size", "hash_buckets"):
+            if getattr(self, name) is not None:
+                check.check_int(name, getattr(self, name), maximum=MOST_IDS)
+        if self.key is not None:
+            check.check_name("key", self.key)
+        if self.num_ids is None:
+            object.__setattr__(self, "num_ids", self._known_ids())
+        elif self._known_ids() not in (None, self.num_ids):
+            raise ValueError(
+                f"`num_ids` must be {self._known_ids()} for this feature. Received: num_ids={self.num_ids!r}"
+            )
+        if self.pretrained is not None:
+            object.__setattr__(self, "pretrained", self._checked_matrix(self.pretrained))
+
+    def _check_vocabulary(self) -> None:
+        if isinstance(self.vocabulary, str) or not isinstance(self.vocabulary, Iterable):
+            raise ValueError(f"`vocabulary` must be a list of values. Received: vocabulary={self.vocabulary!r}")
+        object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
+        odd = [value for value in self.vocabulary if not isinstance(value, Hashable)]
+        if odd:
+            raise ValueError(f"`vocabulary` must hold strings or whole numbers. Received: {check.sample_values(odd)}")
+        repeated = check.duplicates(self.vocabulary)
+        if repeated or not self.vocabulary:
+            raise ValueError(
+                f"`vocabulary` must hold different values, at least one. Received {len(repeated)} twice: "
+                f"{check.sample_values(repeated)}"
+            )
+
+    def _checked_matrix(self, pretrained: Any) -> np.ndarray:
+        matrix = np.asarray(pretrained, dtype="float32")
+        if matrix.ndim != 2 or not np.isfinite(matrix).all():
+            raise ValueError(f"`pretrained` must be a finite (values, dim) matrix. Received: shape {matrix.shape}")
+        if matrix.shape[1] != self.dim:
+            raise ValueError(f"`dim` must be the width of `pretrained`, {matrix.shape[1]}. Received: dim={self.dim}")
+        if self.num_ids is None or matrix.shape[0] != self.num_ids - FIRST_ID:
+            raise ValueError(
+                "`pretrained` needs one row a value, in the order of `vocabulary` or `size`. "
+                f"Received: {matrix.shape[0]} rows, num_ids={self.num_ids!r} for feature {self.name!r}"
+            )
+        return matrix
+
+    def _known_ids(self) -> int | None:
+        if self.vocabulary is not None:
+            return FIRST_ID + len(self.vocabulary)
+        size = self.size if self.size is not None else self.hash_buckets
+        return None if size is None else FIRST_ID + size
+
+    @property
+    def table(self) -> str:
+        """Name of the embedding table: features with the same `key` share one."""
+        return self.key or self.name
+
+    @property
+    def holds_lists(self) -> bool:
+        """Whether a cell holds several values."""
+        raise NotImplementedError
+
+    @property
+    def rule(self) -> str:
+        if self.vocabulary is not None:
+            return f"vocabulary of {len(self.vocabulary)}"
+        if self.size is not None:
+            return f"size={self.size}"
+        if self.hash_buckets is not None:
+            return f"hash_buckets={self.hash_buckets}"
+        bound = "" if self.max_ids is None else f", max_ids={self.max_ids}"
+        return f"learned vocabulary, min_count={self.min_count}{bound}"
+
+    # In a model.
+
+    def unknown_sizes(self) -> tuple[str, ...]:
+        return ("num_ids",) if self.num_ids is None else ()
+
+    def input_specs(self) -> dict[str, InputSpec]:
+        return {self.name: InputSpec(self.shape, "int32")}
+
+    def embed(self) -> Rows:
+        return Rows(
+            self.table,
+            self.num_ids or 0,
+            self.dim,
+            trainable=self.trainable,
+            pretrained=self.pretrained,
+            pooling=self.pooling,
+        )
+
+    @property
+    def pooling(self) -> str | None:
+        return "sum"
+
+    @property
+    def share_key(self) -> tuple[str, str]:
+        return ("table", self.table)
+
+    def check_shares_with(self, first: Any) -> None:
+        for argument in ("dim", "num_ids", "trainable"):
+            self._refuse_difference(first, argument)
+
+    # From a table.
+
+    @property
+    def state_key(self) -> tuple[str, str]:
+        return (Vocabulary.family, self.table)
+
+    def read(self, column: Column) -> Cells | Lists:
+        return column.lists(self.separator) if self.holds_lists else column.cells()
+
+    def fit(self, sharing: SequenceABC[tuple[Any, Cells | Lists]]) -> Vocabulary:
+        """The vocabulary of the features that share one table, given or learned from what they read."""
+        features = [feature for feature, _ in sharing]
+        cells = [_cells_of(reading) for _, reading in sharing]
+        self._check_alike(features)
+        for feature, read_cells in zip(features, cells, strict=True):
+            if not (read_cells.codes >= 0).any():
+                raise ValueError(
+                    f"`{read_cells.column}` must hold a value to fit feature {feature.name!r}. "
+                    f"Received: {len(read_cells.codes)} rows, all missing"
+                )
+            if read_cells.kind == FLOAT:
+                read_cells.whole_numbers()  # refuses the others
+        if self.hash_buckets is not None:
+            return Hashed(self.hash_buckets)
+        if self.size is not None:
+            return _checked_range(self.size, features, cells)
+        is_text = any(read_cells.kind == STRING for read_cells in cells)
+        if self.vocabulary is not None:
+            return _given(features, cells, is_text)
+        return _learned(cells, is_text, self.min_count, self.max_ids)
+
+    def _check_alike(self, features: SequenceABC[IdFeature]) -> None:
+        for other in features[1:]:
+            for argument in ("vocabulary", "size", "hash_buckets", "min_count", "max_ids"):
+                if getattr(self, argument) != getattr(other, argument):
+                    raise ValueError(
+                        f"`{argument}` must be the same for features that share the table {self.table!r}. "
+                        f"Received: different ones for {self.name!r} and {other.name!r}"
+                    )
+
+    def sized(self, state: Vocabulary, reading: Cells | Lists) -> Feature:
+        return dataclasses.replace(self, num_ids=state.num_ids)
+
+    def resized(self, state: Vocabulary, sizes: dict[str, Any]) -> Feature:
+        return dataclasses.replace(self, num_ids=state.num_ids, **sizes)
+
+    def summarize(self, reading: Cells | Lists) -> Summary:
+        distinct = int((_cells_of(reading).counts > 0).sum())
+        if isinstance(reading, Lists):
+            return Summary(distinct, reading.num_rows - len(np.unique(reading.rows)))
+        return Summary(distinct, reading.missing)
+
+    def encode(
+        self, state: Vocabulary, column: Column, fitted: ColumnType
+    ) -> tuple[dict[str, np.ndarray], Unseen | None]:
+        """Ids (n,), or (n, length) for lists, and what was not in the vocabulary."""
+        if not self.holds_lists:
+            # Most columns hold numbers that are all known: finding the distinct ones first would take ten times as
+            # long.
+            numbers = column.integers()
+            ids = None if numbers is None else state.ids_of_numbers(numbers)
+            if ids is not None:
+                return {self.name: ids}, None
+        reading = self.read(column)
+        cells = _cells_of(reading)
+        known = state.ids(cells)
+        ids = np.append(known, MISSING_ID).astype(np.int32)[cells.codes]
+        if isinstance(reading, Lists):
+            ids = self._padded(ids, reading.rows, reading.num_rows)
+        return {self.name: ids}, _unseen(cells, known)
+
+    def values(self, state: Vocabulary | None) -> tuple[Any, ...] | None:
+        return self.vocabulary if state is None else state.given()
+
+    def _padded(self, ids: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
+        """(rows, length), padded right with 0, from the ids of all lists and the row that each stands in."""
+        rows, ids = self._kept(rows, ids)
+        counts = np.bincount(rows, minlength=num_rows)
+        positions = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
+        length = self.length or 0
+        positions = positions - self._skipped(counts, length)[rows]
+        keep = (positions >= 0) & (positions < length)
+        padded = np.zeros((num_rows, length), dtype=np.int32)
+        padded[rows[keep], positions[keep]] = ids[keep]
+        return padded
+
+    def _kept(self, rows: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The values of all lists that count."""
+        return rows, ids
+
+    def _skipped(self, counts: np.ndarray, length: int) -> np.ndarray:
+        """How many values of each list are left out at its front."""
+        return np.zeros_like(counts)
+
+    def encode_in_graph(self, lookup: Any, raw: Any) -> dict[str, Any]:
+        if not self.holds_lists:
+            return {self.name: vocabularies.look_up(lookup, raw)}
+        import tensorflow as tf
+
+        rows, values, num_rows = self._flat(raw)
+        ids = vocabularies.look_up(lookup, values)
+        keep = ids != MISSING_ID
+        rows, ids = self._kept_in_graph(rows[keep], ids[keep], lookup.num_ids)
+        lists = self._cut_in_graph(tf.RaggedTensor.from_value_rowids(ids, rows, num_rows))
+        return {self.name: lists.to_tensor(MISSING_ID, shape=(None, self.length))}
+
+    def _flat(self, raw: Any) -> tuple[Any, Any, Any]:
+        """Lists, or strings split at the separator, as (row of each value, values, number of rows)."""
+        import tensorflow as tf
+
+        if raw.shape.rank == 1:
+            lists = tf.strings.split(raw, self.separator)
+            return lists.value_rowids(), lists.values, lists.nrows()
+        shape = tf.shape(raw, out_type=tf.int64)
+        return tf.repeat(tf.range(shape[0]), shape[1]), tf.reshape(raw, [-1]), shape[0]
+
+    def _kept_in_graph(self, rows: Any, ids: Any, num_ids: int) -> tuple[Any, Any]:
+        return rows, ids
+
+    def _cut_in_graph(self, lists: Any) -> Any:
+        return lists[:, : self.length]
+
+    # Kept in files.
+
+    def get_config(self) -> dict[str, Any]:
+        """Sizes only: a fitted vocabulary lives in the transform, and a pretrained matrix in the weights."""
+        return {**super().get_config(), "vocabulary": None, "pretrained": None}
+
+    def write_arrays(self, folder: Path, stem: str) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        if self.vocabulary is not None:
+            kept["vocabulary_given"] = True  # it stands in the transform's state
+        if self.pretrained is not None:
+            kept["pretrained"] = f"{stem}.npy"
+            np.save(folder / kept["pretrained"], self.pretrained, allow_pickle=False)
+        return kept
+
+    def read_arrays(self, folder: Path, kept: dict[str, Any], state: Vocabulary) -> Feature:
+        changes: dict[str, Any] = {}
+        if kept.get("vocabulary_given"):
+            changes["vocabulary"] = state.given()
+        if "pretrained" in kept:
+            changes["pretrained"] = np.load(folder / kept["pretrained"], allow_pickle=False)
+        return dataclasses.replace(self, **changes) if changes else self
+
+
+def _cells_of(reading: Cells | Lists) -> Cells:
+    return reading.cells if isinstance(reading, Lists) else reading
+
+
+def _checked_range(size: int, features: SequenceABC[IdFeature], cells: SequenceABC[Cells]) -> Range:
+    vocabulary = Range(size)
+    for feature, read_cells in zip(features, cells, strict=True):
+        if not feature.holds_lists and read_cells.kind == STRING:
+            raise ValueError(
+                f"`{read_cells.column}` must hold whole numbers, since feature {feature.name!r} has "
+                f"size={size}. Received: {SHOWN[STRING]}, {check.sample_values(read_cells.values)}. Convert "
+                "it with pandas.to_numeric(table[column]), or leave `size` out to learn its vocabulary."
+            )
+        rule = f"must hold the whole numbers 0 .. {size - 1}, since size={size}"
+        read_cells.refuse(rule, vocabulary.ids(read_cells) == UNKNOWN_ID)
+    return vocabulary
+
+
+def _given(features: SequenceABC[IdFeature], cells: SequenceABC[Cells], is_text: bool) -> Listed:
+    given = Column(f"vocabulary of {features[0].name}", pd.Series(features[0].vocabulary, dtype=object)).cells()
+    if given.missing:
+        raise ValueError(
+            f"`vocabulary` must not hold missing values, which have id 0. Received: {given.missing} of "
+            f"{len(given.codes)} for feature {features[0].name!r}"
+        )
+    for feature, read_cells in zip(features, cells, strict=True):
+        text = read_cells.kind == STRING
+        # Strings between separators may well be numbers; a whole cell of text against numbers is a mistake.
+        if text != (given.kind == STRING) and not (text and feature.holds_lists):
+            raise ValueError(
+                f"`vocabulary` must hold values of the column's type. Received: {SHOWN[given.kind]} "
+                f"({check.sample_values(given.values)}) for feature {feature.name!r}, column {read_cells.column!r} "
+                f"with {SHOWN[read_cells.kind]} ({check.sample_values(read_cells.values)})"
+            )
+    return Listed(given.as_text() if is_text else given.whole_numbers())
+
+
+def _learned(cells: SequenceABC[Cells], is_text: bool, min_count: int, max_ids: int | None) -> Listed:
+    """Most frequent value first, equally frequent ones in their own order; the first `max_ids` of them."""
+    keys = np.concatenate([c.as_text() if is_text else c.whole_numbers() for c in cells])
+    counts = np.concatenate([c.counts for c in cells])
+    codes, distinct = pd.factorize(keys)
+    counts = np.bincount(codes, weights=counts, minlength=len(distinct)).astype(np.int64)
+    keep = counts >= max(min_count, 1)
+    table = pa.table({"value": pa.array(distinct[keep]), "count": counts[keep]})
+    ordered = table.sort_by([("count", "descending"), ("value", "ascending")])["value"].slice(0, max_ids)
+    return Listed(np.asarray(ordered.to_pandas(), dtype=object if is_text else np.int64))
+
+
+def _unseen(cells: Cells, ids: np.ndarray) -> Unseen | None:
+    unknown = ids == UNKNOWN_ID
+    count = int(cells.counts[unknown].sum())
+    if not count:
+        return None
+    most = np.argsort(-cells.counts[unknown], kind="stable")[:5]
+    return Unseen(count, count / len(cells.codes), tuple(cells.values[unknown][most].tolist()))

@@ -1,0 +1,148 @@
+"""A model written in a form that runs without this package, compared with the model before it counts as written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtl_zoo._files import refuse_other_content, whole_folder
+from mtl_zoo.serving.formats import FORMATS, Format
+from mtl_zoo.serving.scoring import Scoring
+
+
+def export(
+    model: Any,
+    path: str | os.PathLike[str],
+    format: str = "saved_model",
+    *,
+    raw: bool | None = None,
+    overwrite: bool = False,
+) -> dict[str, str]:
+    """Writes a model's scores as a function of its columns, in one of the formats of `list_formats()`.
+
+    What was written is loaded again and scores a few rows as `predict` does, before it takes its place.
+
+    Args:
+        model: A model of the zoo.
+        path: The folder to write; whole or not at all.
+        format: Name of the format.
+        raw: Whether it takes the columns of a table and encodes them with the model's transform, or the model's own
+            inputs. Default: columns, if the model has a transform.
+        overwrite: Replace what is there, if it is of the same format. Default: False.
+
+    Returns:
+        The name under which it takes each column.
+
+    Raises:
+        ValueError: An unknown format, or one that cannot hold this model; the folder holds something.
+        OSError: The folder cannot be written.
+        RuntimeError: What was written gives other scores than the model.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask, Categorical, create_model
+    >>> from mtl_zoo.export import export
+    >>> model = create_model("shared_bottom", [Categorical("city", size=9)], [BinaryTask("click")])
+    >>> export(model, "exported_ids")
+    {'city': 'city'}
+    """
+    writer = FORMATS[format]()
+    raw = getattr(model, "transform", None) is not None if raw is None else raw
+    scoring = Scoring(model, raw)
+    writer.check(scoring)
+    folder = Path(path).absolute()
+    refuse_other_content("path", folder, writer.marker, writer.what)
+    if (folder / writer.marker).exists() and not overwrite:
+        raise ValueError(f"`path` holds {writer.what}; overwrite=True replaces it. Received: path={str(folder)!r}")
+    try:
+        with whole_folder(folder) as part:
+            names = writer.write(scoring, part)
+            compare(writer, scoring, part)
+            return names
+    except OSError as error:
+        raise OSError(f"`path` must be a folder that can be written. Received: path={str(path)!r} ({error})") from error
+
+
+def compare(writer: Format, scoring: Scoring, folder: Path) -> float:
+    """The largest difference between the scores of what is written in `folder` and the model's own.
+
+    Raises:
+        RuntimeError: An output or a score is another one.
+    """
+    arrays = scoring.example()
+    wanted = {name: np.asarray(scores) for name, scores in scoring(_tensors(arrays)).items()}
+    found = writer.read(folder)(arrays)
+    if set(found) != set(wanted):
+        raise RuntimeError(f"Format {writer.name!r} wrote other outputs: {sorted(found)}. Expected: {sorted(wanted)}")
+    worst = 0.0
+    for name, scores in wanted.items():
+        same = found[name].dtype == np.float32 and found[name].shape == scores.shape
+        near = {"rtol": writer.tolerance, "atol": writer.tolerance, "equal_nan": True}
+        if not same or not np.allclose(found[name], scores, **near):
+            raise RuntimeError(
+                f"Format {writer.name!r} wrote a model with other scores for output {name!r}: "
+                f"{found[name].tolist()}. Expected: {scores.tolist()}, float32"
+            )
+        worst = max(worst, float(np.max(np.abs(found[name] - scores), initial=0)))
+    return worst
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    import tensorflow as tf
+
+    return {name: tf.constant(array) for name, array in arrays.items()}
+
+
+def list_formats() -> list[str]:
+    """Names that `export` takes.
+
+    Example:
+
+    >>> from mtl_zoo.export import list_formats
+    >>> list_formats()
+    ['saved_model']
+    """
+    return FORMATS.names()
+
+
+def export_serving(model: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> dict[str, str]:
+    """Writes a SavedModel whose signature takes raw columns by name and gives scores by output name.
+
+    The signature `serving_default` takes each column that a feature reads, as it stands in the table: strings, int64,
+    float64 or bool tensors of shape (batch,), lists as (batch, longest). Missing is '' or NaN, and -2**63 among int64;
+    lists are padded with it. It takes no label. Scores are what `predict` gives: (batch, units) float32. A SavedModel's
+    signature has fixed types: `serving_float32`, `serving_int32` and `serving_int32_float32` take the narrower
+    numbers. The function `score` of the loaded module takes any of these as one dict, by the columns' own names.
+
+    TensorFlow wants names that Python accepts, so a column `item id` is `item_id` in the signature.
+
+    Args:
+        model: A model made with a fitted `FeatureTransform`.
+        path: The folder to write; whole or not at all.
+        overwrite: Replace a SavedModel that is there.
+
+    Returns:
+        The signature's input name of each column.
+
+    Raises:
+        ValueError: The model has no transform; the backend is not TensorFlow; the folder holds something.
+        OSError: The folder cannot be written.
+
+    Example:
+
+    >>> import pandas as pd, tensorflow as tf
+    >>> from mtl_zoo import BinaryTask, Categorical, FeatureTransform, create_model
+    >>> from mtl_zoo.export import export_serving
+    >>> table = pd.DataFrame({"city": ["Rome", "Oslo", "Rome"], "click": [0, 1, 0]})
+    >>> transform = FeatureTransform(Categorical("city"), BinaryTask("click")).fit(table)
+    >>> model = create_model("shared_bottom", transform, transform.tasks)
+    >>> export_serving(model, "exported")
+    {'city': 'city'}
+    >>> loaded = tf.saved_model.load("exported")
+    >>> loaded.signatures["serving_default"](city=tf.constant(["Oslo", "Bonn"]))["click"].shape
+    TensorShape([2, 1])
+    """
+    return export(model, path, "saved_model", raw=True, overwrite=overwrite)

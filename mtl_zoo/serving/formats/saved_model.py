@@ -1,0 +1,123 @@
+"""A model as a TensorFlow SavedModel."""
+
+from __future__ import annotations
+
+import itertools
+import keyword
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mtl_zoo import _backend
+from mtl_zoo.serving.formats._base import Format, Read, register_format
+from mtl_zoo.serving.scoring import Scoring
+
+SIGNATURE = "serving_default"
+# The other width in which numbers may come.
+_OTHER_WIDTH = {"int64": "int32", "int32": "int64", "float64": "float32", "float32": "float64"}
+
+
+@register_format("saved_model")
+class SavedModel(Format):
+    """TensorFlow's own format: signatures for TensorFlow Serving, and a function `score` for Python."""
+
+    marker = "saved_model.pb"
+    what = "a SavedModel"
+
+    def check(self, scoring: Scoring) -> None:
+        if not _backend.is_tensorflow():
+            backend = keras.backend.backend()
+            raise ValueError(
+                f"`format` 'saved_model' needs the TensorFlow backend. Received: KERAS_BACKEND={backend!r}"
+            )
+
+    def write(self, scoring: Scoring, folder: Path) -> dict[str, str]:
+        import tensorflow as tf
+
+        names = input_names(scoring.columns)
+        specs = {c.name: tf.TensorSpec((None, *c.shape), c.dtype) for c in scoring.columns.values()}
+        # Traced once; all that follows only calls it. Autograph would rewrite sources that have nothing for it.
+        whole = tf.function(scoring, autograph=False).get_concrete_function(specs)
+
+        def score(raw: Mapping[str, Any]) -> dict[str, Any]:
+            return whole({name: _cast(tensor, specs[name].dtype) for name, tensor in raw.items()})
+
+        def of_inputs(**inputs: Any) -> dict[str, Any]:
+            return score({column: inputs[name] for column, name in names.items()})
+
+        module = tf.Module(name=scoring.model.name)
+        module.score = tf.function(score, autograph=False)
+        signatures = {}
+        for signature, types in _widths({name: spec.dtype.name for name, spec in specs.items()}):
+            given = {name: tf.TensorSpec(spec.shape, types[name]) for name, spec in specs.items()}
+            module.score.get_concrete_function(given)
+            named = {names[c]: tf.TensorSpec(s.shape, s.dtype, name=names[c]) for c, s in given.items()}
+            signatures[signature] = tf.function(of_inputs, autograph=False).get_concrete_function(**named)
+        # The variables that scoring reads, once each. The model itself would bring its optimizer's state along, and an
+        # encoder its weights a second time.
+        module.weights = list(whole.variables)
+        module.tables = _lookup_tables(scoring)
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+        return {column: names[column] for column in scoring.columns}
+
+    def read(self, folder: Path) -> Read:
+        import tensorflow as tf
+
+        module = tf.saved_model.load(str(folder))
+
+        def score(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            scores = module.score({name: tf.constant(array) for name, array in arrays.items()})
+            return {name: values.numpy() for name, values in scores.items()}
+
+        return score
+
+
+def _widths(types: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Signatures by the width of their numbers: that of the columns first, as TensorFlow's default."""
+    widths = sorted({dtype for dtype in types.values() if dtype in _OTHER_WIDTH}, reverse=True)
+    for changed in itertools.product((False, True), repeat=len(widths)):
+        other = {width: _OTHER_WIDTH[width] for width, change in zip(widths, changed, strict=True) if change}
+        name = "_".join(["serving", *other.values()]) if other else SIGNATURE
+        yield name, {column: other.get(dtype, dtype) for column, dtype in types.items()}
+
+
+def _cast(tensor: Any, dtype: Any) -> Any:
+    import tensorflow as tf
+
+    if tensor.dtype == tf.int64 and dtype == tf.int32:
+        # A wider number would wrap round to the id of something else; what no table holds is unknown.
+        tensor = tf.clip_by_value(tensor, tf.int32.min, tf.int32.max)
+    return tensor if tensor.dtype == dtype else tf.cast(tensor, dtype)
+
+
+def _lookup_tables(scoring: Scoring) -> list[Any]:
+    """Resources that scoring reads and that are no variables: tables of the transform and of users' encoders."""
+    import tensorflow as tf
+
+    roots = [scoring.model] if not scoring.raw else [scoring.model, scoring.model.transform.graph]
+    found = [part for root in roots for part in tf.train.TrackableView(root).descendants()]
+    return [part for part in found if isinstance(part, tf.saved_model.experimental.TrackableResource)]
+
+
+def input_names(columns: Iterable[str]) -> dict[str, str]:
+    """Names for the inputs of a signature: the columns' own, or the nearest that Python accepts."""
+    names: dict[str, str] = {}
+    for column in sorted(columns, key=lambda c: not _is_legal(c)):
+        name = re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_") or "column"
+        if _is_legal(column):
+            name = column
+        elif not _is_legal(name):
+            name = f"column_{name}"
+        number, legal = 2, name
+        while legal in names.values():
+            legal, number = f"{name}_{number}", number + 1
+        names[column] = legal
+    return names
+
+
+def _is_legal(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is not None and not keyword.iskeyword(name)

@@ -1,0 +1,144 @@
+"""Scores of one to some thousand rows at low latency: what a server calls while someone waits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from mtl_zoo import _backend
+from mtl_zoo import _validation as check
+from mtl_zoo.serving import columns as _columns
+from mtl_zoo.serving.columns import Column, Columns
+from mtl_zoo.serving.scoring import Scoring
+
+
+def make_scorer(model: Any, max_batch: int = 10_000, *, raw: bool = False) -> Scorer:
+    """A function from columns to scores for 1 to `max_batch` rows, compiled once for any number of them.
+
+    Calls from several threads at once are safe. The scores are those of `model.predict`, and follow the model's weights
+    if it is trained further. For serving without this package see `export_serving`.
+
+    Args:
+        model: A model of the zoo.
+        max_batch: The largest number of rows of a call; a larger one is refused. Default: 10000.
+        raw: Whether the scorer takes the columns of a table, and encodes them with the model's transform in the same
+            compiled function, instead of encoded arrays. Default: False.
+
+    Raises:
+        ValueError: `max_batch` < 1; `raw` without a transform; the backend is not TensorFlow.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo import BinaryTask, Categorical, Numeric, create_model
+    >>> from mtl_zoo.export import make_scorer
+    >>> features = [Categorical("user_id", size=9), Categorical("item_id", size=9), Numeric("price")]
+    >>> scorer = make_scorer(create_model("shared_bottom", features, [BinaryTask("click")]))
+    >>> scorer({"user_id": np.array([2, 2]), "item_id": np.array([3, 4]), "price": np.ones(2)})["click"].shape
+    (2, 1)
+    >>> scorer.rank({"user_id": 2}, {"item_id": np.array([3, 4, 5]), "price": np.ones(3)})["click"].shape
+    (3, 1)
+    """
+    if not _backend.is_tensorflow():
+        raise ValueError(
+            f"`make_scorer` needs the TensorFlow backend. Received: KERAS_BACKEND={keras.backend.backend()!r}"
+        )
+    check.check_int("max_batch", max_batch)
+    if raw and model.transform is None:
+        raise ValueError(
+            "`raw` must be False unless the model was made with a fitted FeatureTransform, which encodes raw columns. "
+            f"Received: raw={raw!r}, model {model.name!r}"
+        )
+    return Scorer(Scoring(model, raw), max_batch)
+
+
+class Scorer:
+    """What `make_scorer` returns: columns -> scores, (rows, units) float32 by output."""
+
+    def __init__(self, scoring: Scoring, max_batch: int):
+        self.max_batch = max_batch
+        self._scoring = scoring
+        # The first call pays for the trace and for TensorFlow's own preparations.
+        self(scoring.example(1))
+
+    @property
+    def raw(self) -> bool:
+        """Whether it takes the columns of a table."""
+        return self._scoring.raw
+
+    def __call__(self, x: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Scores of each row.
+
+        Args:
+            x: Arrays of one length by feature; if `raw`, by column, of the types and with the missing values of
+                `FeatureTransform.raw_signature` (its `raw_arrays` makes them from a table). Others are ignored.
+
+        Raises:
+            ValueError: A column is missing, not of its type or shape, or holds what its feature cannot read; the
+                lengths differ; more than `max_batch` rows.
+        """
+        arrays = self._read("x", x, self._scoring.columns)
+        self._check_size("x", arrays)
+        return _as_numpy(self._scoring.compiled()(arrays, check=("", "x")))
+
+    def rank(self, user: Mapping[str, Any], candidates: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Scores of one user with each candidate, in the order of the candidates.
+
+        A user's columns are encoded once and repeated inside the compiled function, which is traced at the first call
+        with a given set of the user's columns.
+
+        Args:
+            user: A value (or an array of one row) for each of the user's columns.
+            candidates: Arrays of one length for the other columns.
+
+        Raises:
+            ValueError: What a call refuses; a column is given twice; `candidates` has none.
+        """
+        both = sorted(set(user) & set(candidates))
+        if both:
+            raise ValueError(f"`user` and `candidates` must not share a column. Received in both: {both}")
+        columns = self._scoring.columns
+        of_user = {name: column for name, column in columns.items() if name in user}
+        others = {name: column for name, column in columns.items() if name not in user}
+        if not others:
+            raise ValueError("`candidates` must hold a column of the model. Received: every column in `user`")
+        row = {name: _as_row(column, user[name]) for name, column in of_user.items()}
+        arrays = self._read("candidates", candidates, others)
+        self._check_size("candidates", arrays)
+        compiled = self._scoring.compiled(once=of_user)
+        return _as_numpy(compiled(arrays, self._read("user", row, of_user), check=("user", "candidates")))
+
+    def _read(self, argument: str, given: Mapping[str, Any], columns: Columns) -> dict[str, np.ndarray]:
+        """Typed arrays. Their values are checked when they are packed, but for those that another type would change."""
+        _columns.check_names(argument, given, columns)
+        arrays = {}
+        for name, column in columns.items():
+            label = f"{argument}[{name!r}]"
+            array = column.shaped(label, given[name])
+            if array.dtype != column.dtype:
+                column.check_values(label, array)
+            arrays[name] = column.typed(label, array)
+        return arrays
+
+    def _check_size(self, argument: str, arrays: Mapping[str, np.ndarray]) -> None:
+        rows = _columns.count_rows(argument, arrays)
+        if rows > self.max_batch:
+            raise ValueError(
+                f"`{argument}` must have at most max_batch={self.max_batch} rows; `predict` takes any number. "
+                f"Received: {rows} rows"
+            )
+
+
+def _as_numpy(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: values.numpy() for name, values in scores.items()}
+
+
+def _as_row(column: Column, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    array = array[None] if array.ndim == len(column.shape) else array
+    if array.ndim == 0 or len(array) != 1:
+        raise ValueError(f"`user[{column.name!r}]` must be one row. Received: shape {np.shape(value)}")
+    return array

@@ -1,0 +1,204 @@
+"""From rows to scores: the one way on which every score leaves a model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from mtl_zoo.features._columns import read_table
+from mtl_zoo.serving import columns as _columns
+from mtl_zoo.serving.columns import Column, Packing
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Scoring:
+    """A model as a function from columns to scores: float32 (rows, units) by output.
+
+    It knows the columns, checks and packs arrays of them, encodes raw ones in the graph, and runs the model.
+    `predict`, the scorer and every exported format are made of it. Its scores follow the model's weights.
+
+    Args:
+        model: A model of the zoo.
+        raw: Whether it takes the columns of a table, and encodes them with the model's transform, instead of the
+            model's own inputs. Default: False.
+
+    Raises:
+        ValueError: `raw` for a model without a transform.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo import BinaryTask, Categorical, create_model
+    >>> from mtl_zoo.serving import Scoring
+    >>> scoring = Scoring(create_model("shared_bottom", [Categorical("city", size=9)], [BinaryTask("click")]))
+    >>> scoring({"city": np.array([2, 3], "int32")})["click"].shape
+    TensorShape([2, 1])
+    """
+
+    def __init__(self, model: Any, raw: bool = False):
+        self.model = model
+        self.raw = bool(raw)
+        transform = getattr(model, "transform", None)
+        if self.raw and transform is None:
+            raise ValueError(
+                "`model` must be made with a fitted FeatureTransform, which turns raw columns into its inputs. "
+                f"Received: raw=True, model {getattr(model, 'name', model)!r}, made from feature specs"
+            )
+        self.columns: dict[str, Column] = (
+            _columns.raw_columns(transform) if self.raw else _columns.encoded_columns(model)
+        )
+        self._compiled: dict[tuple[frozenset[str], bool], CompiledScoring] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def units(self) -> dict[str, int]:
+        """How many scores a row has, by output."""
+        return {output.name: output.units for output in self.model.outputs_info}
+
+    # Arrays.
+
+    def shaped(self, argument: str, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Arrays of the columns' shapes and of one length, in the types in which they came."""
+        return _columns.shaped_arrays(argument, given, self.columns)
+
+    def checked(self, argument: str, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Like `shaped`; values that the model cannot read are refused: ids outside of their tables, NaN."""
+        return _columns.checked_arrays(argument, given, self.columns)
+
+    def typed(self, argument: str, arrays: Arrays) -> dict[str, np.ndarray]:
+        """The arrays in the types of the columns."""
+        return {name: self.columns[name].typed(f"{argument}[{name!r}]", array) for name, array in arrays.items()}
+
+    def table_of(self, x: Any) -> Any:
+        """`x`, or the table that it is if it is a dict of raw columns and nothing else.
+
+        That is certain where all columns of the model's transform are there, and an input of the model is not, or
+        holds strings where the input takes numbers.
+        """
+        transform = self.model.transform
+        if transform is None or self.raw or not isinstance(x, Mapping):
+            return x
+        if not all(feature.source in x for feature in transform.features):
+            return x
+        named = all(name in x for name in self.columns)
+        if named and not any(c.dtype != "string" and _holds_text(x[name]) for name, c in self.columns.items()):
+            return x
+        return read_table(dict(x))
+
+    # Tensors.
+
+    def __call__(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """Scores by output of tensors by column; inside a graph or outside of one."""
+        return self.scores_of(self.logits_of(self.encode(tensors)))
+
+    def encode(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The model's inputs from tensors by column. Columns may be left out with the inputs that read them."""
+        if not self.raw:
+            return dict(tensors)
+        if not tensors:
+            return {}
+        import tensorflow as tf
+
+        transform = self.model.transform
+        # The transform wants every column: one row stands in for those that are left out.
+        others = {
+            name: tf.zeros([1, *(size or 1 for size in column.shape)], column.dtype)
+            for name, column in self.columns.items()
+            if name not in tensors
+        }
+        encoded = transform.encode_in_graph({**tensors, **others})
+        read = [feature for feature in transform.features if feature.source in tensors]
+        return {name: encoded[name] for feature in read for name in feature.input_specs()}
+
+    def logits_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The model's logits, by the names of its graph's outputs."""
+        return self.model(dict(inputs), training=False)
+
+    def scores_of(self, logits: Mapping[str, Any]) -> dict[str, Any]:
+        """float32 scores by output; logits that only losses read are left out."""
+        return {o.name: keras.ops.cast(o.scores(logits[o.name]), "float32") for o in self.model.outputs_info}
+
+    # Compiled.
+
+    def compiled(self, once: Collection[str] = (), logits: bool = False) -> CompiledScoring:
+        """The function that is traced once for any number of rows. TensorFlow only.
+
+        Args:
+            once: Columns that come with one row, which is encoded once and repeated for all rows of the others.
+            logits: Whether it gives (logits, scores), not scores alone.
+        """
+        key = (frozenset(once), logits)
+        if key not in self._compiled:
+            with self._lock:
+                if key not in self._compiled:
+                    self._compiled[key] = CompiledScoring(self, key[0], logits)
+        return self._compiled[key]
+
+    def example(self, rows: int = 3) -> dict[str, np.ndarray]:
+        """A few rows that any such model can score, to try a compiled or exported form on."""
+        return {name: column.example(rows) for name, column in self.columns.items()}
+
+
+class CompiledScoring:
+    """What `Scoring.compiled` gives: typed arrays by column -> tensors by output."""
+
+    def __init__(self, scoring: Scoring, once: Collection[str], logits: bool):
+        import tensorflow as tf
+
+        self._once = {name: column for name, column in scoring.columns.items() if name in once}
+        self._rows = {name: column for name, column in scoring.columns.items() if name not in once}
+        packed_once, packed_rows = Packing(self._once), Packing(self._rows)
+        inputs_in_order = list(_columns.encoded_columns(scoring.model))
+
+        def run(once_tensors: list[Any], row_tensors: list[Any]) -> Any:
+            single = scoring.encode(packed_once.unpack(once_tensors))
+            rows = scoring.encode(packed_rows.unpack(row_tensors))
+            count = tf.shape(next(iter(rows.values())))[0]
+            inputs = {name: rows[name] if name in rows else _repeat(single[name], count) for name in inputs_in_order}
+            found = scoring.logits_of(inputs)
+            scores = scoring.scores_of(found)
+            return (found, scores) if logits else scores
+
+        function = tf.function(run, input_signature=[packed_once.specs(), packed_rows.specs()], autograph=False)
+        self._run = function.get_concrete_function()
+        self._packed_once, self._packed_rows = packed_once, packed_rows
+
+    def __call__(self, arrays: Arrays, once: Arrays | None = None, check: tuple[str, str] | None = None) -> Any:
+        """Scores of the rows.
+
+        Args:
+            arrays: Typed arrays of the columns.
+            once: One row of each column that was named so.
+            check: Names of the arguments that `once` and `arrays` came in, if their values are to be checked.
+        """
+        once = {} if once is None else once
+
+        def pack(packing: Packing, given: Arrays, argument: str | None) -> list[Any]:
+            if argument is None:
+                return packing.pack(given)
+            return packing.pack(given, lambda c: c.check_values(f"{argument}[{c.name!r}]", given[c.name]))
+
+        of_once, of_rows = (None, None) if check is None else check
+        return self._run(pack(self._packed_once, once, of_once), pack(self._packed_rows, arrays, of_rows))
+
+
+def _repeat(row: Any, count: Any) -> Any:
+    import tensorflow as tf
+
+    repeated = tf.broadcast_to(row, tf.concat([[count], tf.shape(row)[1:]], axis=0))
+    return tf.ensure_shape(repeated, (None, *row.shape[1:]))
+
+
+def _holds_text(values: Any) -> bool:
+    kind = getattr(values, "dtype", None)
+    if isinstance(values, pd.Series) or not isinstance(kind, np.dtype):
+        values = np.asarray(values)
+    return values.dtype.kind in "US" or (
+        values.dtype.kind == "O" and any(isinstance(value, str) for value in values.ravel()[:100])
+    )

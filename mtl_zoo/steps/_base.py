@@ -1,0 +1,120 @@
+"""What a training step is, and the steps by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import keras
+
+from mtl_zoo import _backend
+from mtl_zoo._registry import Registry
+from mtl_zoo.balancing import Balancing
+from mtl_zoo.losses.batch import Batch
+
+
+class Outcome(NamedTuple):
+    """What a step leaves for the logs.
+
+    Args:
+        loss: The loss of this replica's rows before the update, a scalar; over the replicas it adds up to that of the
+            global batch.
+        logits: By output name, from before the update: what metrics are computed of.
+        rows: The model's `row_losses` of these.
+    """
+
+    loss: Any
+    logits: Any
+    rows: Any
+
+
+class Step:
+    """Base of training steps: what happens to a model's weights on one batch. TensorFlow only, save for `"plain"`.
+
+    A step holds options and no state; state belongs to the model, its optimizer or its balancing method, which are
+    saved and resumed. A subclass gives `run(model, batch)`, is registered with `@register_step("name")`, and keeps each
+    argument as an attribute of the same name, which makes its config.
+    """
+
+    step_name: ClassVar[str] = ""
+
+    def check(self, model: Any, balancing: Balancing | None) -> None:
+        """Refuses what the step cannot train; called by `compile`.
+
+        Args:
+            model: The model, whose losses and metrics are set.
+            balancing: The balancing method that it is compiled with.
+
+        Raises:
+            ValueError: By default: on another backend than TensorFlow, or with a balancing method that would be ignored
+                since it asks for another step.
+        """
+        if not _backend.is_tensorflow():
+            raise ValueError(
+                f"`step` must be None on the {keras.backend.backend()!r} backend, where Keras' own is the only one. "
+                f"Received: step={self.step_name!r}"
+            )
+        if balancing is not None and balancing.training_step not in ("plain", self.step_name):
+            raise ValueError(
+                f"`step` must be None or {balancing.training_step!r} with this balancing method, which needs it. "
+                f"Received: step={self.step_name!r}, balancing={balancing.method_name!r}"
+            )
+
+    def run(self, model: Any, batch: Batch) -> Outcome:
+        """Computes gradients and has the model's optimizer apply them.
+
+        Args:
+            model: A compiled model.
+            batch: One batch; with several replicas, this replica's part of it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `run(model, batch)`.")
+
+    def get_config(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Step:
+        return cls(**config)
+
+
+STEPS: Registry[type[Step]] = Registry("step")
+
+
+def register_step(name: str) -> Callable[[type[Step]], type[Step]]:
+    """Decorator that enters a step under a name for `compile(step=...)` and registers it for saving."""
+
+    def register(cls: type[Step]) -> type[Step]:
+        STEPS.add(name, cls)
+        cls.step_name = name
+        return keras.saving.register_keras_serializable(package="mtl_zoo")(cls)
+
+    return register
+
+
+def list_steps() -> list[str]:
+    """The names that `compile(step=...)` knows, sorted.
+
+    Example:
+
+    >>> from mtl_zoo.steps import list_steps
+    >>> list_steps()
+    ['balanced', 'plain', 'reevaluated']
+    """
+    return STEPS.names()
+
+
+def as_step(given: str | Step | None, balancing: Balancing | None = None) -> Step:
+    """What `compile(step=...)` takes: a name, a step, or None for what the balancing method asks for.
+
+    Raises:
+        ValueError: An unknown name.
+        TypeError: Something else.
+    """
+    if given is None:
+        given = "plain" if balancing is None else balancing.training_step
+    if isinstance(given, str):
+        return STEPS[given]()
+    if not isinstance(given, Step):
+        raise TypeError(f"`step` must be a name or a Step. Received: step={given!r}. Expected: one of {list_steps()}")
+    return given

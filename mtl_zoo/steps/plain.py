@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import Any
+
+from mtl_zoo import _backend
+from mtl_zoo.balancing import Balancing
+from mtl_zoo.losses.batch import Batch
+from mtl_zoo.steps._base import Outcome, Step, register_step
+
+
+@register_step("plain")
+class PlainStep(Step):
+    """One forward and one backward pass of the model's loss, and an update by its optimizer.
+
+        g = d loss / d weights;   weights <- optimizer(weights, g)
+
+    The loss is the sum of the tasks' losses times their weights, or what a balancing method of losses makes of them,
+    and of all penalties. On other backends than TensorFlow it stands for Keras' own step, which does the same.
+
+    Example:
+
+    >>> import mtl_zoo
+    >>> model = mtl_zoo.SharedBottom([mtl_zoo.Numeric("age")], [mtl_zoo.BinaryTask("click")], bottom_units=(4,))
+    >>> model.compile("sgd")
+    >>> model.training_step.step_name
+    'plain'
+    """
+
+    def check(self, model: Any, balancing: Balancing | None) -> None:
+        if _backend.is_tensorflow():
+            super().check(model, balancing)
+
+    def run(self, model: Any, batch: Batch) -> Outcome:
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            logits = model(batch.inputs, training=True)
+            outcome = model.outcome_of(batch, logits)
+            scaled = model.optimizer.scale_loss(outcome.loss)
+        variables = model.trainable_variables
+        model.optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
+        return outcome

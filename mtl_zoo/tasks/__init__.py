@@ -1,0 +1,20 @@
+"""What a model predicts: one object a task. A kind of task is one file here, and owns all that is its own."""
+
+from mtl_zoo.tasks.base import TASKS, ExactMetric, Task, as_tasks, fit_tasks, fitted_like, label_names, task_from_config
+from mtl_zoo.tasks.binary import BinaryTask
+from mtl_zoo.tasks.multiclass import MulticlassTask
+from mtl_zoo.tasks.regression import RegressionTask
+
+__all__ = [
+    "TASKS",
+    "BinaryTask",
+    "ExactMetric",
+    "MulticlassTask",
+    "RegressionTask",
+    "Task",
+    "as_tasks",
+    "fit_tasks",
+    "fitted_like",
+    "label_names",
+    "task_from_config",
+]

@@ -1,0 +1,195 @@
+"""The command `mtl-zoo`: its options, and nothing else, so that its help needs no TensorFlow.
+
+It stands beside the package, since any import of `mtl_zoo` brings Keras with it. What the commands do is in
+`mtl_zoo.cli`, which is imported when one of them is carried out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def version() -> str:
+    """`mtl_zoo.__version__`, read without importing the package."""
+    spec = importlib.util.find_spec("mtl_zoo")
+    text = Path(str(spec and spec.origin)).read_text(encoding="utf-8")
+    return str(re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1])  # type: ignore[index]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command; `run` of what it parses is the name of the function that carries it out."""
+    made = argparse.ArgumentParser(prog="mtl-zoo", description="A model zoo for multi-task recommenders.")
+    made.add_argument("--version", action="version", version=f"mtl-zoo {version()}")
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _command(commands, "env", "mtl_zoo.cli:env", "versions and devices, for bug reports")
+    demo = _command(commands, "demo", "mtl_zoo.cli:demo", "train, evaluate and compare five models on embedded data")
+    demo.add_argument("--out", type=Path, default=Path("results/demo"), help="folder of the results")
+    demo.add_argument("--seeds", type=int, default=2, help="runs of each model")
+    models = _command(
+        commands, "models", "mtl_zoo.cli:models", "list the models of the catalogue, or show what is known of one"
+    )
+    models.add_argument("name", metavar="NAME", nargs="?", help="a name that `mtl-zoo models` shows")
+    _launch(
+        _command(
+            commands, "launch", "mtl_zoo.cli:launch", "run a training command as a cluster of processes on this machine"
+        )
+    )
+    _bench(commands.add_parser("bench", help="compare models on a data set, or on a table of your own"))
+    _data(commands.add_parser("data", help="list, fetch, verify and describe data sets"))
+    return made
+
+
+def _command(commands: Any, name: str, run: str, text: str) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    made.set_defaults(run=run)
+    return made
+
+
+def _launch(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--workers", type=int, default=2, help="processes that train")
+    made.add_argument("--ps", type=int, default=0, metavar="SERVERS", help="parameter servers; a chief is added")
+    made.add_argument("--restarts", type=int, default=0, help="how often to start again after a failure")
+    made.add_argument("--logs", type=Path, default=Path("logs"), help="folder of the logs, one a process")
+    made.add_argument("--timeout", type=float, default=None, help="seconds for one attempt")
+    made.add_argument("training", metavar="-- COMMAND", nargs=argparse.REMAINDER, help="program and its arguments")
+
+
+def _data(made: argparse.ArgumentParser) -> None:
+    commands = made.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("list", "the data sets, and which of them are on this machine"),
+        ("fetch", "download a data set's official files and verify them"),
+        ("verify", "check a data set's checksums, row and label counts"),
+        ("describe", "show a data set's source, rows, tasks and features"),
+    ):
+        command = _command(commands, name, "mtl_zoo.cli_data:run", text)
+        if name != "list":
+            command.add_argument("name", metavar="NAME", help="a name that `mtl-zoo data list` shows")
+        if name == "fetch":
+            command.add_argument("--force", action="store_true", help="download even what is there and whole")
+        if name == "describe":
+            command.add_argument(
+                "--set", metavar="OPTION=VALUE", action="append", default=[], dest="options", help="of the data set"
+            )
+        command.add_argument("--data-dir", type=Path, help="data folder; default: $MTL_ZOO_DATA, then the cache")
+
+
+def _bench(made: argparse.ArgumentParser) -> None:
+    commands = made.add_subparsers(dest="bench_command", required=True, metavar="COMMAND")
+    run = _command(
+        commands,
+        "run",
+        "mtl_zoo.benchmark.command:run",
+        "train and evaluate models on a data set, once for each seed, append the results to a CSV file and compare "
+        "them; runs whose results are there are skipped, failed ones are tried again",
+    )
+    _config_options(run)
+    run.add_argument("--out", type=Path, metavar="FILE.csv", help="where the rows go; default: results/NAME.csv")
+    run.add_argument("--save-scores", type=Path, metavar="DIR", help="keep the test scores, for paired tests")
+    report = _command(
+        commands,
+        "report",
+        "mtl_zoo.benchmark.report:run",
+        "mean ± standard deviation over seeds, gain over single_task, parameters and speed",
+    )
+    report.add_argument("files", type=Path, nargs="+", metavar="FILE.csv", help="results of `mtl-zoo bench run`")
+    report.add_argument("--split", choices=("test", "validation"), default="test")
+    report.add_argument("--markdown", type=Path, metavar="OUT.md", help="write the tables as Markdown, too")
+    report.add_argument("--picture", type=Path, metavar="OUT.png", help="draw them, too")
+    pareto = _command(
+        commands,
+        "pareto",
+        "mtl_zoo.benchmark.command:run_pareto",
+        "train one model with a grid of static loss weights and with balancing methods, and show which are best",
+    )
+    _config_options(pareto)
+    pareto.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="names of list_balancing()")
+    pareto.add_argument("--steps", type=int, default=8, help="of the grid, which has one point more with two tasks")
+    pareto.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the points and their front")
+
+
+def _config_options(made: argparse.ArgumentParser) -> None:
+    """What becomes a `RunConfig`."""
+    made.add_argument("config", nargs="?", type=Path, metavar="FILE.yaml", help="arguments of RunConfig")
+    made.add_argument("--config", dest="config_option", type=Path, help=argparse.SUPPRESS)
+    made.add_argument("--dataset", help="a name of list_datasets(), or a path to a .csv or .parquet file")
+    made.add_argument("--table", dest="dataset", metavar="FILE", help="a table of your own: .csv or .parquet")
+    made.add_argument("--task", dest="tasks", action="append", metavar="COLUMN", help="what to predict of the table")
+    made.add_argument("--model", help="a name of list_models()")
+    made.add_argument("--seeds", type=_seeds, help="how many (0, 1, ...), or a list such as 3,4,5")
+    made.add_argument("--epochs", type=int, help="the most epochs trained")
+    made.add_argument("--patience", type=int, help="stop after so many epochs without improvement")
+    made.add_argument("--batch-size", type=int)
+    made.add_argument("--optimizer", help="of Keras, or of mtl_zoo.optimizers")
+    made.add_argument("--learning-rate", type=float)
+    made.add_argument("--schedule", help="of the learning rate: constant or cosine")
+    made.add_argument("--balancing", help="equal, static_sweep, or a name of list_balancing()")
+    made.add_argument("--group", help="also the AUC within groups of this column")
+    made.add_argument("--data-dir", type=Path, help="folder of the data sets; default: $MTL_ZOO_DATA")
+    made.add_argument("--train-fraction", type=float, metavar="SHARE", help="use this share of the training rows")
+    made.add_argument("--leave-out", nargs="+", metavar="FEATURE", help="features that the model does not get")
+    for option, what in (
+        ("--set", "hyperparameters of the model"),
+        ("--dataset-set", "options of the data set"),
+        ("--loss-weights", "loss weights by loss name, in place of the tasks' own"),
+        ("--balancing-set", "options of the balancing method"),
+    ):
+        made.add_argument(option, action="extend", nargs="+", default=[], metavar="NAME=VALUE", help=what)
+
+
+def _seeds(text: str) -> int | tuple[int, ...]:
+    return tuple(int(part) for part in text.split(",") if part) if "," in text else int(text)
+
+
+@contextlib.contextmanager
+def native_messages_held_back() -> Iterator[None]:
+    """Keeps what TensorFlow's C++ code writes to stderr while it is imported; shown only if the import fails."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command `mtl-zoo`; returns the exit code: 2 for a request that cannot be met."""
+    args = parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Its advice on retracing is for whoever writes a training loop.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    module, _, function = args.run.partition(":")
+    with native_messages_held_back():
+        importlib.import_module("tensorflow")
+        run = getattr(importlib.import_module(module), function)
+    try:
+        return int(run(args) or 0)
+    except (ValueError, TypeError, OSError) as error:
+        from rich.console import Console
+        from rich.markup import escape
+
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
