@@ -135,7 +135,7 @@ class DSelectK(_Option):
     per_example: bool = True
 
     def __post_init__(self) -> None:
-        check.check_int("num_selected", self.num_selected)
+        check.check_count("num_selected", self.num_selected)
         check.check_number("gamma", self.gamma, above=0)
         check.check_number("entropy", self.entropy, minimum=0)
 
@@ -171,9 +171,9 @@ class Embedding(_Option):
         if not isinstance(self.initializer, str):
             raise ValueError(f"`initializer` must be a Keras name. Received: initializer={self.initializer!r}")
         keras.initializers.get(self.initializer)
-        check.check_int("shards", self.shards)
+        check.check_count("shards", self.shards)
         check.check_number("l2", self.l2, minimum=0)
-        check.check_int("cross_layers", self.cross_layers, minimum=0)
+        check.check_count("cross_layers", self.cross_layers, minimum=0)
         if self.cross_rank is not None:
             check.check_int("cross_rank", self.cross_rank)
 

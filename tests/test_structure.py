@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "heads": (*_BASE, *_PARTS),
     "models": (*_BASE, "_allocator", *_PARTS, "heads", "serving", "steps"),
     "datasets": (*_BASE, "tasks", "features"),
-    "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
+    "training": (*_BASE, "_allocator", *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "export": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),

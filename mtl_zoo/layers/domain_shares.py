@@ -32,7 +32,7 @@ class DomainShares(keras.layers.Layer):
 
     def __init__(self, num_domains: int, first_id: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_domains = check.check_int("num_domains", num_domains)
+        self.num_domains = check.check_count("num_domains", num_domains)
         self.first_id = check.check_int("first_id", first_id, minimum=0)
 
     def call(self, ids: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class ExpertBank(keras.layers.Layer):
 
     def __init__(self, num_experts: int, mlp: Units, kernel_initializer: Any = "glorot_uniform", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_experts = check.check_int("num_experts", num_experts)
+        self.num_experts = check.check_count("num_experts", num_experts)
         self.mlp = as_mlp("expert_units", mlp)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.activation = keras.activations.get(self.mlp.activation)

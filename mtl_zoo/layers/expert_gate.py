@@ -19,7 +19,7 @@ class BaseGate(keras.layers.Layer):
 
     def __init__(self, num_experts: int, expert_names: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_experts = check.check_int("num_experts", num_experts)
+        self.num_experts = check.check_count("num_experts", num_experts)
         names = [f"expert_{i}" for i in range(num_experts)] if expert_names is None else list(expert_names)
         if len(names) != num_experts:
             raise ValueError(

@@ -72,7 +72,7 @@ class FeatureEmbedding(keras.layers.Layer):
         self.features = as_features(features)
         require_fitted(self.features)
         self.initializer = keras.initializers.get(initializer)
-        self.shards = check.check_int("shards", shards)
+        self.shards = check.check_count("shards", shards)
         self.l2 = check.check_number("l2", l2, minimum=0)
         self.joined = bool(joined)
         if self.joined:

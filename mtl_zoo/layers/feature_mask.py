@@ -37,7 +37,7 @@ class FeatureMask(keras.layers.Layer):
 
     def __init__(self, num_masks: int, units: int, hidden_units: int, bias: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_masks = check.check_int("num_masks", num_masks)
+        self.num_masks = check.check_count("num_masks", num_masks)
         self.units = check.check_int("units", units)
         self.hidden_units = check.check_int("hidden_units", hidden_units)
         self.bias = check.check_number("bias", bias)

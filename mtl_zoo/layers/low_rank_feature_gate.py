@@ -34,7 +34,7 @@ class LowRankFeatureGate(keras.layers.Layer):
 
     def __init__(self, num_pieces: int = 2, rank: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_pieces = check.check_int("num_pieces", num_pieces)
+        self.num_pieces = check.check_count("num_pieces", num_pieces)
         self.rank = check.check_int("rank", rank)
 
     def build(self, input_shape: Shape) -> None:

@@ -35,7 +35,7 @@ class LSTMBank(keras.layers.Layer):
 
     def __init__(self, num_experts: int, units: int | Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_experts = check.check_int("num_experts", num_experts)
+        self.num_experts = check.check_count("num_experts", num_experts)
         self.units = check.check_units("units", units)
         self.supports_masking = True  # a mask that an LSTM leaves on the input is not a mistake
         self.cells = _Cells(self.num_experts, self.units, name="cells", dtype=self.dtype_policy)

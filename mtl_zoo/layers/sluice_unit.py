@@ -43,7 +43,7 @@ class SluiceUnit(keras.layers.Layer):
         self, num_subspaces: int = 2, diagonal: float = 0.9, orthogonality: float = 0.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.num_subspaces = check.check_int("num_subspaces", num_subspaces)
+        self.num_subspaces = check.check_count("num_subspaces", num_subspaces)
         self.diagonal = check.check_number("diagonal", diagonal)
         self.orthogonality = check.check_number("orthogonality", orthogonality, minimum=0)
 

@@ -87,7 +87,7 @@ class SubNetworkRouting(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_outputs = check.check_int("num_outputs", num_outputs)
+        self.num_outputs = check.check_count("num_outputs", num_outputs)
         self.transform = bool(transform)
         self.l0 = check.check_number("l0", l0, minimum=0)
         self.beta = check.check_number("beta", beta, above=0)

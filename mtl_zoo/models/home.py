@@ -127,9 +127,9 @@ class HoME(MultiTaskModel):
     ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         groups = _check_groups(task_groups, plan.towers)
-        check.check_int("num_task_experts", num_task_experts)
-        check.check_int("num_group_experts", num_group_experts)
-        check.check_int("num_shared_experts", num_shared_experts)
+        check.check_count("num_task_experts", num_task_experts)
+        check.check_count("num_group_experts", num_group_experts)
+        check.check_count("num_shared_experts", num_shared_experts)
         loras = (num_loras, lora_rank) if feature_gate else None
         parts = _Parts(_normalised(expert_units), loras, bool(self_gate), gate)
         inputs = make_inputs(plan.features)

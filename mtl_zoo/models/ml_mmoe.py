@@ -79,7 +79,7 @@ class MLMMoE(MultiTaskModel):
         head: Head | None = None,
         name: str | None = None,
     ) -> None:
-        check.check_int("num_levels", num_levels)
+        check.check_count("num_levels", num_levels)
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
         x = plan.embed(inputs)

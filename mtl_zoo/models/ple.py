@@ -89,7 +89,7 @@ class PLE(MultiTaskModel):
         head: Head | None = None,
         name: str | None = None,
     ) -> None:
-        check.check_int("num_levels", num_levels)
+        check.check_count("num_levels", num_levels)
         plan = ModelPlan(features, tasks, head, embedding)
         check_extraction(plan.towers, num_task_experts, num_shared_experts)
         inputs = make_inputs(plan.features)

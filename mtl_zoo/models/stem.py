@@ -97,9 +97,9 @@ class STEM(MultiTaskModel):
         head: Head | None = None,
         name: str | None = None,
     ) -> None:
-        check.check_int("num_levels", num_levels)
-        check.check_int("num_task_experts", num_task_experts)
-        check.check_int("num_shared_experts", num_shared_experts)
+        check.check_count("num_levels", num_levels)
+        check.check_count("num_task_experts", num_task_experts)
+        check.check_count("num_shared_experts", num_shared_experts)
         plan = ModelPlan(features, tasks, head, embedding)
         check_extraction(plan.towers, num_task_experts, num_shared_experts)
         inputs = make_inputs(plan.features)
