@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def _slices(part: int, rows: int, piece_rows: int) -> Iterator[Slice]:
         yield Slice(part, start, min(size, rows - start))
 
 
-def _grouped(items, most: int) -> Iterator[tuple]:
+def _grouped(items: Any, most: int) -> Iterator[tuple]:
     """Consecutive items together, up to `most` rows."""
     group: list = []
     rows = 0

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -160,7 +161,7 @@ class WindowReader:
                 cursor.close()
             self._cursors.clear()
 
-    def _matrices(self):
+    def _matrices(self) -> Any:
         return [self._layout.matrix_spec(group) for group in self._layout.groups]
 
     def _open(self, piece: Piece) -> list[Cursor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def make_batches(
     shuffle: bool = False,
     seed: int | None = None,
     drop_remainder: bool = False,
-):
+) -> Any:
     """A `tf.data.Dataset` of `inputs`, `(inputs, labels)` or `(inputs, labels, weights)`, each a dict by name.
 
     Arrays with one value a row are copied side by side into one matrix for each type, from which a batch is gathered
@@ -67,7 +68,17 @@ def make_batches(
     )
 
 
-def batches_of_epochs(inputs, labels, weights, batch_size, *, seed, epoch, drop_remainder=False, at_end=None):
+def batches_of_epochs(
+    inputs: Any,
+    labels: Any,
+    weights: Any,
+    batch_size: int,
+    *,
+    seed: int | None,
+    epoch: Callable[[], int],
+    drop_remainder: bool = False,
+    at_end: contextlib.ExitStack | None = None,
+) -> Any:
     """`make_batches` with the orders of the epochs that `epoch()` gives, from 0; `seed` None does not shuffle.
 
     TensorFlow keeps a generator, and its rows with it, after the dataset has gone. `at_end` (an `ExitStack`) gets what
@@ -91,7 +102,7 @@ def batches_of_epochs(inputs, labels, weights, batch_size, *, seed, epoch, drop_
     if at_end is not None:
         at_end.callback(packed.clear)
 
-    def one_epoch():
+    def one_epoch() -> Iterator[tuple[np.ndarray, ...]]:
         order = None if orders is None else orders(epoch())
         for start, stop in batch_runs(range(num_batches), rows, batch_size):
             at = slice(start, stop) if order is None else order[start:stop]
@@ -108,8 +119,9 @@ class _Orders:
         self._rows, self._seed, self._lock = rows, seed, threading.Lock()
         self._rewind()
 
-    def _rewind(self):
-        self._generator, self._epoch, self._order = np.random.default_rng(self._seed), -1, None
+    def _rewind(self) -> None:
+        self._generator, self._epoch = np.random.default_rng(self._seed), -1
+        self._order: Any = None
 
     def __call__(self, epoch: int) -> np.ndarray:
         with self._lock:
@@ -144,7 +156,7 @@ class Rows:
 
     def batches(
         self, batch_size: int = 1024, shuffle: bool = False, seed: int | None = None, drop_remainder: bool = False
-    ):
+    ) -> Any:
         """A `tf.data.Dataset` of the rows, shuffled over all of them if asked. See `make_batches`."""
         return make_batches(
             self.inputs,
@@ -218,7 +230,7 @@ class Layout:
         element = tf.nest.pack_sequence_as(self.parts, flat)
         return element[0] if len(self.parts) == 1 else tuple(element)
 
-    def dataset(self, epoch: Any, batch_size: int, *, all_full: bool, num_batches: int | None):
+    def dataset(self, epoch: Any, batch_size: int, *, all_full: bool, num_batches: int | None) -> Any:
         """The `tf.data.Dataset` of the batches in the packed `batch_runs` that `epoch()` yields.
 
         The way through Python is paid once a run; TensorFlow cuts the run into batches.
@@ -228,12 +240,12 @@ class Layout:
         matrices = [self.matrix_spec(group) for group in self.groups]
         signature = tuple(tf.TensorSpec((None, *shape), tf.as_dtype(dtype)) for dtype, shape in matrices)
 
-        def cut(*packed):
+        def cut(*packed: Any) -> Any:
             rows = batch_size if all_full else tf.minimum(batch_size, tf.shape(packed[0])[0])
             batches = [tf.reshape(array, tf.concat([[-1, rows], tf.shape(array)[1:]], axis=0)) for array in packed]
             return tf.data.Dataset.from_tensor_slices(tuple(batches))
 
-        def columns(*packed):
+        def columns(*packed: Any) -> Any:
             size = batch_size if all_full else None
             return self.unpack([tf.ensure_shape(array, (size, *array.shape[1:])) for array in packed])
 
@@ -246,7 +258,7 @@ class Layout:
         return with_plain_errors(data.prefetch(2).with_options(_fixed_options()))
 
 
-def _fixed_options():
+def _fixed_options() -> Any:
     """Nothing here is left to tune, and at the end of an epoch the tuner may hold training up for a second."""
     import tensorflow as tf
 

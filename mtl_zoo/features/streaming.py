@@ -181,7 +181,7 @@ class TableStream:
         *,
         epoch: int | Callable[[], int] = 0,
         start: int = 0,
-    ):
+    ) -> Any:
         """A `tf.data.Dataset` of `(inputs, labels)` or, with weights, `(inputs, labels, weights)`, dicts by name.
 
         Each time that it is iterated is an epoch of its own. To go on where an earlier run was, pass its seed, the

@@ -284,7 +284,7 @@ class FeatureTransform:
         seed: int | None = None,
         labels: bool = True,
         drop_remainder: bool = False,
-    ):
+    ) -> Any:
         """A `tf.data.Dataset` of `(inputs, labels)` or, with weights, `(inputs, labels, weights)`, dicts by name.
 
         Args:

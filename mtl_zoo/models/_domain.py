@@ -21,7 +21,7 @@ def domain_feature(plan: ModelPlan, domain: str | None) -> Categorical:
     return feature
 
 
-def domain_shares(feature: Categorical, inputs: dict[str, Any]):
+def domain_shares(feature: Categorical, inputs: dict[str, Any]) -> Any:
     """`DomainShares` of the known values of the feature: missing and unknown ones are no domain."""
     known = int(feature.num_ids or 0) - FIRST_ID
     return DomainShares(known, FIRST_ID, name="domain_shares")(inputs[feature.name])

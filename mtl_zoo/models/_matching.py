@@ -32,7 +32,7 @@ def parameter_matched(
     tolerance: float = 0.02,
     name: str | None = None,
     **hyperparameters: Any,
-):
+) -> Any:
     """A model of the catalogue whose body is resized so that it has as many parameters as another model.
 
     A larger network is often the better one whatever its architecture, so a comparison of architectures needs models of
@@ -118,13 +118,13 @@ def parameter_count(model: keras.Model, count: str = "dense") -> int:
     return _COUNTS[count](model)
 
 
-def _count_dense(model):
+def _count_dense(model: Any) -> int:
     return model.count_params() - sum(
         layer.count_params() for layer in model.layers if isinstance(layer, FeatureEmbedding)
     )
 
 
-def _count_kernels(model):
+def _count_kernels(model: Any) -> int:
     layers = [layer for layer in model.layers if not isinstance(layer, FeatureEmbedding | BaseGate)]
     weights = [w for layer in layers if not layer.name.endswith("_head") for w in layer.weights]
     return sum(int(np.prod(w.shape)) for w in weights if w.path.split("/")[-1].startswith("kernel"))
@@ -151,7 +151,7 @@ class _Body:
     base: Any  # the model with these widths as they are
 
     @classmethod
-    def of(cls, model, features, tasks, scale, options):
+    def of(cls, model: str, features: Any, tasks: Any, scale: Any, options: Any) -> Any:
         base = create_model(model, features, tasks, **_cheap(model, options))
         backbone = "backbone" in model_info(model).arguments
         given = base._plan.backbone_options if backbone else options
@@ -203,7 +203,7 @@ def _cheap(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "embedding": _zeros(options)} if "embedding" in known else dict(options)
 
 
-def _zeros(options):
+def _zeros(options: Any) -> Any:
     return dataclasses.replace(as_embedding(options.get("embedding")), initializer="zeros")
 
 
@@ -225,7 +225,7 @@ def _scaled(value: Any, factor: float, step: int) -> Any:
     return units[0] if isinstance(value, int) else units
 
 
-def _bracket(count: Callable[[int], int], target: int, start: int, step: int):
+def _bracket(count: Callable[[int], int], target: int, start: int, step: int) -> Any:
     """The neighbouring multiples of `step` whose counts enclose `target`, as (width, count); None where there is none.
 
     Counts grow with the width, and follow a parabola but for rounding: where it meets the target is tried next.

@@ -41,12 +41,14 @@ class ModelPlan:
         self.outputs = self.head.outputs(self.tasks)
         self.backbone_options = None  # of a model that is a head: what its backbone was made with, a paper's included
 
-    def _tasks_or_those_of_transform(self, tasks):
-        if tasks is None and self.transform is None:
+    def _tasks_or_those_of_transform(self, tasks: Any) -> Any:
+        if tasks is not None:
+            return tasks
+        if self.transform is None:
             raise ValueError("`tasks` must be given where `features` is no FeatureTransform. Received: tasks=None")
-        return self.transform.tasks if tasks is None else tasks
+        return self.transform.tasks
 
-    def embedding_layer(self, name: str = "embedding", features=None, joined: bool = False) -> FeatureEmbedding:
+    def embedding_layer(self, name: str = "embedding", features: Any = None, joined: bool = False) -> FeatureEmbedding:
         """A `FeatureEmbedding` of the plan's features (or of some of them), with its options."""
         options = self.embedding
         return FeatureEmbedding(
@@ -58,11 +60,11 @@ class ModelPlan:
             name=name,
         )
 
-    def embed(self, inputs, name: str = "embedding"):
+    def embed(self, inputs: Any, name: str = "embedding") -> Any:
         """The vector `x`, (batch, width): all features looked up, side by side, crossed if the options say so."""
         return self.cross(self.embedding_layer(name, joined=True)(inputs), name)
 
-    def cross(self, x, name: str = "embedding"):
+    def cross(self, x: Any, name: str = "embedding") -> Any:
         """The cross layers of the options over `x`; without any, `x` itself."""
         crossed = x
         for i in range(self.embedding.cross_layers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -96,13 +97,13 @@ def register_model(
     fails: str = "",
     cost: str = "",
     requires: tuple[str, ...] = (),
-):
+) -> Callable[[Any], Any]:
     """Decorator that enters a model into the catalogue and registers it for saving. The arguments are `ModelInfo`'s."""
     check.check_name("name", name)
     for key in requires:
         check.check_choice("requires", key, tuple(NEEDS))
 
-    def register(cls):
+    def register(cls: Any) -> Any:
         if name in _MODELS and _MODELS[name].cls.__qualname__ != cls.__qualname__:
             raise ValueError(f"`name` must not be taken. Received: {name!r}, the name of {_MODELS[name].cls.__name__}")
         _MODELS[name] = ModelInfo(
@@ -145,7 +146,9 @@ def model_info(model: str) -> ModelInfo:
     return _MODELS[model]
 
 
-def create_model(model: str, /, features: Any, tasks: Any = None, *, name: str | None = None, **hyperparameters: Any):
+def create_model(
+    model: str, /, features: Any, tasks: Any = None, *, name: str | None = None, **hyperparameters: Any
+) -> Any:
     """A model of the catalogue by name.
 
     Args:

@@ -92,11 +92,11 @@ class _LeavesOut:
         per_call: Those that `function` takes at once.
     """
 
-    def __init__(self, function, done, batches, per_call):
+    def __init__(self, function: Any, done: int, batches: Any, per_call: int) -> None:
         self._function, self._done = function, done
         self._calls = -(-(batches - done) // per_call)
 
-    def __call__(self, iterator):
+    def __call__(self, iterator: Any) -> Any:
         if self._calls == 0:
             self._calls = -1
             # Not by running out of data in a step, which moves the seeds of dropout on.
@@ -109,18 +109,18 @@ class _LeavesOut:
         self._calls -= 1
         return self._function(iterator)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._function, name)
 
 
 class _EpochNumber(keras.callbacks.Callback):
     """Notes which epoch begins."""
 
-    def __init__(self, epoch, first):
+    def __init__(self, epoch: Any, first: int) -> None:
         super().__init__()
         self._epoch, self._first = epoch, first
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         # Keras may open an iterator that it never uses: the order of the rows must not count those.
         self._epoch.number = epoch - self._first
 

@@ -28,7 +28,7 @@ def route_experts(
     """
     check.check_count("num_levels", num_levels)
 
-    def route(outputs, level, name):
+    def route(outputs: Any, level: int, name: str) -> Any:
         own_seed = None if seed is None else seed + level
         return SubNetworkRouting(outputs, transform, **constants, seed=own_seed, name=name)
 

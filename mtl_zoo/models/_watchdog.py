@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -8,15 +10,15 @@ import keras
 class NonFiniteLossWatchdog(keras.callbacks.Callback):
     """Stops training with an error as soon as a loss is NaN or infinite, naming the losses, the epoch and the step."""
 
-    def __init__(self, loss_names):
+    def __init__(self, loss_names: Sequence[str]) -> None:
         super().__init__()
         self.loss_names = tuple(loss_names)
         self._epoch = 0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         logs = logs or {}
         if math.isfinite(float(logs.get("loss", 0.0))):
             return

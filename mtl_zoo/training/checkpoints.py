@@ -156,7 +156,7 @@ class Checkpoints(keras.callbacks.Callback):
         _log.warning("training goes on from %s: epoch %d, step %d", path, position.epoch + 1, position.step)
         return position
 
-    def _check_folder(self, model):
+    def _check_folder(self, model: Any) -> None:
         needed = sum(_num_bytes(v) for v in _state(model)) + _OVERHEAD_BYTES
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ class Checkpoints(keras.callbacks.Callback):
                 f"Received: folder={str(self.folder)!r} with {free:,} bytes free"
             )
 
-    def _restore(self, model, path) -> Position:
+    def _restore(self, model: Any, path: Path) -> Position:
         variables = _state(model)
         header = _read_header(path)
         _check_header(header, path, variables, self._data)
@@ -196,7 +196,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._saved, self._time = position.total, time.monotonic()
         self._is_due = False
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
         self._at_epoch_start = self._done
         self._offset = 0
@@ -207,14 +207,14 @@ class Checkpoints(keras.callbacks.Callback):
             for variable, value in zip(_distribute.metric_variables(self.model), self._saved_metrics, strict=False):
                 variable.assign(value)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = self._offset + batch + 1
         self._done = self._at_epoch_start + min(step, self.params["steps"])
         # At the end of an epoch the callback's other method is a better place.
         if step < self.params["steps"]:
             self._save_if(self._is_time(), Position(self._epoch, step, self._done, self._start.seed), logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         is_last = self.model.stop_training or epoch + 1 == self.params["epochs"]
         every_epoch = self.every_steps is None and self.every_minutes is None
         self._save_if(
@@ -226,14 +226,14 @@ class Checkpoints(keras.callbacks.Callback):
             return True
         return self.every_minutes is not None and time.monotonic() - self._time >= 60 * self.every_minutes
 
-    def _save_if(self, is_due, position, logs):
+    def _save_if(self, is_due: bool, position: Any, logs: Any) -> None:
         # Gradients that wait for others are not in a checkpoint.
         self._is_due |= is_due
         if self._is_due and not _keras_private.has_waiting_gradients(self.model.optimizer):
             self._is_due = False
             self._save(position, logs)
 
-    def _save(self, position, logs):
+    def _save(self, position: Any, logs: Any) -> None:
         self._saved, self._time = position.total, time.monotonic()
         if _distribute.worker_index(self.model) != 0:
             return
@@ -317,18 +317,18 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _state(model) -> list[Any]:
+def _state(model: Any) -> list[Any]:
     """Variables of a run, metrics aside: weights, seeds, balancing, optimizer."""
     left_out = {id(v) for v in _distribute.metric_variables(model)}
     found = {id(v): v for v in (*model.variables, *model.optimizer.variables)}
     return [variable for key, variable in found.items() if key not in left_out]
 
 
-def _num_bytes(variable) -> int:
+def _num_bytes(variable: Any) -> int:
     return math.prod(variable.shape) * np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
 
 
-def _shapes(variables) -> list[list[int]]:
+def _shapes(variables: Any) -> list[list[int]]:
     return [list(variable.shape) for variable in variables]
 
 
@@ -387,6 +387,6 @@ def _write(path: Path, model: Any, position: Position, data: dict[str, Any]) -> 
         _write_array(archive, "numpy.npy", keys)
 
 
-def _write_array(archive, name, array):
+def _write_array(archive: Any, name: str, array: Any) -> None:
     with archive.open(name, "w", force_zip64=True) as file:
         np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)

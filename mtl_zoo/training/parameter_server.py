@@ -212,10 +212,10 @@ class ParameterServerTrainer:
         listeners.on_train_end()
         return history
 
-    def _epoch(self, step, data, listeners, beside, epoch) -> None:
+    def _epoch(self, step: Any, data: Any, listeners: Any, beside: Any, epoch: int) -> None:
         waiting: collections.deque = collections.deque()
 
-        def finish(number, remote):
+        def finish(number: int, remote: Any) -> None:
             step.add(remote.fetch())
             listeners.on_train_batch_end(number, step.batch_logs())
             beside.step_ended(epoch)
@@ -245,7 +245,7 @@ class _Step:
         self.metric_totals: list[np.ndarray] = []
 
         @tf.autograph.experimental.do_not_convert
-        def of_replica(batch):
+        def of_replica(batch: Any) -> Any:
             rows = Batch.of(batch)
             outcome = model.training_step.run(model, rows)
             added = _distribute.additions_to_metrics(model, lambda: model.log_step(rows, outcome))
@@ -274,7 +274,7 @@ class _Step:
 class _Beside:
     """Evaluations on the chief while the workers train on."""
 
-    def __init__(self, model, data, every, found: list):
+    def __init__(self, model: Any, data: Any, every: Any, found: list) -> None:
         self._model, self._data, self._every, self._found = model, data, every, found
         self._done, self._epoch, self._measured = 0, 0, -1
         self._thread: threading.Thread | None = None
@@ -297,7 +297,7 @@ class _Beside:
         self._thread = threading.Thread(target=self._evaluate, args=(self._epoch, self._done), daemon=True)
         self._thread.start()
 
-    def _evaluate(self, epoch, done):
+    def _evaluate(self, epoch: int, done: Any) -> None:
         try:
             self._found.append(SideEvaluation(epoch, done, evaluate(self._model, self._data)))
         except BaseException as error:  # raised in the thread that trains
@@ -318,7 +318,7 @@ class _Beside:
         self._raise()
 
 
-def _serve(resolver) -> None:
+def _serve(resolver: Any) -> None:
     """Serves until the process is ended."""
     import tensorflow as tf
 
@@ -334,7 +334,7 @@ def _serve(resolver) -> None:
     server.join()
 
 
-def _check_cluster(resolver) -> None:
+def _check_cluster(resolver: Any) -> None:
     jobs = resolver.cluster_spec().as_dict()
     if not {"chief", "worker", "ps"} <= set(jobs) or len(jobs.get("chief", ())) != 1:
         raise ValueError(
@@ -343,7 +343,7 @@ def _check_cluster(resolver) -> None:
         )
 
 
-def _check_model(model, strategy) -> None:
+def _check_model(model: Any, strategy: Any) -> None:
     if not isinstance(model, MultiTaskModel):
         raise ValueError(f"`make_model` must give a model of the zoo. Received: {type(model).__name__}")
     if model.distribute_strategy is not strategy:
@@ -361,7 +361,7 @@ def _check_model(model, strategy) -> None:
         )
 
 
-def _counters(model) -> list[keras.Variable]:
+def _counters(model: Any) -> list[keras.Variable]:
     """What counts steps: schedules and bias corrections follow it."""
     optimizer = model.optimizer
     parts = [getattr(optimizer, name, None) for name in ("embeddings", "dense", "inner_optimizer")]
@@ -369,7 +369,7 @@ def _counters(model) -> list[keras.Variable]:
     return counters if model.balancing is None else [*counters, model.balancing.step]
 
 
-def _server_of(variable) -> int:
+def _server_of(variable: Any) -> int:
     import tensorflow as tf
 
     device = (variable.value if isinstance(variable, keras.Variable) else variable).device
