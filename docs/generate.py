@@ -26,7 +26,6 @@ from mtl_zoo.benchmark.summary import Section, summarise
 from mtl_zoo.export.picture import model_svg
 from mtl_zoo.layers import FeatureEmbedding
 from mtl_zoo.models import ModelInfo, parameter_count
-from mtl_zoo.models._registry import catalogue_markdown
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the studies are no part of the package
@@ -47,8 +46,19 @@ LINKS = {"doi:": "https://doi.org/", "arXiv:": "https://arxiv.org/abs/"}
 
 def readme_with_catalogue(text: str) -> str:
     """The README with the table of models between its two marks made anew."""
-    block = f"<!-- models:begin -->\n{catalogue_markdown('docs/models/{name}.md')}\n<!-- models:end -->"
+    block = f"<!-- models:begin -->\n{models_by_kind()}\n<!-- models:end -->"
     return re.sub(r"<!-- models:begin -->.*?<!-- models:end -->", lambda _: block, text, flags=re.DOTALL)
+
+
+def models_by_kind() -> str:
+    """A short table for the README: the models by what they share, the oldest idea first."""
+    by_kind: dict[str, list[ModelInfo]] = {}
+    for info in sorted(map(mtl_zoo.model_info, mtl_zoo.list_models()), key=lambda info: (info.year, info.name)):
+        by_kind.setdefault(info.kind, []).append(info)
+    lines = ["| what is shared | models |", "|---|---|"]
+    for kind, models in by_kind.items():
+        lines.append(f"| {kind} | {', '.join(f'[`{info.name}`](docs/models/{info.name}.md)' for info in models)} |")
+    return "\n".join(lines)
 
 
 def generated(names: list[str] | None = None) -> dict[Path, str]:

@@ -169,10 +169,11 @@ def step_function(model: Any, step: Callable, training: bool) -> Callable:
             raise StopIteration
         updates = _updates(model.optimizer, len(batches)) if training else (True,) * len(batches)
         logs, totals = execute(batches, updates)
-        function.metric_totals = totals
+        known.metric_totals = totals
         return logs
 
-    return function
+    known: Any = function  # functions have no attributes that a type checker knows
+    return known
 
 
 def _updates(optimizer: Any, steps: int) -> tuple[bool, ...]:

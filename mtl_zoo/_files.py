@@ -56,7 +56,6 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     leads to is replaced.
     """
     place = Path(os.path.realpath(path))
-    place.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(place.parent, re.escape(place.name))
     part, lock = _locked_part(place, is_folder=False)
     try:
@@ -298,8 +297,13 @@ def read_json(path: Path, what: str, keys: Mapping[str, type | tuple[type, ...]]
         FileNotFoundError: There is no such file.
         DamagedFile: It is no such object.
     """
+    return parse_json(path.read_bytes(), path, what, keys)
+
+
+def parse_json(data: bytes, path: Path, what: str, keys: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """`read_json` of bytes that come from within the file `path`."""
     with intact(path, what):
-        content = json.loads(path.read_bytes())
+        content = json.loads(data)
         if not isinstance(content, dict):
             raise DamagedFile(_damaged(path, what, f"a JSON {type(content).__name__} and no object"))
     for key, kind in keys.items():

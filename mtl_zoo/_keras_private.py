@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -34,11 +34,11 @@ class GradientHooks(_OfKeras):
     Keras clips each replica's own gradients and sums them after; then the weights depend on how a batch was split.
     """
 
-    def own_gradients(self, gradients: list) -> list:
+    def own_gradients(self, gradients: Sequence[Any]) -> Sequence[Any]:
         """A replica's gradients -> what is summed over replicas."""
         return gradients
 
-    def prepare_gradients(self, gradients: list) -> list:
+    def prepare_gradients(self, gradients: Sequence[Any]) -> Sequence[Any]:
         """Gradients of the global batch -> what is clipped and applied."""
         return gradients
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Sized
 from typing import Any
 
+# Most parts of one kind in a model (experts, levels, layers of a stack), and the most units of a layer.
+MAX_COUNT, MAX_UNITS = 4096, 1 << 20
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
 
 
@@ -56,6 +58,11 @@ def check_int(argument: str, value: Any, minimum: int = 1, maximum: int | None =
     return int(value)
 
 
+def check_count(argument: str, value: Any, minimum: int = 1) -> int:
+    """How many parts of one kind a model has. A file may ask for more than a machine can make, and would hold it up."""
+    return check_int(argument, value, minimum, MAX_COUNT)
+
+
 def check_number(
     argument: str,
     value: Any,
@@ -89,7 +96,9 @@ def check_units(argument: str, value: Any, *, allow_empty: bool = False) -> tupl
         value = (value,)
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"`{argument}` must be a list of layer widths. Received: {argument}={value!r}")
-    units = tuple(check_int(f"{argument}[{i}]", u) for i, u in enumerate(value))
+    if isinstance(value, Sized) and len(value) > MAX_COUNT:
+        raise ValueError(f"`{argument}` must hold at most {MAX_COUNT} layer widths. Received: {len(value)}")
+    units = tuple(check_int(f"{argument}[{i}]", u, maximum=MAX_UNITS) for i, u in enumerate(value))
     if not units and not allow_empty:
         raise ValueError(f"`{argument}` must hold at least one layer width. Received: {argument}={value!r}")
     return units

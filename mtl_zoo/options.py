@@ -30,14 +30,14 @@ class MLP(_Option):
     """A stack of dense layers: `x -> dropout(activation(norm(x W + b)))`, layer by layer.
 
     Args:
-        units: Width of each layer.
-        activation: Name of a Keras activation, after every layer, the last one included.
-        norm: `"batch"` or `"layer"` normalisation before the activation, or None. The running moments of `"batch"` keep
-            0.9 of themselves a step.
-        dropout: Share of units dropped in training after each activation, in [0, 1).
-        residual: Add a layer's input to its output where the two have the same width.
-        epsilon: What a normalisation adds to the variance. Default: 1e-3, which is Keras'. Models whose papers' code is
-            PyTorch's have 1e-5 in their default widths (`HoME`, `M3oE`).
+        units: The width of each layer.
+        activation: The name of the Keras activation after every layer, the last one included.
+        norm: The normalisation before the activation: `"batch"`, `"layer"` or None. The running moments of `"batch"`
+            keep 0.9 of their value at each step.
+        dropout: The share of units that is dropped in training after each activation, in [0, 1).
+        residual: Whether a layer's input is added to its output where the two have the same width.
+        epsilon: The number that a normalisation adds to the variance. Default: 1e-3, as in Keras. The default widths of
+            models whose authors' code is in PyTorch have 1e-5 (`HoME`, `M3oE`).
 
     Example:
 
@@ -70,15 +70,16 @@ Units: TypeAlias = MLP | Sequence[int]
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 @dataclasses.dataclass(frozen=True)
 class Gate(_Option):
-    """How a gate turns its input into weights of experts: `softmax(x W / temperature)`.
+    """How a gate turns its input into weights of the experts: `softmax(x W / temperature)`.
 
     Args:
-        temperature: Above 1 flattens the weights, below 1 sharpens them.
-        dropout: In training, each weight is set to 0 with this probability, by row and expert; the rest is renormalised
-            to sum 1 (a row whose weights would all be 0 keeps them). Zhao et al., RecSys 2019,
-            doi:10.1145/3298689.3346997, name it as a remedy against gates that settle on few experts.
-        entropy: Adds `-entropy * mean over rows of H(weights)` (in nats) to the loss, which rewards even weights.
-        use_bias: Add a bias to `x W`; the MMoE paper has none.
+        temperature: A temperature above 1 flattens the weights, one below 1 sharpens them.
+        dropout: The probability with which, in training, each weight is set to 0, by row and expert. The others are
+            renormalised to sum to 1, and a row whose weights would all be 0 keeps them. Zhao et al., RecSys 2019,
+            doi:10.1145/3298689.3346997, describe it as a remedy for gates that settle on few experts.
+        entropy: The factor of a penalty, `-entropy * mean over rows of H(weights)` (in nats), which rewards even
+            weights.
+        use_bias: Whether a bias is added to `x W`; the MMoE paper has none.
 
     Example:
 
@@ -103,17 +104,18 @@ class Gate(_Option):
 class DSelectK(_Option):
     """How a DSelect-k gate turns its input into weights of experts: a mixture of `num_selected` selectors.
 
-    Each selector settles on one expert in training, so that at most `num_selected` experts keep a weight. Wherever a
-    model takes `gate=`, this is the sparse alternative to a `Gate`; `mtl_zoo.layers.DSelectKGate` has the formula.
+    In training each selector settles on one expert, so that in the end at most `num_selected` experts have a weight.
+    Wherever a model takes `gate=`, this is the sparse alternative to a `Gate`. `mtl_zoo.layers.DSelectKGate` has the
+    formula.
 
     Args:
-        num_selected: k, the selectors.
-        gamma: Width of the step over which a selector's bit goes from 0 to 1. Selectors start within `gamma / 100` of
-            its middle. A bit outside of the step gets no gradient any more: smaller widths settle sooner.
-        entropy: Adds `entropy * mean over rows of sum_i H(selector i)` (in nats) to the loss, which makes selectors
-            settle. The sign is the opposite of that of `Gate`, which rewards even weights.
-        per_example: The selection depends on the row; otherwise it is the same for all rows, and the gate's input is
-            not used.
+        num_selected: The number of selectors, k.
+        gamma: The width of the step over which a selector's bit goes from 0 to 1. Selectors start within `gamma / 100`
+            of its middle. A bit outside of the step no longer gets a gradient, so smaller widths settle sooner.
+        entropy: The factor of a penalty, `entropy * mean over rows of sum_i H(selector i)` (in nats), which makes
+            selectors settle. Its sign is the opposite of that of `Gate`, which rewards even weights.
+        per_example: Whether the selection depends on the row. If not, it is the same for all rows, and the gate's input
+            is not used.
 
     Example:
 
@@ -133,7 +135,7 @@ class DSelectK(_Option):
     per_example: bool = True
 
     def __post_init__(self) -> None:
-        check.check_int("num_selected", self.num_selected)
+        check.check_count("num_selected", self.num_selected)
         check.check_number("gamma", self.gamma, above=0)
         check.check_number("entropy", self.entropy, minimum=0)
 
@@ -141,15 +143,16 @@ class DSelectK(_Option):
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 @dataclasses.dataclass(frozen=True)
 class Embedding(_Option):
-    """How features become the vector `x` that a model reads: looked up, side by side, and crossed if asked.
+    """How features become the vector `x` that a model reads: looked up, concatenated and, on request, crossed.
 
     Args:
-        initializer: Name of a Keras initializer, of the embedding tables.
-        shards: Each table is split by row into this many weights.
-        l2: Adds `l2 * sum ||v||^2 / batch size` over the looked-up vectors `v` to the loss, duplicates counted.
-        cross_layers: DCN-v2 cross layers over `x`: `x_(l+1) = x_0 * (W_l x_l + b_l) + x_l`, made by
+        initializer: The name of the Keras initializer of the embedding tables.
+        shards: The number of weights into which each table is split by row.
+        l2: The factor of a penalty, `l2 * sum ||v||^2 / batch size` over the vectors `v` that are looked up, duplicates
+            counted.
+        cross_layers: The number of DCN-v2 cross layers over `x`, `x_(l+1) = x_0 * (W_l x_l + b_l) + x_l`, made by
             `keras_rs.layers.FeatureCross`. Wang et al., WWW 2021, arXiv:2008.13535.
-        cross_rank: `W_l = U_l V_l` with this inner width. Default: full matrices.
+        cross_rank: The inner width of `W_l = U_l V_l`. Default: full matrices.
 
     Example:
 
@@ -168,9 +171,9 @@ class Embedding(_Option):
         if not isinstance(self.initializer, str):
             raise ValueError(f"`initializer` must be a Keras name. Received: initializer={self.initializer!r}")
         keras.initializers.get(self.initializer)
-        check.check_int("shards", self.shards)
+        check.check_count("shards", self.shards)
         check.check_number("l2", self.l2, minimum=0)
-        check.check_int("cross_layers", self.cross_layers, minimum=0)
+        check.check_count("cross_layers", self.cross_layers, minimum=0)
         if self.cross_rank is not None:
             check.check_int("cross_rank", self.cross_rank)
 

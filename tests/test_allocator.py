@@ -20,6 +20,9 @@ SCRIPT = textwrap.dedent(
 
     libc = ctypes.CDLL(None)
     libc.mallinfo2.restype, libc.malloc.restype = MallInfo, ctypes.c_void_p
+    if len(sys.argv) > 1:
+        from mtl_zoo.training import keep_freed_memory
+        keep_freed_memory(sys.argv[1] == "on")
     for _ in range(2):
         assert len(list(make_batches({"x": np.arange(5)}, batch_size=2))) == 3
     before = libc.mallinfo2().hblks
@@ -30,9 +33,11 @@ SCRIPT = textwrap.dedent(
 )
 
 
-def mapped_blocks(**env) -> int:
+def mapped_blocks(*arguments, **env) -> int:
     cleared = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env={**cleared, **env}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], env={**cleared, **env}, capture_output=True, text=True
+    )
     if "mallinfo2" in done.stderr:
         pytest.skip("the C library is not glibc, or older than 2.33")
     assert done.returncode == 0, done.stderr
@@ -54,3 +59,13 @@ def test_tensors_take_memory_that_was_freed(env):
 )
 def test_a_setting_of_the_users_own_is_left_alone(env):
     assert mapped_blocks(**env) == 8
+
+
+# fault 38
+@pytest.mark.parametrize(
+    ("arguments", "env", "mapped"),
+    [((), {"MTL_ZOO_KEEP_FREED_MEMORY": "0"}, 8), (("off",), {}, 8), (("on",), {"MTL_ZOO_KEEP_FREED_MEMORY": "0"}, 0)],
+    ids=["environment", "function", "both"],
+)
+def test_it_can_be_turned_off(arguments, env, mapped):
+    assert mapped_blocks(*arguments, **env) == mapped

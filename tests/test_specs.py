@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtl_zoo import BinaryTask, Categorical, MulticlassTask, Numeric, RegressionTask, Sequence
+from mtl_zoo import BinaryTask, Categorical, Encoded, MulticlassTask, Numeric, RegressionTask, Sequence
 from mtl_zoo.features.spec import as_features, feature_from_config
 from mtl_zoo.tasks import Task, as_tasks, label_names, task_from_config
 
@@ -66,6 +66,15 @@ def test_task_survives_its_config(task):
         (lambda: Numeric("a", missing="bucket"), "`missing` must be one of the known values"),
         (lambda: Numeric("a", missing=float("inf")), "`missing` must be a finite number"),
         (lambda: Numeric("a", column=""), "`column` must name a column"),
+        # fault 33, 37
+        (lambda: Categorical("a", size=3_000_000_000), "`size` must be a whole number <= 2,147,483,645"),
+        (lambda: Categorical("a", hash_buckets=2**40), "`hash_buckets` must be a whole number <= 2,147,483,645"),
+        (
+            lambda: Categorical("a", vocabulary=[[1]]),
+            r"`vocabulary` must hold strings or whole numbers. Received: \[\[1",
+        ),
+        (lambda: Encoded("a", len, shape=None), "`shape` must be a tuple of sizes"),
+        (lambda: Categorical("a", side="left"), "`side` must be one of the known values"),
         (lambda: as_features([]), "`features` must hold at least one feature"),
         (lambda: as_features([BinaryTask("a")]), "`features` must be Categorical"),
     ],

@@ -4,6 +4,7 @@ import ast
 import configparser
 import fnmatch
 import functools
+import importlib
 import inspect
 import re
 import subprocess
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 
 import mtl_zoo
+from mtl_zoo.balancing import Balancing
+from mtl_zoo.features.spec import FEATURES, Feature
+from mtl_zoo.tasks import TASKS, Task
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mtl_zoo"
@@ -42,10 +46,9 @@ MAY_IMPORT = {
     "_halves": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "metrics"),
-    "features.base": ("_validation", "_registry"),
     "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
     "layers": _BASE,
-    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base"),
+    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base", "features.requests"),
     "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
     "balancing": (*_BASE, "tasks", "losses"),
@@ -55,23 +58,27 @@ MAY_IMPORT = {
     "heads": (*_BASE, *_PARTS),
     "models": (*_BASE, "_allocator", *_PARTS, "heads", "serving", "steps"),
     "datasets": (*_BASE, "tasks", "features"),
-    "training": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
+    "training": (*_BASE, "_allocator", *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "export": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "cli_data": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
-    "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark", "cli_data"),
+    "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark"),
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
-_TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "cli")
+_TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark")
 _SCORES = ("models._first_batch", "serving")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
 NO_TENSORFLOW = ("features.inputs",)
-_KINDS = ("tasks", *(f"features.{name}" for name in ("base", "spec", "categorical", "sequence", "numeric", "encoded")))
+_KINDS = (
+    "tasks",
+    *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
+)
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"
+KIND_NAMES = {*FEATURES, *TASKS}
 
 
 def module_name(path: Path) -> str:
@@ -208,6 +215,35 @@ def test_no_print_no_lambda_layer_no_swallowed_keyword(name):
         if isinstance(node, ast.FunctionDef) and node.args.kwarg:
             inside = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
             assert node.args.kwarg.arg in inside, where + f"`**{node.args.kwarg.arg}` of {node.name} swallows keywords"
+
+
+def local_names(name: str) -> dict[str, object]:
+    """What the names that a module imports from the package stand for."""
+    found = {}
+    for node in ast.walk(parse(name)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mtl_zoo"):
+            module = importlib.import_module(node.module)
+            found |= {alias.asname or alias.name: getattr(module, alias.name, None) for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", **IDS)
+def test_no_module_asks_what_kind_a_thing_is(name):
+    """A kind of feature, task or balancing method owns its whole life: the house asks the object, not its class."""
+    bases = (Feature, Task, Balancing)
+    names = local_names(name)
+    asked = []
+    for node in ast.walk(parse(name)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+            classes = [names.get(inner.id) for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Name)]
+            kinds = [c for c in classes if inspect.isclass(c) and issubclass(c, bases) and c not in bases]
+            asked += [(node.lineno, c.__name__) for c in kinds if c.__module__ != f"mtl_zoo.{name}"]
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            literal = any(isinstance(side, ast.Constant) and side.value in KIND_NAMES for side in sides)
+            if literal and any(isinstance(side, ast.Attribute) and side.attr == "kind" for side in sides):
+                asked.append((node.lineno, ast.unparse(node)))
+    assert not asked, f"mtl_zoo.{name} asks for kinds: {asked}. Let the kind answer."
 
 
 def test_every_folder_and_file_is_packaged():

@@ -14,10 +14,11 @@ from mtl_zoo.optimizers import LazyAdam
 from mtl_zoo.training import BalancingLogger
 
 # %% [markdown]
-# ## Three tasks on two scales
+# ## Three tasks of two kinds
 #
-# Click and conversion are yes or no, watch time is a number, for clicked rows. A squared error and a cross-entropy are
-# not measured in the same units, and nothing makes them count alike.
+# Click and conversion are yes or no, watch time is a number, for clicked rows. Its unit does not matter, since such a
+# label is standardised inside. But a squared error and a cross-entropy are different things, and nothing makes them
+# count alike.
 
 # %%
 data = mtl_zoo.load_dataset("synthetic_funnel", size=(30_000, 1_000, 20_000), watch_time=True)

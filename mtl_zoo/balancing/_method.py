@@ -50,8 +50,6 @@ class Balancing(keras.layers.Layer):
     reevaluates: bool = False
     # Whether what the method does is a coefficient for each task, which reports show.
     has_coefficients: ClassVar[bool] = True
-    # What the gradients that the method compares are taken of, in words for reports; None if it looks at none.
-    gradients_of: str | None = None
     # The model in two, below the representation and above it, for methods that look at gradients of that.
     halves: Any = None
 
@@ -59,6 +57,11 @@ class Balancing(keras.layers.Layer):
         super().__init__(name=name or "balancing", dtype="float32")
         self.loss_names: tuple[str, ...] = ()
         self.kinds: tuple[str, ...] = ()
+
+    @property
+    def gradients_of(self) -> str | None:
+        """What the gradients that the method compares are taken of, in words for reports; None if it looks at none."""
+        return None
 
     @property
     def training_step(self) -> str:

@@ -11,33 +11,34 @@ from mtl_zoo.balancing._base import GramBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import scaled
 
-# An eigenvalue of the cosines below this part of the largest, for each task, is float32's rounding of 0.
+# An eigenvalue of the cosines below this share of the largest, times the number of tasks, is float32's rounding of 0.
 ROUNDING = 1e-6
 
 
 @register_balancing("aligned_mtl")
 class AlignedMTL(GramBalancing):
-    """Aligned-MTL: the gradients are replaced by orthogonal ones of one length, as near to them as can be.
+    """Aligned-MTL: the gradients are replaced by the nearest orthogonal gradients of equal length.
 
         A = V Lambda V';   B = sqrt(lambda_min) V Lambda^(-1/2) V';   d = sum_k (B w)_k g_k
 
     with `lambda_min` the smallest eigenvalue that is not 0, and w the preferences. The rows of B G are orthogonal, of
-    length `sqrt(lambda_min)`, so no task can dominate or conflict. With w = 1 it is a sum: orthogonal gradients of one
-    length keep the coefficients 1. The step is as long as the weakest direction allows, which is short where one
-    gradient is small or nearly parallel to others, also when they agree. Which eigenvalues are 0 is decided on the
-    cosines, so a task counts however short its gradient is; below 1e-6 of their largest for each task a direction is
-    float32 rounding and dropped. Equal and opposed gradients have one direction less: opposed ones give `d = 0`. A
-    backward pass for each task; the solution is two eigendecompositions.
+    length `sqrt(lambda_min)`, so no task can dominate or conflict. With w = 1 the result is a sum: gradients that are
+    already orthogonal and equally long keep coefficients of 1. The step is as long as the weakest direction allows,
+    which is short where one gradient is small or nearly parallel to others, even when they agree. Which eigenvalues
+    are 0 is decided on the cosines, so a task counts however short its gradient is; a direction whose eigenvalue is
+    below 1e-6 of the largest, times the number of tasks, is float32 rounding and is dropped. Equal or opposed gradients
+    have one direction less, and opposed gradients give `d = 0`. It costs a backward pass for each task; the solution is
+    two eigendecompositions.
 
     Args:
-        preferences: Dict of numbers above 0 by loss name: w. None: 1 for all.
+        preferences: The w of every loss, as a dict of numbers above 0 by name. None means 1 for all.
         include_tables: Whether the touched rows of embedding tables are weighed too, instead of only receiving `d`.
-        update_every: New coefficients every so many steps.
-        name: Keras name.
+        update_every: The coefficients are computed anew every so many steps.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A preference that is no number above 0; when compiled, a name that is no loss or was forgotten;
-            `update_every` below 1.
+        ValueError: If a preference is not a number above 0 or `update_every` is below 1; when the model is compiled, if
+            a name is not a loss or a loss is missing.
 
     Example:
 

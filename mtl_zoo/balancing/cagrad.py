@@ -18,22 +18,22 @@ class CAGrad(GramBalancing):
         max_d min_k g_k . d   subject to   ||d - g_0|| <= c ||g_0||,   g_0 = mean_k g_k
 
     which is `d = g_0 + c ||g_0|| g_w / ||g_w||` with `g_w = sum_k w_k g_k` and w the minimum of
-    `g_w . g_0 + c ||g_0|| ||g_w||` over the simplex. `c = 0` is the mean and `c = 1` goes towards MGDA; for `c < 1`
-    it still minimises the mean of the losses. The scale is that of the mean: multiply the learning rate by the number
-    of tasks to compare with their sum. Unless gradients conflict, the least helped task is that of the smallest
-    gradient: it favours small ones, less than MGDA does. Where the mean is zero (opposed gradients of one length) d is
-    zero. A backward pass for each task; the solution is exact, on every face of the simplex at once (up to 10 tasks;
-    iterations with more).
+    `g_w . g_0 + c ||g_0|| ||g_w||` over the simplex. `c = 0` is the mean and `c = 1` goes towards MGDA; for `c < 1` it
+    still minimises the mean of the losses. The scale is that of the mean: to compare with the sum of the losses,
+    multiply the learning rate by the number of tasks. Unless gradients conflict, the task that is helped least is that
+    of the smallest gradient, so the method favours small gradients, though less than MGDA does. Where the mean is zero
+    (opposed gradients of equal length) d is zero. It costs a backward pass for each task; the solution is exact, on
+    every face of the simplex at once (up to 10 tasks; iterations with more).
 
     Args:
-        c: How far from the mean, relative to its norm; at most 1, beyond which the ball holds 0.
-        rescale: 0: d; 1: `d / (1 + c^2)`; 2: `d / (1 + c)`.
+        c: How far d may be from the mean, relative to its norm; at most 1, since a larger ball would contain 0.
+        rescale: What the step is: d with 0, `d / (1 + c^2)` with 1, `d / (1 + c)` with 2.
         include_tables: Whether the touched rows of embedding tables are weighed too, instead of only receiving `d`.
-        update_every: New coefficients every so many steps.
-        name: Keras name.
+        update_every: The coefficients are computed anew every so many steps.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: `c` outside [0, 1], an unknown `rescale`, `update_every` below 1.
+        ValueError: If `c` is outside [0, 1], `rescale` is unknown, or `update_every` is below 1.
 
     Example:
 

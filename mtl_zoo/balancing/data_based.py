@@ -14,20 +14,23 @@ from mtl_zoo.balancing._registry import register_balancing
 
 @register_balancing("data_based")
 class DataBased(LossBalancing):
-    """Data-based weights: constants from the labels, larger for what is rare or varies little.
+    """Data-based weights: constants computed from the labels, larger for labels that are rare or vary little.
 
         w_k = T f_k^-power / sum_j f_j^-power
 
-    `f_k` is the share of positive rows of a binary label, the variance of a number. `label_frequencies(model, labels)`
-    computes them from the training labels; a method sees losses only, so they are given. The weights sum to T.
+    `f_k` is the share of positive rows of a binary label, or the variance of a numeric label.
+    `label_frequencies(model, labels)` computes them from the training labels; they must be given, since a balancing
+    method sees losses only. The weights sum to T.
 
     Args:
-        frequencies: Dict of numbers by loss name, above 0.
-        power: 1 for the inverse, 0.5 for its root, which is gentler where one label is a thousand times rarer.
-        name: Keras name.
+        frequencies: The `f_k` of every loss, as a dict of numbers above 0 by name.
+        power: The power of the inverse frequency. 0.5 is its root, which is gentler where one label is a thousand times
+            rarer than another.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: No frequencies, or one that is not above 0; when compiled, a name that is no loss or was forgotten.
+        ValueError: If there are no frequencies or one is not above 0; when the model is compiled, if a name is not a
+            loss or a loss is missing.
 
     Example:
 
@@ -67,15 +70,16 @@ class DataBased(LossBalancing):
 def label_frequencies(model: Any, labels: Mapping[str, Any]) -> dict[str, float]:
     """How rare each loss's label is, over its observed rows, for `DataBased`.
 
-    The share of ones of a binary label; the variance of a number; of classes with shares `p_c`, `1 - sum_c p_c^2`, the
-    chance that two rows differ. Labels are those that the model's head trains on: of a funnel, the product's.
+    It is the share of ones of a binary label, the variance of a numeric label in the unit of its loss (1 if it is
+    standardised), and for classes with shares `p_c` the chance that two rows differ, `1 - sum_c p_c^2`. The labels are
+    those that the model's head trains on; in a funnel that includes the label of the product.
 
     Args:
         model: A model of the zoo.
-        labels: Dict of arrays by label column, with the columns of sample spaces.
+        labels: The label columns, as a dict of arrays by name, with the columns of sample spaces.
 
     Raises:
-        ValueError: A label that never varies in the way that counts, or has no observed row.
+        ValueError: If a label has no positive row (or, as a number or class, never varies), or has no observed row.
 
     Example:
 
@@ -89,13 +93,13 @@ def label_frequencies(model: Any, labels: Mapping[str, Any]) -> dict[str, float]
     """
     labels = {name: np.asarray(values, "float32").reshape(-1) for name, values in labels.items()}
     targets = model.targets(labels)
-    found = {}
+    frequencies = {}
     for loss, output in model.head.losses(model.tasks).items():
         y, observed = (ops.convert_to_numpy(values) for values in targets[output.name])
         y = y[observed > 0].astype("float64")
-        found[loss] = output.task.label_frequency(y) if len(y) else 0.0
-        if not found[loss] > 0:
+        frequencies[loss] = output.task.label_frequency(y) if len(y) else 0.0
+        if not frequencies[loss] > 0:
             raise ValueError(
                 f"`labels` must hold positive, or different, observed values for every loss. Received none for {loss!r}"
             )
-    return found
+    return frequencies

@@ -15,23 +15,24 @@ SMALLEST_PART = 1e-8
 
 @register_balancing("db_mtl")
 class DualBalancing(GradientBalancing):
-    """DB-MTL: gradients of the losses' logarithms, averaged over steps, all scaled to the largest's norm.
+    """DB-MTL: gradients of the losses' logarithms, averaged over steps and scaled to the norm of the largest.
 
         y_k <- beta_t y_k + (1 - beta_t) g_k / L_k,  the gradient of log L_k;   beta_t = beta / t^decay
         c_k = max_j ||y_j|| / ||y_k||;   d = sum_k c_k y_k
 
     Multiplying one loss by a number changes nothing. The averages start at 0, as in the reference code, so that the
-    first steps are small. Losses must be positive; below 1e-8 they count as that. The average of an inactive task
-    waits. Tables receive `sum_k c_k g_k / L_k` of the batch alone. It keeps T times the shared weights as state. Not
-    the model `DBMTL`, another method of that name.
+    first steps are small. Losses must be positive, and one below 1e-8 counts as 1e-8. The average of an inactive task
+    does not change. Tables receive `sum_k c_k g_k / L_k` of the batch alone. The state takes T times the memory of the
+    shared weights. The model `DBMTL` is something else.
 
     Args:
-        beta: What stays of an average at the first step, at least 0 and below 1; 0 takes no averages.
-        decay: How fast that falls with the steps; 0 for never.
-        name: Keras name.
+        beta: The share of an average that is kept at the first step, at least 0 and below 1. With 0 there are no
+            averages.
+        decay: How fast this share falls with the steps. With 0 it stays.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: `beta` outside [0, 1), a decay below 0.
+        ValueError: If `beta` is outside [0, 1) or `decay` is below 0.
 
     Example:
 

@@ -14,17 +14,17 @@ class DWA(LossBalancing):
 
         r_k = mean L_k in the last window / mean L_k in the window before;   w = T softmax(r / temperature)
 
-    The weights sum to the number of active losses, and are 1 in the first two windows. The paper's window is an epoch:
-    `steps` is then the number of batches. A model of clicks is often trained for one epoch, in which that does nothing
-    at all; hence the shorter default. A loss without an observed row in a window keeps its last mean.
+    The weights sum to the number of active losses, and are 1 in the first two windows. The paper's window is an epoch,
+    for which `steps` is the number of batches. Models of clicks are often trained for one epoch, in which such a window
+    does nothing at all; hence the shorter default. A loss without an observed row in a window keeps its last mean.
 
     Args:
-        temperature: The larger, the more alike the weights.
-        steps: Training steps in a window.
-        name: Keras name.
+        temperature: The larger it is, the more alike the weights are.
+        steps: The number of training steps in a window.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A temperature that is not above 0, `steps` below 1.
+        ValueError: If `temperature` is not above 0 or `steps` is below 1.
 
     Example:
 

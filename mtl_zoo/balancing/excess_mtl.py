@@ -15,20 +15,20 @@ SMALLEST_SQUARE = 1e-30
 
 @register_balancing("excess_mtl")
 class ExcessMTL(GradientBalancing):
-    """ExcessMTL: weights grow with a task's excess risk, what its loss is above the lowest it could reach, estimated.
+    """ExcessMTL: weights grow with an estimate of a task's excess risk, its loss above the lowest it could reach.
 
         S_k <- S_k + g_k^2;   E_k = g_k' diag(S_k)^(-1/2) g_k
         w_k <- w_k exp(learning_rate * E_k / E_k(1));   w_k <- T w_k / sum_j w_j;   d = sum_k w_k g_k
 
     A task whose labels are noisy has a high loss but, once learned, little excess. The first step of a task records
-    `E_k(1)` and leaves its weight. It keeps T times the shared weights as state.
+    `E_k(1)` and does not change its weight. The state takes T times the memory of the shared weights.
 
     Args:
-        learning_rate: Of the weights.
-        name: Keras name.
+        learning_rate: Learning rate of the weights.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A learning rate that is not above 0.
+        ValueError: If `learning_rate` is not above 0.
 
     Example:
 

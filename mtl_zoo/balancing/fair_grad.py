@@ -11,25 +11,26 @@ from mtl_zoo.balancing._solvers import bargain, clip_length, mean_of, scaled
 
 @register_balancing("fair_grad")
 class FairGrad(GramBalancing):
-    """FairGrad: the direction of the fairest gains, for one of the measures of fairness of resource allocation.
+    """FairGrad: the direction of the fairest gains, by a measure of fairness from resource allocation.
 
         A c = c^(-1/alpha),  c > 0;   d = sum_k c_k g_k;   then ||d|| is cut to max_norm
 
     The gains `d . g_k = c_k^(-1/alpha)` maximise `sum_k gain_k^(1 - alpha) / (1 - alpha)`. `alpha = 1` is Nash-MTL,
-    whose direction no task's scale changes; near 0 it goes towards the sum of the gradients, which serves the largest;
-    the larger alpha, the more it cares for the task that gains least, as MGDA does. Opposed gradients (cosines near -1)
-    have no solution, and the mean of the gradients, cut too, is taken instead. A backward pass for each task; c by
-    Newton's method on a convex function.
+    whose direction does not depend on the scale of any task. Near 0 it goes towards the sum of the gradients, which
+    serves the largest; the larger alpha is, the more weight has the task that gains least, as in MGDA. Opposed
+    gradients (cosines near -1) have no solution, and the mean of the gradients, cut to the same norm, is taken instead.
+    It costs a backward pass for each task; c is found by Newton's method on a convex function.
 
     Args:
-        alpha: Above 0. The authors' code has 1; since that is `nash_mtl`, this one starts at 2.
-        max_norm: The most that `||d||` may be over all that is weighed; None does not cut.
+        alpha: The measure of fairness, from 0.1 to 20. The authors' code has 1; since that is `nash_mtl`, the default
+            here is 2.
+        max_norm: The largest `||d||` over all that is weighed. None leaves it as it is.
         include_tables: Whether the touched rows of embedding tables are weighed too, instead of only receiving `d`.
-        update_every: New coefficients every so many steps.
-        name: Keras name.
+        update_every: The coefficients are computed anew every so many steps.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: `alpha` outside [0.1, 20], `max_norm` that is not above 0, `update_every` below 1.
+        ValueError: If `alpha` is outside [0.1, 20], `max_norm` is not above 0, or `update_every` is below 1.
 
     Example:
 
@@ -59,10 +60,10 @@ class FairGrad(GramBalancing):
         gram = ops.convert_to_tensor(gram)
         cosines, lengths, largest = scaled(gram, active)
         power = 1.0 / self.alpha
-        found, solved = bargain(cosines, lengths, power)
+        solution, solved = bargain(cosines, lengths, power)
         # What the longest gradient's length, which was divided out, does to the solution.
-        found = ops.where(solved, found * largest ** (-1.0 / (1.0 + power)), mean_of(active)) * active
-        return clip_length(found, gram, self.max_norm)
+        solution = ops.where(solved, solution * largest ** (-1.0 / (1.0 + power)), mean_of(active)) * active
+        return clip_length(solution, gram, self.max_norm)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self.alpha, "max_norm": self.max_norm}

@@ -17,26 +17,27 @@ ADAM_EPSILON = 1e-8
 
 @register_balancing("famo")
 class FAMO(LossBalancing):
-    """FAMO: all losses are to fall at the same rate, and one that falls faster loses weight.
+    """FAMO: aims at all losses falling at the same rate; a loss that falls faster than others loses weight.
 
         D_k = L_k - least_k + 1e-8;   z = softmax(xi);   w_k = (z_k / D_k) / sum_j (z_j / D_j)
         after the step:  delta_k = log D_k(before) - log D_k(after);   xi follows -J delta by Adam, J = diag(z) - z z^T
 
-    The weights sum to 1: against the plain sum the learning rate is divided by T or more. "After" is the same batch
-    evaluated again with `reevaluates`, as in the paper; without it the next batch, which costs nothing and is noisier
-    by the difference of two batches. The second evaluation is a forward pass as in training, with the same dropout
-    masks and the batch's own statistics, that leaves no trace: moving statistics and seeds are those of one step.
+    The weights sum to 1, so compared with the plain sum the learning rate is divided by T or more. With `reevaluates`,
+    "after" means the same batch evaluated again, as in the paper; without it, the next batch, which costs nothing and
+    adds the difference between two batches as noise. The second evaluation is a forward pass as in training, with the
+    same dropout masks and the batch's own statistics. It leaves no trace: moving statistics and seeds are those of one
+    step.
 
     Args:
-        learning_rate: Of the `xi`.
-        weight_decay: Of the `xi`, added to their gradient: draws the weights together.
-        least: Dict of numbers by loss name, not negative: what each loss cannot get below. None: 0 for all.
-        reevaluates: Evaluate each batch again after its step (TensorFlow only, one replica).
-        name: Keras name.
+        learning_rate: Learning rate of the `xi`.
+        weight_decay: Weight decay of the `xi`, added to their gradient; it draws the weights together.
+        least: The least value that each loss can reach, as a dict of numbers >= 0 by name. None means 0 for all.
+        reevaluates: Whether each batch is evaluated again after its step (on TensorFlow, with one replica).
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A number out of its bounds; when compiled, a name that is no loss or was forgotten, or `reevaluates`
-            on another backend than TensorFlow or with several replicas.
+        ValueError: If a number is out of its bounds; when the model is compiled, if a name is not a loss, a loss is
+            missing, or `reevaluates` is set on another backend than TensorFlow or with several replicas.
 
     Example:
 
@@ -96,7 +97,7 @@ class FAMO(LossBalancing):
         first, second = ops.convert_to_tensor(self.momentum), ops.convert_to_tensor(self.velocity)
         both = active * self.seen
         gradient = self.xi_gradient(self.log_distances - logs, both)
-        # Nothing to compare, nothing to learn: Adam does not count the step either.
+        # Without anything to compare there is nothing to learn, and Adam does not count the step.
         learns = ops.cast(ops.sum(both) > 0, "float32")
         updates = self.updates + learns
         gradient = gradient + self.weight_decay * self.xi

@@ -13,11 +13,11 @@ class GLS(LossBalancing):
 
         L = (prod_k L_k)^(1/T),   dL = sum_k w_k dL_k,   w_k = L / (T L_k)
 
-    Every loss contributes the same, `w_k L_k = L / T`, whatever its scale. The weights have no constant sum, and fall
-    with the losses. Losses must be above 0, as those of the zoo are: one below 1e-8 counts as 1e-8.
+    Every loss contributes the same, `w_k L_k = L / T`, whatever its scale. The sum of the weights is not constant.
+    Losses must be above 0, as those of the zoo are; one below 1e-8 counts as 1e-8.
 
     Args:
-        name: Keras name.
+        name: The method's name in Keras.
 
     Example:
 

@@ -15,7 +15,7 @@ from mtl_zoo.balancing._registry import register_balancing
 
 @register_balancing("grad_drop")
 class GradDrop(RepresentationBalancing):
-    """GradDrop: at each feature of the shared representation, only gradients of one sign pass, drawn by their weight.
+    """GradDrop: at each feature of the shared representation only gradients of one sign pass, drawn at random.
 
     With `h` the representation and `v_k = sum over the batch of sign(h) dL_k/dh`, for each feature:
 
@@ -23,18 +23,18 @@ class GradDrop(RepresentationBalancing):
         M_k = 1 if v_k > 0 and P > U, or v_k < 0 and P < U;  else 0
         d/dh = sum_k (leak + (1 - leak) M_k) dL_k/dh
 
-    A feature on which the tasks agree passes unchanged, and the expectation of the `v`'s sum is their sum. The
-    representation is that of `MGDAUB`. There are no coefficients: reports show 1 for active tasks.
-
-    Where `h` is 0, as after a ReLU, a row has no sign and does not count in `v`.
+    A feature on which the tasks agree passes unchanged, and the expected sum of the `v_k` that pass is the sum of all.
+    The representation is that of `MGDAUB`. There are no coefficients, and reports show 1 for active tasks. Where `h` is
+    0, as after a ReLU, a row has no sign and does not count in `v`.
 
     Args:
-        leak: What passes of each task in any case, from 0 to 1: one number, or a dict by loss name.
-        seed: Of the draws, which are the same on all replicas.
-        name: Keras name.
+        leak: The share of each task's gradient that passes in any case, from 0 to 1: one number, or a dict by loss
+            name.
+        seed: Seed of the draws, which are the same on all replicas.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A leak outside [0, 1], or names that are not the model's losses.
+        ValueError: If a leak is outside [0, 1], or names are not those of the model's losses.
 
     Example:
 

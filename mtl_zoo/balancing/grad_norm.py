@@ -7,7 +7,7 @@ from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import SMALL_LOSS, TINY, GramBalancing
 from mtl_zoo.balancing._registry import register_balancing
 
-# No weight falls below it: descent could make one negative.
+# No weight falls below this, since descent could make one negative.
 SMALLEST_WEIGHT = 1e-3
 
 
@@ -21,21 +21,22 @@ class GradNorm(GramBalancing):
         w_k <- w_k - learning_rate * d/dw_k sum_j | G_j - (mean G) r_j^alpha |,  the target held constant
         w_k <- T w_k / sum_j w_j
 
-    A step is taken with the `w_k` as they were before it, for shared and private weights alike: they are loss weights.
-    The layer is found in the graph: of the weights that the most losses depend on, the last kernel of the layer that
-    comes last. Only there are gradients of single tasks computed.
+    A step uses the `w_k` from before it, for shared and private weights alike, since they are loss weights. The layer
+    is found in the graph: of the weights that the most losses depend on, the last kernel of the layer that comes last.
+    Gradients of single tasks are computed only there.
 
-    The slope in `w_k` is `+-||g_k||`: where gradients are large, the learning rate must be small. Weights are kept
+    The slope in `w_k` is `+-||g_k||`, so where gradients are large the learning rate must be small. Weights are kept
     above 0.001. `L_k(0)` is the loss on one batch.
 
     Args:
-        alpha: How strongly slow tasks are favoured; 0 for equal norms. The paper has 1.5, and 0.12 for tasks alike.
-        learning_rate: Of the weights.
-        update_every: New weights every so many steps.
-        name: Keras name.
+        alpha: How strongly slow tasks are favoured; 0 makes norms equal. The paper has 1.5, and 0.12 for tasks that are
+            alike.
+        learning_rate: Learning rate of the weights.
+        update_every: The weights are updated every so many steps.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: `alpha` below 0, a learning rate that is not above 0, `update_every` below 1.
+        ValueError: If `alpha` is below 0, `learning_rate` is not above 0, or `update_every` is below 1.
 
     Example:
 

@@ -9,7 +9,7 @@ from mtl_zoo.balancing._base import GramBalancing
 from mtl_zoo.balancing._registry import register_balancing
 from mtl_zoo.balancing._solvers import reorder, scaled, shuffled_order
 
-# A target of 1 would ask for a gradient without end.
+# A target of 1 would ask for an infinite gradient.
 MAX_TARGET = 0.999
 
 
@@ -23,21 +23,23 @@ class GradVac(GramBalancing):
         d = sum_i p_i
 
     after which `cos(p_i, g_j) = t_ij`. With all targets at 0, where they start, this is PCGrad. It acts on gradients
-    that agree less than they used to, also where they do not conflict; tasks whose cosine is always the same are left
-    alone. Like PCGrad it mends directions, not scales. The targets are kept for all shared weights together (the paper
-    also names one for each layer). One random order serves all i of a step. A backward pass for each task; the state is
-    a number for each pair.
+    that agree less than they used to, even where they do not conflict; tasks whose cosine is always the same are left
+    alone. Like PCGrad it changes directions and not scales. There is one target a pair for all shared weights together
+    (the paper also has one for each layer). One random order serves all i of a step. It costs a backward pass for each
+    task; the state is a number for each pair.
 
     Args:
-        beta: Of the moving averages. 0.01 is the paper's as remembered, not checked; LibMTL has 0.5.
-        shuffle: A new random order at every step, the same on all replicas. False: in the order of the losses.
-        seed: Of the order.
+        beta: The share of a new cosine in the moving averages. 0.01 is the paper's as far as is remembered, which was
+            not checked; LibMTL has 0.5.
+        shuffle: Whether every step has a new random order, the same on all replicas. With False the order is that of
+            the losses.
+        seed: Seed of the random orders.
         include_tables: Whether the touched rows of embedding tables are weighed too, instead of only receiving `d`.
-        update_every: New coefficients, and new targets, every so many steps.
-        name: Keras name.
+        update_every: The coefficients and the targets are computed anew every so many steps.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: `beta` outside [0, 1], a negative seed, `update_every` below 1.
+        ValueError: If `beta` is outside [0, 1], `seed` is negative, or `update_every` is below 1.
 
     Example:
 
@@ -80,10 +82,10 @@ class GradVac(GramBalancing):
         if shuffle:
             order, back = shuffled_order(count, self.step_seed(self.seed))
             given = [reorder(matrix, order) for matrix in given]
-        parts, found = _vaccinate(*given)
+        parts, met = _vaccinate(*given)
         if shuffle:
-            parts, found = reorder(parts, back), reorder(found, back)
-        self.targets.assign(kept + self.beta * pairs * (found - kept))
+            parts, met = reorder(parts, back), reorder(met, back)
+        self.targets.assign(kept + self.beta * pairs * (met - kept))
         return ops.sum(parts * (active * lengths)[:, None], axis=0) / lengths
 
     def get_config(self) -> Config:
@@ -92,20 +94,20 @@ class GradVac(GramBalancing):
 
 
 def _vaccinate(cosines: Tensor, targets: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Row i: p_i / ||g_i|| as a combination of the gradients' directions; and the cosines that were found."""
+    """Returns p_i / ||g_i|| as a combination of the gradients' directions, in row i, and the cosines that were met."""
     count = cosines.shape[0]
     eye = np.eye(count, dtype="float32")
     wanted = ops.clip(targets, -MAX_TARGET, MAX_TARGET)
     height = ops.sqrt(1.0 - wanted * wanted)
     slope = wanted / height
-    parts, length, found = ops.convert_to_tensor(eye), ops.ones((count, 1)), []
+    parts, length, met = ops.convert_to_tensor(eye), ops.ones((count, 1)), []
     for j in range(count):
         product = ops.sum(parts * cosines[j], axis=1, keepdims=True)
         cosine = ops.clip(product / ops.maximum(length, 1e-3), -1.0, 1.0)
-        found.append(cosine)
+        met.append(cosine)
         # The part of p_i that is orthogonal to g_j, which stays.
         rest = length * ops.sqrt(1.0 - cosine * cosine)
         acts = ops.logical_and(cosine < wanted[:, j : j + 1], pairs[:, j : j + 1] > 0)
         parts = parts + ops.where(acts, rest * slope[:, j : j + 1] - product, 0.0) * eye[j]
         length = ops.where(acts, rest / height[:, j : j + 1], length)
-    return parts, ops.concatenate(found, axis=1)
+    return parts, ops.concatenate(met, axis=1)

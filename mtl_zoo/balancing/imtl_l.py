@@ -12,21 +12,21 @@ BOUND = 6.0
 
 @register_balancing("imtl_l")
 class IMTLL(LossBalancing):
-    """IMTL-L: every loss is brought to the scale of 1 by a learned factor.
+    """IMTL-L: a learned factor brings every loss to the scale of 1.
 
         sum_k exp(s_k) L_k - s_k,   weight exp(s_k)
 
     `s_k` is learned beside the model by plain gradient descent on the same objective. At its optimum
-    `exp(s_k) L_k = 1`, so the weighted losses sum to T: up to the factor 2 that is uncertainty weighting at its own
-    optimum. `s_k` is kept in [-6, 6]. The other half of the method, on gradients, is IMTL-G.
+    `exp(s_k) L_k = 1`, so the weighted losses sum to T; up to a factor of 2 this is uncertainty weighting at its own
+    optimum. `s_k` is kept in [-6, 6]. The other half of the method, which acts on gradients, is IMTL-G.
 
     Args:
-        learning_rate: Of the `s_k`; they have no weight decay.
+        learning_rate: Learning rate of the `s_k`, which have no weight decay.
         initial: Where the `s_k` start.
-        name: Keras name.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A learning rate that is not above 0, `initial` out of [-6, 6].
+        ValueError: If `learning_rate` is not above 0 or `initial` is outside [-6, 6].
 
     Example:
 

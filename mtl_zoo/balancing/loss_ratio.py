@@ -10,22 +10,22 @@ from mtl_zoo.balancing._registry import register_balancing
 
 @register_balancing("loss_ratio")
 class LossRatio(LossBalancing):
-    """Loss ratio: every loss is raised, or lowered, to the size of a reference loss in the same batch.
+    """Loss ratio: every loss is raised or lowered to the size of a reference loss in the same batch.
 
         w_ref = 1;   w_k = alpha min(L_ref / L_k, beta)
 
-    The rule with which NISE weighs a conversion by the click. The weights have no constant sum: the weighted losses are
-    all `alpha L_ref` where `beta` does not bind. In a batch without an observed row of the reference, its last loss
-    stands in; before the first one, `w_k = alpha`.
+    This is how NISE weighs a conversion by the click. The sum of the weights is not constant: the weighted losses are
+    all `alpha L_ref` where `beta` does not bind. In a batch without an observed row of the reference, its last loss is
+    used; before the first one, `w_k = alpha`.
 
     Args:
-        reference: Name of the reference loss. None: the first, which is the click of a funnel.
-        alpha: Factor of the others.
-        beta: Largest ratio.
-        name: Keras name.
+        reference: Name of the reference loss. None means the first, which in a funnel is the click.
+        alpha: The factor of the other losses.
+        beta: The largest ratio.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: `alpha` or `beta` that is not above 0; when compiled, a reference that is no loss.
+        ValueError: If `alpha` or `beta` is not above 0; when the model is compiled, if the reference is not a loss.
 
     Example:
 

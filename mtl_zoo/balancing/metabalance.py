@@ -15,7 +15,7 @@ EPSILON = 1e-12
 
 @register_balancing("metabalance")
 class MetaBalance(GradientBalancing):
-    """MetaBalance: auxiliary gradients are brought to the size of the target's, weight by weight.
+    """MetaBalance: auxiliary gradients are brought to the size of the target task's, weight by weight.
 
     For each weight tensor and task, with target task 0 and `n_k` a moving average of norms that starts at 0:
 
@@ -23,17 +23,18 @@ class MetaBalance(GradientBalancing):
         g_k <- relax * (n_0 / n_k) g_k + (1 - relax) g_k;   d = sum_k g_k
 
     A tensor that the target does not depend on keeps the plain sum, and where an auxiliary task has no gradient yet
-    there is nothing to scale. Tables receive the tasks' gradients by the ratio of their norms over all shared weights.
-    The paper also has forms that correct only gradients that are larger, or only smaller; this one does both.
+    there is nothing to scale. For tables, the tasks' gradients are scaled by the ratio of their norms over all shared
+    weights. The paper also has variants that correct only gradients that are larger, or only those that are smaller;
+    this one does both.
 
     Args:
         target: Name of the target task's loss. Default: the first.
-        relax: How far sizes are made equal, from 0, the plain sum, to 1.
-        beta: Of the moving averages.
-        name: Keras name.
+        relax: How far sizes are made equal, from 0 (the plain sum) to 1.
+        beta: The share of a moving average that is kept at each step.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A target that is no loss of the model; `relax` outside [0, 1]; `beta` outside [0, 1).
+        ValueError: If the target is not a loss of the model, `relax` is outside [0, 1], or `beta` is outside [0, 1).
 
     Example:
 

@@ -17,21 +17,23 @@ class MGDA(GramBalancing):
 
         lambda = argmin over the simplex of || sum_k lambda_k g_k ||^2;   d = sum_k lambda_k g_k
 
-    At the solution `d . g_k = ||d||^2` where `lambda_k > 0`, and not less elsewhere. The coefficients sum to 1, a mean:
-    multiply the learning rate by the number of tasks to compare with their sum. Orthogonal gradients get
-    `1 / ||g_k||^2`: it favours the task with the smallest gradient, and does little with many tasks. `normalization`
-    divides the gradients first, by their norm ("l2"), their loss ("loss") or both ("loss+"). Opposed gradients give
-    `d = 0`: no direction helps all. A backward pass for each task; the solution is exact, on every face of the simplex
-    at once (up to 10 tasks; iterations with more).
+    At the solution `d . g_k = ||d||^2` where `lambda_k > 0`, and not less elsewhere. The coefficients sum to 1, so the
+    result is a mean: to compare with the sum of the losses, multiply the learning rate by the number of tasks.
+    Orthogonal gradients get coefficients proportional to `1 / ||g_k||^2`: the method favours the task with the smallest
+    gradient, and takes small steps with many tasks. `normalization` first divides the gradients by their norm ("l2"),
+    their loss ("loss") or both ("loss+"). Opposed gradients give `d = 0`, since no direction helps all tasks. It costs
+    a backward pass for each task; the solution is exact, on every face of the simplex at once (up to 10 tasks;
+    iterations with more).
 
     Args:
-        normalization: None, `"l2"`, `"loss"` or `"loss+"`; d is then that of the divided gradients.
+        normalization: What the gradients are divided by first: `"l2"`, `"loss"`, `"loss+"`, or None for nothing. d is a
+            combination of the divided gradients.
         include_tables: Whether the touched rows of embedding tables are weighed too, instead of only receiving `d`.
-        update_every: New coefficients every so many steps.
-        name: Keras name.
+        update_every: The coefficients are computed anew every so many steps.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: An unknown normalization, `update_every` below 1.
+        ValueError: If `normalization` is unknown or `update_every` is below 1.
 
     Example:
 

@@ -7,23 +7,24 @@ from mtl_zoo.balancing.mgda import MGDA
 
 @register_balancing("mgda_ub")
 class MGDAUB(MGDA):
-    """MGDA-UB: MGDA on the gradients of the shared representation, of which there are fewer than of shared weights.
+    """MGDA-UB: MGDA on the gradients of the shared representation, which is smaller than the shared weights.
 
         lambda = argmin over the simplex of || sum_k lambda_k dL_k/dZ ||^2;   d = sum_k lambda_k g_k
 
-    `Z` is what lies between what several losses depend on and what one alone does, found in the graph and taken for
-    the whole batch: the bottom's output of a shared-bottom model; of MMoE the experts' outputs and what the gates read.
-    `||dL_k/dZ||` bounds the norm of the gradient of the shared weights up to a factor that no task changes.
-
-    It costs a backward pass through the private part for each task, and one through the whole.
+    `Z` lies between the part of the model that several losses depend on and the parts of one loss. It is found in the
+    graph and taken for the whole batch: in a shared-bottom model it is the bottom's output, in MMoE the experts'
+    outputs and what the gates read. `||dL_k/dZ||` bounds the norm of the gradient of the shared weights, up to a factor
+    that is the same for all tasks. It costs a backward pass through the private part for each task, and one through the
+    whole model.
 
     Args:
-        normalization: None, `"l2"`, `"loss"` or `"loss+"`, as in `MGDA`.
-        update_every: New coefficients every so many steps.
-        name: Keras name.
+        normalization: What the gradients are divided by first, as in `MGDA`: `"l2"`, `"loss"`, `"loss+"`, or None for
+            nothing.
+        update_every: The coefficients are computed anew every so many steps.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: An unknown normalization, `update_every` below 1.
+        ValueError: If `normalization` is unknown or `update_every` is below 1.
 
     Example:
 

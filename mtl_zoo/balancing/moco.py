@@ -20,19 +20,19 @@ class MoCo(GradientBalancing):
         lambda <- projection on the simplex of  lambda - gamma_t (Y Y' + rho I) lambda
         d = sum_k lambda_k y_k;   beta_t = beta / t^beta_decay, gamma_t = gamma / t^gamma_decay
 
-    Averages take the noise out of the gradients that bends MGDA's weights. The `lambda` sum to 1: against a plain sum,
-    steps are T times smaller. The average of an inactive task waits; the others share the weight of 1 meanwhile. It
-    keeps T times the shared weights as state.
+    The averages remove the noise in the gradients, which biases MGDA's weights. The `lambda` sum to 1, so compared with
+    a plain sum steps are T times smaller. The average of an inactive task does not change, and the others share the
+    weight of 1 meanwhile. The state takes T times the memory of the shared weights.
 
     Args:
-        beta: Share of the new gradient in the averages, above 0 and at most 1.
-        gamma: Learning rate of `lambda`.
-        rho: Pulls the weights towards equality.
-        beta_decay, gamma_decay: How fast the two fall with the steps; 0 for never.
-        name: Keras name.
+        beta: The share of the new gradient in the averages, above 0 and at most 1.
+        gamma: The learning rate of `lambda`.
+        rho: The strength of a penalty that pulls the weights towards equality.
+        beta_decay, gamma_decay: How fast `beta` and `gamma` fall with the steps. With 0 they stay.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A number outside these bounds, or below 0.
+        ValueError: If a number is outside these bounds or below 0.
 
     Example:
 
@@ -83,7 +83,7 @@ class MoCo(GradientBalancing):
         averages = averages + beta * active[:, None] * (gradients - averages)
         self.averages.assign(averages)
         tracked = averages * active[:, None]
-        # Of the active tasks alone: their shares of the weight of 1, which they share as before in the end.
+        # The active tasks divide a weight of 1 among them; in the end they get the weight back that they had together.
         shares = ops.convert_to_tensor(self.shares)
         mass = ops.sum(shares * active)
         equal = active / ops.maximum(ops.sum(active), 1.0)
@@ -104,7 +104,7 @@ def project_on_simplex(x: Tensor, active: Tensor) -> Tensor:
     ranks = ops.cast(ops.arange(1, x.shape[0] + 1), "float32")
     kept = ops.cast(ordered > -1e29, "float32")
     excess = (ops.cumsum(ordered * kept) - 1.0) / ranks
-    # The last rank at which an entry exceeds what all would have to give up.
+    # The last rank at which an entry is larger than what every entry up to it has to give up.
     last = ops.sum(kept * ops.cast(ordered > excess, "float32"))
     given_up = ops.sum(ops.where(ranks == last, excess, 0.0))
     return ops.maximum(x - given_up, 0.0) * active

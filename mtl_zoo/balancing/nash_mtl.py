@@ -11,25 +11,26 @@ from mtl_zoo.balancing._solvers import bargain, clip_length, mean_of, scaled
 
 @register_balancing("nash_mtl")
 class NashMTL(GramBalancing):
-    """Nash-MTL: the tasks' bargain, the direction that maximises the product of what they gain.
+    """Nash-MTL: the tasks bargain for a direction, and agree on the one with the largest product of their gains.
 
         A c = 1 / c,  c > 0;   d = sum_k c_k g_k;   then ||d|| is cut to max_norm
 
-    Before the cut `d . g_k = 1 / c_k` and `||d||^2` is the number of tasks, so any `max_norm` below its root is the
-    norm of every step. Two tasks: `c_k = 1 / (||g_k|| sqrt(1 + cos))`. The direction does not change with any task's
-    scale, so no task is favoured for the size of its loss, and none can be by `loss_weights`. The norm says nothing of
-    how far training has come: shared weights need a falling learning rate, or an optimizer that scales. Opposed
-    gradients (cosines near -1) have no bargain, and the mean of the gradients, cut too, is taken instead. A backward
-    pass for each task; c by Newton's method on the convex `1/2 c' A c - sum_k log c_k`, in closed form for two tasks.
+    Before the cut `d . g_k = 1 / c_k` and `||d||^2` is the number of tasks, so any `max_norm` below the root of that
+    number is the norm of every step. With two tasks `c_k = 1 / (||g_k|| sqrt(1 + cos))`. The direction does not depend
+    on the scale of any task, so no task is favoured for the size of its loss, and `loss_weights` cannot favour one. The
+    norm does not fall as training proceeds: shared weights need a falling learning rate, or an optimizer that scales.
+    Opposed gradients (cosines near -1) have no solution, and the mean of the gradients, cut to the same norm, is taken
+    instead. It costs a backward pass for each task; c is found by Newton's method on the convex
+    `1/2 c' A c - sum_k log c_k`, and for two tasks in closed form.
 
     Args:
-        max_norm: The most that `||d||` may be over all that is weighed; None does not cut.
+        max_norm: The largest `||d||` over all that is weighed. None leaves it as it is.
         include_tables: Whether the touched rows of embedding tables are weighed too, instead of only receiving `d`.
-        update_every: New coefficients every so many steps.
-        name: Keras name.
+        update_every: The coefficients are computed anew every so many steps.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: `max_norm` that is not above 0, `update_every` below 1.
+        ValueError: If `max_norm` is not above 0 or `update_every` is below 1.
 
     Example:
 
@@ -52,9 +53,9 @@ class NashMTL(GramBalancing):
     def coefficients(self, gram: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         gram = ops.convert_to_tensor(gram)
         cosines, lengths, largest = scaled(gram, active)
-        found, solved = bargain(cosines, lengths)
-        found = ops.where(solved, found / ops.sqrt(largest), mean_of(active)) * active
-        return clip_length(found, gram, self.max_norm)
+        solution, solved = bargain(cosines, lengths)
+        solution = ops.where(solved, solution / ops.sqrt(largest), mean_of(active)) * active
+        return clip_length(solution, gram, self.max_norm)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "max_norm": self.max_norm}

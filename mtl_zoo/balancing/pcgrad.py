@@ -14,27 +14,29 @@ REDUCTIONS = ("sum", "mean")
 
 @register_balancing("pcgrad")
 class PCGrad(GramBalancing):
-    """PCGrad: each task's gradient loses its part against every other task's that it conflicts with.
+    """PCGrad: each task's gradient loses the component that points against another task's gradient.
 
         p_i = g_i;  for j != i in random order: if p_i . g_j < 0:  p_i = p_i - (p_i . g_j) / ||g_j||^2 g_j
         d = sum_i p_i
 
-    The others' gradients are the original ones. All of it is linear in the gradients, so only their products are
-    needed. One random order serves all i of a step, where the paper draws one for each: d has the same mean. With two
-    tasks the order does not matter. Without conflicts d is the plain sum: it mends directions, not differences in the
-    gradients' norms. With three tasks and more, `p_i` may conflict again with a task that came earlier in the order
-    (`up_grad` has no such rest). A backward pass for each task; the solution takes a few operations for each.
+    The `g_j` are the original gradients. Everything is linear in the gradients, so only their products are needed. One
+    random order serves all i of a step, where the paper draws one for each; the mean of d is the same. With two tasks
+    the order does not matter. Without conflicts d is the plain sum: the method changes directions, and not differences
+    in the gradients' norms. With three tasks or more, `p_i` may conflict again with a task that came earlier in the
+    order (with `up_grad` it does not). It costs a backward pass for each task; the solution takes a few operations for
+    each.
 
     Args:
-        reduction: `"sum"` as in the paper, or `"mean"`.
-        shuffle: A new random order at every step, the same on all replicas. False: in the order of the losses.
-        seed: Of the order.
+        reduction: How the `p_i` are combined: `"sum"`, as in the paper, or `"mean"`.
+        shuffle: Whether every step has a new random order, the same on all replicas. With False the order is that of
+            the losses.
+        seed: Seed of the random orders.
         include_tables: Whether the touched rows of embedding tables are weighed too, instead of only receiving `d`.
-        update_every: New coefficients every so many steps.
-        name: Keras name.
+        update_every: The coefficients are computed anew every so many steps.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: An unknown reduction, a negative seed, `update_every` below 1.
+        ValueError: If `reduction` is unknown, `seed` is negative, or `update_every` is below 1.
 
     Example:
 

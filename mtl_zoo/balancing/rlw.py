@@ -14,15 +14,16 @@ class RLW(LossBalancing):
 
         w = softmax(z),   z ~ N(0, I)
 
-    The weights sum to 1 over the active losses, and are 1/T on average: against the plain sum the learning rate is
-    divided by T. All replicas, and training that was stopped and resumed, draw the same numbers.
+    The weights sum to 1 over the active losses, and are 1/T on average, so compared with the plain sum the learning
+    rate is divided by T. All replicas draw the same numbers, and training that was stopped and resumed goes on with
+    those that would have come.
 
     Args:
-        seed: Of the draws.
-        name: Keras name.
+        seed: Seed of the random weights.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A seed below 0.
+        ValueError: If `seed` is below 0.
 
     Example:
 

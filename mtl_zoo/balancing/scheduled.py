@@ -9,7 +9,7 @@ from mtl_zoo._types import Config, Tensor
 from mtl_zoo.balancing._base import LossBalancing, check_by_loss
 from mtl_zoo.balancing._registry import register_balancing
 
-# `gamma^t` has no bound where gamma is above 1.
+# `gamma^t` grows without bound where gamma is above 1.
 LARGEST = 1e4
 
 
@@ -19,17 +19,19 @@ class Scheduled(LossBalancing):
 
         w_k(t) = w_k(0) gamma_k^t,   t = floor(step / steps)
 
-    The paper of PLE counts t in epochs in one line and in steps in another: `steps` says how long one t lasts, 1 for
-    every step, the number of batches for every epoch. The weights are not normalised, and kept below 10,000.
+    The PLE paper counts t in epochs in one line and in steps in another. `steps` says how long one t lasts: 1 for a
+    step, the number of batches for an epoch. The weights are not normalised, and are kept below 10,000.
 
     Args:
-        initial: Dict of numbers by loss name, not negative: the weights at the start. None: 1 for all.
-        gamma: Dict of numbers by loss name, above 0: the factors. None: 1 for all, which is the plain sum.
-        steps: Training steps that one t lasts.
-        name: Keras name.
+        initial: The weights at the start, as a dict of numbers >= 0 by loss name. None means 1 for all.
+        gamma: The factors, as a dict of numbers above 0 by loss name. None means 1 for all, which keeps the weights as
+            they are.
+        steps: The number of training steps that one t lasts.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A number out of its bounds; when compiled, a name that is no loss or was forgotten.
+        ValueError: If a number is out of its bounds; when the model is compiled, if a name is not a loss or a loss is
+            missing.
 
     Example:
 

@@ -11,20 +11,22 @@ from mtl_zoo.balancing._registry import register_balancing
 
 @register_balancing("static")
 class Static(LossBalancing):
-    """Static weights: a constant for every loss, the baseline that every other method must be compared with.
+    """Static weights: a constant for every loss, the baseline with which every other method must be compared.
 
         sum_k w_k L_k
 
-    They multiply with `loss_weights`, so that a sweep of weights changes one argument. They sum to what is given; by
-    default every weight is 1, which is the plain sum. Under Adam a weight that only one task reaches moves the same for
-    every constant `w_k`: static weights act on shared weights.
+    They are multiplied by `loss_weights`, so that a sweep of weights changes one argument. By default every weight is
+    1, which is the plain sum. With Adam a parameter that only one task reaches moves in the same way for every constant
+    `w_k`, so static weights act on shared parameters.
 
     Args:
-        weights: Dict of numbers by loss name, not negative. None: 1 for all. A 0 leaves a loss out.
-        name: Keras name.
+        weights: The weight of every loss, as a dict of numbers >= 0 by name. None means 1 for all, and 0 leaves a loss
+            out.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: A weight that is no number or negative; when compiled, a name that is no loss or was forgotten.
+        ValueError: If a weight is not a number or is negative; when the model is compiled, if a name is not a loss or a
+            loss is missing.
 
     Example:
 
@@ -38,7 +40,7 @@ class Static(LossBalancing):
 
     def __init__(self, weights: Mapping[str, float] | None = None, name: str | None = None) -> None:
         super().__init__(name)
-        # `weights` of a Keras layer are its variables.
+        # Not under the argument's name: the `weights` of a Keras layer are its variables.
         self.given = check_by_loss("weights", weights, minimum=0)
 
     def make_state(self, count: int) -> None:

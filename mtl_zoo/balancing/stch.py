@@ -20,24 +20,27 @@ class STCH(LossBalancing):
         "log":   f_k = log(L_k / nadir_k), objective T S;   w_k = T lambda_k softmax(lambda f / mu)_k / L_k
         "loss":  f_k = L_k - ideal_k,      objective S;     w_k = lambda_k softmax(lambda f / mu)_k
 
-    With equal preferences, small `mu` trains the worst loss alone and large `mu` all alike. The nadir is the mean of
-    each loss over the first `warm_up` steps that observe it; until then it is the mean so far. With preferences of 1
-    the weighted losses `w_k L_k` sum to T in the form "log", and the weights sum to 1 in the form "loss".
+    With equal preferences a small `mu` trains the worst loss alone, and a large `mu` trains all losses alike. The nadir
+    is the mean of each loss over the first `warm_up` steps that observe it; until then it is the mean so far. With
+    preferences of 1 the weighted losses `w_k L_k` sum to T in the form "log", and the weights sum to 1 in the form
+    "loss".
 
-    The code for many tasks takes the nadir from the fifth epoch and trains the sum of log losses until then; steps are
-    what a model trained for one epoch has.
+    The authors' code for many tasks takes the nadir from the fifth epoch and trains the sum of log losses until then;
+    here it is counted in steps, since models are often trained for one epoch.
 
     Args:
-        mu: How smooth the maximum is.
-        form: `"log"`, as the authors' code for many tasks, which does not depend on the losses' scales, or `"loss"`,
-            the paper's formula.
-        preferences: Dict of numbers by loss name, above 0: the `lambda_k`. None: 1 for all.
-        ideal: Dict of numbers by loss name, for the form "loss": the least that a loss can reach. None: 0 for all.
-        warm_up: Steps over which the nadir is the mean, for the form "log".
-        name: Keras name.
+        mu: How smooth the maximum is; the larger, the smoother.
+        form: `"log"`, as in the authors' code for many tasks, which does not depend on the scales of the losses; or
+            `"loss"`, the paper's formula.
+        preferences: The `lambda_k`, as a dict of numbers above 0 by loss name. None means 1 for all.
+        ideal: The least that each loss can reach, as a dict of numbers by name, for the form "loss". None means 0 for
+            all.
+        warm_up: The number of steps over which the nadir is averaged, for the form "log".
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: An unknown form, a number out of its bounds; when compiled, a name that is no loss or was forgotten.
+        ValueError: If `form` is unknown or a number is out of its bounds; when the model is compiled, if a name is not
+            a loss or a loss is missing.
 
     Example:
 
@@ -87,7 +90,7 @@ class STCH(LossBalancing):
         return ops.sum(active) * lambdas * shares / losses
 
     def _learn_nadir(self, losses: Tensor, active: Tensor) -> None:
-        # Of a loss that comes late, the first steps in which it is observed.
+        # For a loss that is first observed late, the warm-up is counted from there.
         counting = active * ops.cast(ops.convert_to_tensor(self.counts) < self.warm_up, "float32")
         self.sums.assign_add(losses * counting)
         self.counts.assign_add(counting)

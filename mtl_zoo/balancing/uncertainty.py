@@ -13,7 +13,7 @@ FORMS = ("auto", "regression", "classification", "revised")
 
 @register_balancing("uncertainty")
 class Uncertainty(LossBalancing):
-    """Uncertainty weighting: each task has a learned noise, and counts less the noisier it is.
+    """Uncertainty weighting: each task has a learned noise, and the noisier it is, the less it counts.
 
     With `s_k = log sigma_k^2`, learned beside the model by plain gradient descent on the same objective:
 
@@ -21,20 +21,21 @@ class Uncertainty(LossBalancing):
         classification:  sum_k exp(-s_k) L_k + 1/2 s_k          weight exp(-s_k)
         revised:         sum_k L_k / (2 v_k) + log(1 + v_k)     weight 1 / (2 v_k), v_k = exp(s_k)
 
-    At the optimum of `s_k` both first forms weigh a task by `1 / (2 L_k)`: the weighted losses sum to T / 2, and the
-    weights to no constant. A loss that is much smaller than another, such as a rare conversion's, is raised by their
-    ratio, which may or may not be wanted. `s_k` is kept in [-6, 6], since a loss near 0 would be given a weight without
-    bound.
+    At the optimum of `s_k` the first two forms weigh a task by `1 / (2 L_k)`: the weighted losses sum to T / 2, and the
+    sum of the weights is not constant. A loss that is much smaller than another, such as that of a rare conversion, is
+    raised by their ratio, which may or may not be wanted. `s_k` is kept in [-6, 6], since the weight of a loss near 0
+    would grow without bound.
 
     Args:
-        form: `"auto"`: the first form for regression tasks and the second for the others. `"regression"`,
-            `"classification"` or `"revised"`: that form for all; the last one's objective is never negative.
-        learning_rate: Of the `s_k`; they have no weight decay.
+        form: With `"auto"`, regression tasks have the first form and other tasks the second. With `"regression"`,
+            `"classification"` or `"revised"`, all tasks have that form; the objective of the last one is never
+            negative.
+        learning_rate: Learning rate of the `s_k`, which have no weight decay.
         initial: Where the `s_k` start.
-        name: Keras name.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: An unknown form, a learning rate that is not above 0.
+        ValueError: If `form` is unknown or `learning_rate` is not above 0.
 
     Example:
 

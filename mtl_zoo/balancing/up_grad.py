@@ -13,23 +13,24 @@ REDUCTIONS = ("mean", "sum")
 
 @register_balancing("up_grad")
 class UPGrad(GramBalancing):
-    """UPGrad: each task's gradient goes to the nearest direction that conflicts with none, and these are averaged.
+    """UPGrad: each task's gradient is projected to the nearest direction without conflicts, and these are averaged.
 
         p_i = argmin ||p - g_i||  over  p . g_k >= 0 for all k;   d = mean_i p_i
 
-    so that `d . g_k >= 0` for every task. With two tasks this is PCGrad; with more, PCGrad's `p_i` may conflict again.
-    Without conflicts d is the plain mean: it mends directions, not scales, and the longest gradient still counts most.
-    Opposed gradients project each other to zero. A backward pass for each task; the projections are exact, on every
-    face of the cone at once (up to 10 tasks; iterations with more).
+    so that `d . g_k >= 0` for every task. With two tasks this is half of PCGrad's sum; with more, the `p_i` of PCGrad
+    may conflict again. Without conflicts d is the plain mean: the method changes directions and not scales, and the
+    longest gradient still counts most. Opposed gradients project each other to zero. It costs a backward pass for each
+    task; the projections are exact, on every face of the cone at once (up to 10 tasks; iterations with more).
 
     Args:
-        reduction: `"mean"` as in the paper, or `"sum"`, whose scale is that of the sum of the losses.
+        reduction: How the `p_i` are combined: `"mean"`, as in the paper, or `"sum"`, which has the scale of the sum of
+            the losses.
         include_tables: Whether the touched rows of embedding tables are weighed too, instead of only receiving `d`.
-        update_every: New coefficients every so many steps.
-        name: Keras name.
+        update_every: The coefficients are computed anew every so many steps.
+        name: The method's name in Keras.
 
     Raises:
-        ValueError: An unknown reduction, `update_every` below 1.
+        ValueError: If `reduction` is unknown or `update_every` is below 1.
 
     Example:
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +28,32 @@ def balancing_text(config: RunConfig) -> str:
     if config.balancing == EQUAL:
         return f"static({weights})" if weights else EQUAL
     return label(config.balancing, options) + (f", loss_weights({weights})" if weights else "")
+
+
+def balancing_spec(config: RunConfig) -> dict[str, Any]:
+    """The same as values: `method`, `options` and `loss_weights`."""
+    weights = {task: float(weight) for task, weight in sorted(config.loss_weights.items())}
+    return {"method": config.balancing, "options": dict(config.balancing_options), "loss_weights": weights}
+
+
+def spec_of_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """`balancing_spec` of a row of results. Rows of 0.1.0 have the text alone, which is read here and nowhere else."""
+    text = row.get("balancing_spec")
+    if isinstance(text, str) and text:
+        return json.loads(text)
+    method, _, inside = str(row["balancing"]).partition("(")
+    spec: dict[str, Any] = {"method": method, "options": {}, "loss_weights": {}}
+    if method == "static" and inside:
+        weights = {name: float(weight) for name, weight in re.findall(r"(\w+)=([\d.e+-]+)", inside)}
+        spec["options"] = {"weights": weights}
+    return spec
+
+
+def static_weights(spec: Mapping[str, Any]) -> dict[str, float] | None:
+    """The weights of a run with static ones; None of any other."""
+    if spec["method"] == EQUAL:
+        return spec["loss_weights"] or None
+    return spec["options"].get("weights") if spec["method"] == "static" else None
 
 
 def check_balancing(config: RunConfig) -> None:
@@ -75,9 +103,11 @@ def best_of(model: Any, points: Mapping[str, pd.DataFrame]) -> str:
     return max(scores, key=lambda key: scores[key])
 
 
-def rows_of_sweep(about: Mapping[str, Any], chosen: pd.DataFrame, weights: Mapping[str, float], seconds: float):
+def rows_of_sweep(
+    about: Mapping[str, Any], chosen: pd.DataFrame, weights: Mapping[str, float], seconds: float
+) -> list[dict[str, Any]]:
     """The rows of the chosen point as those of the sweep, which took `seconds`, and the weights that were chosen."""
-    own = {"key": about["key"], "balancing": about["balancing"], "train_seconds": round(seconds, 3)}
+    own = {name: about[name] for name in ("key", "balancing", "balancing_spec")} | {"train_seconds": round(seconds, 3)}
     whole = chosen.astype(dict.fromkeys(("parameters", "best_epoch", "observed"), "int64"))
     rows = [{**row, **own} for row in whole.to_dict("records")]
     of_weights = {"split": "validation", "metric": CHOSEN_WEIGHT, "space": "", "observed": ""}

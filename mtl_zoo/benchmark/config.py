@@ -93,7 +93,7 @@ class RunConfig:
     def all_seeds(self) -> tuple[int, ...]:
         return _seeds(self.seeds)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not is_table(self.dataset):
             if not isinstance(self.dataset, str) or "/" in self.dataset:
                 raise ValueError(

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from mtl_zoo import _validation as check
-from mtl_zoo.benchmark.balancing import CHOSEN_WEIGHT
+from mtl_zoo.benchmark.balancing import CHOSEN_WEIGHT, spec_of_row, static_weights
 from mtl_zoo.benchmark.config import EQUAL, STATIC_SWEEP
 from mtl_zoo.benchmark.results import rows_by
-from mtl_zoo.training.selection import score_of
+from mtl_zoo.evaluation.gain import score_of
 
 # What a task's runs are compared by: the first of these that it has, as the best epoch and the sweep's point are.
 METRICS = ("auc", "nrmse", "accuracy")
-# Student's t at 97.5 % with 1, 2, ... degrees of freedom; with more than 9 the last, which is a little wide.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # Differences below what the tables show are none.
 _DIGITS = 5
 
@@ -61,10 +59,11 @@ class Comparison:
         split_rule: How the rows were split.
         training: How all were trained.
         metrics: The metric of each task.
-        table: A row for each method, best first: `method`, `seeds`, `score` (the mean over tasks and seeds of AUC,
-            accuracy or 1 - NRMSE), `<task>` and `<task>_std`, `to_equal` and `to_sweep` (a `Difference` of scores, or
-            None) and `epochs` (the mean that was trained; of a sweep those of all its points).
-        points: A row for each vector of static weights that the sweep tried: `weights`, `seeds`, `score`, tasks.
+        table: A row for each method, best first: `method` with its options, `balancing` (its name), `seeds`, `score`
+            (the mean over tasks and seeds of AUC, accuracy or 1 - NRMSE), `<task>` and `<task>_std`, `to_equal` and
+            `to_sweep` (a `Difference` of scores, or None) and `epochs` (the mean that was trained; of a sweep those of
+            all its points).
+        points: A row for each vector of static weights that was tried: `method`, `weights`, `seeds`, `score`, tasks.
         chosen: The weights that the sweep chose, by seed: {seed: {loss: weight}}.
         failed: Errors by run.
     """
@@ -107,10 +106,10 @@ def _comparison(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Compa
     own = rows[rows["split"] == split].merge(judged, on=["task", "space"])
     metrics = {task: metric for task in judged["task"] for metric in _metric_of(own, task)}
     runs = _runs(own, metrics).assign(epochs=lambda found: found["key"].map(epochs))
-    is_point = runs["method"].str.match(r"static\(")
+    is_point = runs["weights"].notna()
     table, points = _by_method(runs[~is_point], metrics), _by_method(runs[is_point], metrics)
     scores = runs[~is_point].pivot(index="seed", columns="method", values="score")
-    sweep = next((method for method in map(str, scores) if _is_sweep(method)), None)
+    sweep = next(iter(table.loc[table["balancing"] == STATIC_SWEEP, "method"]), None)
     for column, reference in (("to_equal", EQUAL), ("to_sweep", sweep)):
         differs = [None if m == reference else _difference(scores, m, reference) for m in table["method"]]
         table[column] = pd.Series(differs, index=table.index, dtype=object)
@@ -127,17 +126,13 @@ def _comparison(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Compa
         training=f"{training}, {first['optimizer']}",
         metrics=metrics,
         table=table,
-        points=points.rename(columns={"method": "weights"}),
+        points=points,
         chosen={
             int(str(seed)): dict(zip(of_seed["task"], of_seed["value"], strict=True))
             for seed, of_seed in chosen.groupby("seed")
         },
         failed=failed,
     )
-
-
-def _is_sweep(method: str) -> bool:
-    return re.match(rf"{STATIC_SWEEP}\b", method) is not None
 
 
 def _metric_of(rows: pd.DataFrame, task: str) -> list[str]:
@@ -154,7 +149,9 @@ def _runs(rows: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
         values = {(row["task"], row["metric"]): float(row["value"]) for row in records}
         own = {task: values.get((task, metric), float("nan")) for task, metric in metrics.items()}
         score = float(np.mean([score_of(metric, own[task]) for task, metric in metrics.items()]))
+        spec = spec_of_row(first)
         about = {"key": first["key"], "method": str(first["balancing"]), "seed": int(first["seed"])}
+        about |= {"balancing": spec["method"], "weights": static_weights(spec)}
         found.append({**about, **own, "score": score})
     return pd.DataFrame(found)
 
@@ -162,7 +159,12 @@ def _runs(rows: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
 def _by_method(runs: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
     grouped = runs.groupby("method", sort=False)
     table = grouped[["score", *metrics, "epochs"]].mean()
-    table = table.assign(seeds=grouped.size(), **{f"{task}_std": grouped[task].std(ddof=1) for task in metrics})
+    table = table.assign(
+        balancing=grouped["balancing"].first(),
+        weights=grouped["weights"].first(),
+        seeds=grouped.size(),
+        **{f"{task}_std": grouped[task].std(ddof=1) for task in metrics},
+    )
     return table.reset_index().sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -173,7 +175,7 @@ def _difference(scores: pd.DataFrame, method: str, reference: str | None) -> Dif
     count, mean = len(differences), float(differences.mean())
     half = float("nan")
     if count > 1:
-        half = _T[min(count - 2, len(_T) - 1)] * float(differences.std(ddof=1)) / count**0.5
+        half = float(stats.t.ppf(0.975, count - 1)) * float(differences.std(ddof=1)) / count**0.5
     above, below = int((differences > 0).sum()), int((differences < 0).sum())
     return Difference(mean, mean - half, mean + half, above, below, count)
 
@@ -185,8 +187,8 @@ def methods_verdict(comparison: Comparison) -> list[str]:
     once in 4 times, one way or the other. The sentences say how many that makes.
     """
     table = comparison.table
-    sweep = next((row for row in table.to_dict("records") if _is_sweep(row["method"])), None)
-    methods = [row for row in table.to_dict("records") if row["method"] != EQUAL and not _is_sweep(row["method"])]
+    sweep = next((row for row in table.to_dict("records") if row["balancing"] == STATIC_SWEEP), None)
+    methods = [row for row in table.to_dict("records") if row["method"] != EQUAL and row["balancing"] != STATIC_SWEEP]
     sentences = []
     if sweep is not None and sweep["to_equal"] is not None:
         gained = sweep["to_equal"]
@@ -262,19 +264,18 @@ def methods_markdown(comparison: Comparison, step_costs: Mapping[str, float] | N
         above = f"{to_sweep.above} of {to_sweep.seeds}" if to_sweep is not None else ""
         scores = [*_values(row, tasks), f"{row['score']:.4f}"]
         cells = [row["method"], *scores, *differences, above, f"{row['epochs']:.1f}"]
-        lines.append(_row([*cells, *([] if step_costs is None else [_step_cost(row["method"], step_costs)])]))
+        lines.append(_row([*cells, *([] if step_costs is None else [_step_cost(row, step_costs)])]))
     if len(comparison.points):
         lines += ["", "The points of the grid, weights relative to the largest:", ""]
         lines += [_row(["weights", *titles, "score", "seeds"]), _row(["---", *["---:"] * (len(tasks) + 2)])]
         for row in comparison.points.to_dict("records"):
-            weights = {name: float(weight) for name, weight in re.findall(r"(\w+)=([\d.e+-]+)", row["weights"])}
-            lines.append(_row([_ratio(weights), *_values(row, tasks), f"{row['score']:.4f}", str(row["seeds"])]))
+            lines.append(_row([_ratio(row["weights"]), *_values(row, tasks), f"{row['score']:.4f}", str(row["seeds"])]))
     lines += ["", *(f"- failed: {run}: {error}" for run, error in comparison.failed.items())]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _step_cost(method: str, step_costs: Mapping[str, float]) -> str:
-    cost = step_costs.get(method, step_costs.get(method.partition("(")[0]))
+def _step_cost(row: Mapping[Any, Any], step_costs: Mapping[str, float]) -> str:
+    cost = step_costs.get(row["method"], step_costs.get(row["balancing"]))
     return "" if cost is None else f"{cost:.2f}"
 
 

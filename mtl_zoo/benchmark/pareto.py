@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo.balancing import Balancing, Static, as_balancing, label_of, static_grid
-from mtl_zoo.datasets import Dataset
+from mtl_zoo.benchmark.training import train_once
+from mtl_zoo.datasets import Dataset, Split
 from mtl_zoo.evaluation import evaluate_scores
-from mtl_zoo.evaluation.gain import score_of
+from mtl_zoo.evaluation._figures import new_figure, save_figure
+from mtl_zoo.evaluation.gain import lower_is_better, score_of
 from mtl_zoo.optimizers import as_optimizer
-from mtl_zoo.training.callbacks import EpochTimer, ExactValidation
 from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs
 
 STATIC, METHOD = "static", "method"
@@ -55,8 +56,6 @@ class ParetoFront:
         Static weights are dots, methods are named crosses; a line joins the points that no other dominates in the two
         tasks of the panel. Axes of errors are turned round, so that better is up and to the right.
         """
-        from mtl_zoo.benchmark.plots import draw_pareto
-
         return draw_pareto(self, path)
 
 
@@ -135,26 +134,21 @@ def pareto(
     metrics = rule.metrics_of(known)
     rows = []
     for kind, balancing in points:
-        found = [
-            _train(
-                model_builder,
-                data,
-                balancing,
-                seed,
-                epochs=epochs,
-                patience=patience,
-                batch_size=batch_size,
-                optimizer=optimizer,
-                rule=rule,
-                split=split,
-                metrics=metrics,
-            )
-            for seed in range(seeds)
-        ]
-        values = pd.DataFrame([value for value, _ in found])
-        row = {"name": label_of(balancing), "kind": kind, **values.mean()}
-        row |= {f"{task}_std": std for task, std in values.std(ddof=1).items()}
-        rows.append({**row, "train_seconds": float(np.mean([seconds for _, seconds in found])), "seeds": seeds})
+
+        def compile_arguments(model: Any, balancing: Balancing = balancing) -> dict[str, Any]:
+            fresh = as_optimizer(optimizer)
+            return {"optimizer": type(fresh).from_config(fresh.get_config()), "balancing": balancing}
+
+        values, seconds = [], []
+        for seed in range(seeds):
+            sizes: dict[str, Any] = {"epochs": epochs, "patience": patience, "batch_size": batch_size, "rule": rule}
+            trained = train_once(model_builder, compile_arguments, data, seed, **sizes)
+            values.append(_metrics_of(trained.model, data.splits[split], metrics))
+            seconds.append(trained.timer.total_seconds)
+        table = pd.DataFrame(values)
+        row = {"name": label_of(balancing), "kind": kind, **table.mean()}
+        row |= {f"{task}_std": std for task, std in table.std(ddof=1).items()}
+        rows.append({**row, "train_seconds": float(np.mean(seconds)), "seeds": seeds})
     return front_of(pd.DataFrame(rows), metrics, split)
 
 
@@ -172,17 +166,49 @@ def front_of(table: pd.DataFrame, metrics: Mapping[str, str], split: str = "test
     return ParetoFront(table.assign(on_front=on_front, dominated_by=dominated), dict(metrics), split)
 
 
-def _train(model_builder, data, balancing, seed, *, epochs, patience, batch_size, optimizer, rule, split, metrics):
-    """One training: ({task: metric}, seconds)."""
-    keras.utils.set_random_seed(seed)
-    model = model_builder()
-    fresh = as_optimizer(optimizer)
-    model.compile(type(fresh).from_config(fresh.get_config()), balancing=balancing, metrics=None)
-    timer, validation = EpochTimer(len(data.train)), ExactValidation(data.validation, patience, select=rule)
-    batches = data.train.batches(batch_size, shuffle=True, seed=seed)
-    model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[timer, validation])
-    rows = data.splits[split]
+def _metrics_of(model: Any, rows: Split, metrics: Mapping[str, str]) -> dict[str, float]:
     table = evaluate_scores(model, rows, model.predict(rows.inputs, verbose=0), only=set(metrics.values()))
-    values = {(row.task, row.metric): row.value for row in table.itertuples()}
+    values: dict[Any, Any] = {(row.task, row.metric): row.value for row in table.itertuples()}
     outputs = judged_outputs(model)
-    return {name: values[outputs.get(name, name), m] for name, m in metrics.items()}, timer.total_seconds
+    return {name: values[outputs.get(name, name), metric] for name, metric in metrics.items()}
+
+
+def draw_pareto(found: ParetoFront, path: str | Path) -> Path:
+    """A panel for each pair of tasks: static weights as dots, methods as named crosses, the pair's front as a line.
+
+    Args:
+        found: A `ParetoFront`.
+        path: Where to.
+    """
+    pairs: list[Any] = list(itertools.combinations(found.metrics, 2)) or [tuple(found.metrics) * 2]
+    columns = min(len(pairs), 3)
+    rows = -(-len(pairs) // columns)
+    figure = new_figure(5.0 * columns, 4.2 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (first, second) in zip(panels, pairs, strict=False):
+        _draw_pair(panel, found, first, second)
+    for panel in panels[len(pairs) :]:
+        panel.set_axis_off()
+    return save_figure(figure, path)
+
+
+def _draw_pair(panel: Any, found: ParetoFront, first: str, second: str) -> None:
+    two = front_of(found.table, {name: found.metrics[name] for name in dict.fromkeys((first, second))}, found.split)
+    panel.plot(two.front[first], two.front[second], color="0.6", linewidth=1, zorder=0, label="front")
+    for kind, marker, color in (("static", "o", "C0"), ("method", "x", "C3")):
+        points = found.table[found.table["kind"] == kind]
+        spread = {f"{axis}err": points[f"{name}_std"].fillna(0.0) for axis, name in (("x", first), ("y", second))}
+        label = f"{kind}s" if kind == "method" else "static weights"
+        style = {"fmt": marker, "color": color, "elinewidth": 0.6, "alpha": 0.8, "markersize": 5, "label": label}
+        if len(points):
+            panel.errorbar(points[first], points[second], **spread, **style)
+    for row in found.table[found.table["kind"] == "method"].to_dict("records"):
+        panel.annotate(row["name"], (row[first], row[second]), xytext=(4, 3), textcoords="offset points", fontsize=6)
+    panel.set_xlabel(f"{first} {found.metrics[first]}")
+    panel.set_ylabel(f"{second} {found.metrics[second]}")
+    if lower_is_better(found.metrics[first]):
+        panel.invert_xaxis()
+    if lower_is_better(found.metrics[second]):
+        panel.invert_yaxis()
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize="x-small", frameon=False)

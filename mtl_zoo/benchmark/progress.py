@@ -85,6 +85,8 @@ class Shown(Silent):
     def started(self, config: RunConfig, seed: int, steps: int) -> None:
         if self._steps is not None:  # the points of a sweep are one run
             self._bars.remove_task(self._steps)
+        elif not self.console.is_terminal:  # where no bar shows that something goes on
+            self.console.print(f"training {_name(config)}, seed {seed} ...", highlight=False, soft_wrap=True)
         self._steps = self._bars.add_task(f"{_name(config)}, seed {seed}", total=steps)
 
     def step(self) -> None:
@@ -119,15 +121,15 @@ class StepReporter(keras.callbacks.Callback):
         super().__init__()
         self._progress = progress
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._done = 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # Several steps may be one call, of which the last is told; a call at the end may be short.
         done = min(batch + 1, self.params.get("steps") or batch + 1)
         for _ in range(done - self._done):
             self._progress.step()
         self._done = done
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._progress.epoch(epoch + 1, (logs or {}).get("val_score", float("nan")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mtl_zoo.benchmark.results import ResultStore
-from mtl_zoo.benchmark.summary import NO_CELL, REFERENCE, Line, Section, number_text, summarise
+from mtl_zoo.benchmark.summary import NO_CELL, REFERENCE, Column, Line, Section, number_text, summarise
 from mtl_zoo.evaluation import gain
 
 
@@ -105,39 +105,41 @@ def _captions(section: Section) -> list[str]:
 
 
 def print_report(sections: Sequence[Section], console: Console) -> None:
-    """The sections as tables on a terminal, narrow: below a task's value stand its gain and its share of the lift."""
+    """The sections on a terminal of 80 columns: for each task a line for each model, then what the models cost."""
     for section in sections:
-        headers, rows = _texts(section)
-        end = len(headers) - 3  # rows/s, train s and seeds stand below the model and its parameters
-        starts = [i for i, header in enumerate(headers[:end]) if i > 1 and header not in ("gain", "share of lift")]
-        tasks = [range(start, stop) for start, stop in zip(starts, [*starts[1:], end], strict=True)]
-        groups = [(0, end + 2), (1, end, end + 1), *tasks]
-        cells = [[_stacked(headers, row, group) for group in groups] for row in rows]
-        caption = "\n".join(_captions(section))
-        table = Table(
-            title=section.title, caption=caption, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-        )
-        for number, group in enumerate(groups):
-            # A long name is folded, so that the numbers need not be.
-            first, *below = [headers[i] for i in group]
-            first = first.replace(" ", "\n").replace("|", "\n|").replace("_and_", "\n_and_")
-            title = "\n".join([escape(first), *(f"[dim]{text}[/]" for text in below)])
-            width = max(len(line) for row in cells for line in row[number])
-            table.add_column(title, justify="left" if number == 0 else "right", min_width=width, overflow="fold")
-        for row in cells:
-            table.add_row(*("\n".join([escape(first), *(f"[dim]{text}[/]" for text in rest)]) for first, *rest in row))
-        console.print(table)
+        console.print(f"\n[bold]{escape(section.title)}[/]", highlight=False)
+        for column in section.columns:
+            console.print(_task_table(section, column))
+        costs = _table("cost", "parameters", "train s", "rows/s", "seeds")
+        for line in section.lines:
+            seconds, rate = number_text(line.train_seconds, ".1f"), number_text(line.examples_per_second, ",.0f")
+            costs.add_row(escape(line.label), _size(line), seconds, rate, str(line.seeds))
+        console.print(costs)
+        for caption in _captions(section):
+            console.print(f"[dim]{escape(caption)}[/]", highlight=False)
         for run, error in section.failed.items():
             console.print(f"[red]failed:[/] {escape(run)}: {escape(error)}", highlight=False)
 
 
-def _stacked(headers: Sequence[str], row: Sequence[str], group: Iterable[int]) -> list[str]:
-    """The texts of one cell, line by line."""
-    units = {"rows/s": "/s", "train s": " s", "seeds": " seeds"}
-    first, *below = group
-    gains = "  ".join(row[i] for i in below if headers[i] not in units and row[i])
-    measured = [row[i] + units[headers[i]] for i in below if headers[i] in units and row[i]]
-    return [row[first], *filter(None, [gains]), *measured]
+def _table(title: str, *headers: str) -> Table:
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # Long names are folded, so that the numbers need not be.
+    made.add_column(escape(title), min_width=24, overflow="fold")
+    for header in headers:
+        made.add_column(header, justify="right", no_wrap=True)
+    return made
+
+
+def _task_table(section: Section, column: Column) -> Table:
+    has_share = column in section.oracle
+    made = _table(column.title, "mean ± std", "gain", *(["share of lift"] if has_share else []))
+    rows = [(line.label, line.cells[column]) for line in section.lines if column in line.cells]
+    for label, cell in sorted(rows, key=lambda row: -gain(column.metric, row[1].mean, 0.0)):
+        share = [number_text(cell.share, ".1%")] if has_share else []
+        made.add_row(escape(label), cell.text, number_text(cell.gain, "+.4f"), *share)
+    if has_share:
+        made.add_row("oracle", number_text(section.oracle[column], ".4f"), "", "100.0%")
+    return made
 
 
 def markdown(sections: Sequence[Section]) -> str:

@@ -37,6 +37,7 @@ COLUMNS = (
     "batch_size",
     "optimizer",
     "balancing",
+    "balancing_spec",
     "train_seconds",
     "examples_per_second",
     "commit",
@@ -52,8 +53,8 @@ COLUMNS = (
 )
 
 
-# Files of earlier versions lack the last, the last two, ... of these and can be read only.
-_LATER_COLUMNS = ("parameter_match", "run_rows")
+# Files of earlier versions lack some of these and can be read only.
+_LATER_COLUMNS = ("parameter_match", "balancing_spec", "run_rows")
 _NUMBERS = ("run_rows", "value", "parameters", "train_seconds", "examples_per_second", "best_epoch", "observed")
 # A spreadsheet takes a text that starts so for a formula, and runs it.
 _FORMULA = re.compile(r"'*[=+\-@]")
@@ -118,9 +119,9 @@ class ResultStore:
 
     def _check_header(self, content: bytes, older: bool = False) -> None:
         header = content.split(b"\n", 1)[0].decode(errors="replace").strip()
-        versions = range(len(_LATER_COLUMNS), -1 if older else len(_LATER_COLUMNS) - 1, -1)
-        allowed = [tuple(name for name in COLUMNS if name not in _LATER_COLUMNS[count:]) for count in versions]
-        if tuple(header.split(",")) not in allowed:
+        names = header.split(",")
+        needed = tuple(name for name in COLUMNS if name in names or not (older and name in _LATER_COLUMNS))
+        if tuple(names) != needed:
             raise ValueError(
                 f"`path` must be a results file with the columns {', '.join(COLUMNS)}. "
                 f"Received: {self.path} with {header[:200]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -9,7 +10,7 @@ import inspect
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo.benchmark import environment
 from mtl_zoo.benchmark.balancing import (
     balancing_of,
+    balancing_spec,
     balancing_text,
     best_of,
     check_balancing,
@@ -29,6 +31,7 @@ from mtl_zoo.benchmark.balancing import (
 from mtl_zoo.benchmark.config import STATIC_SWEEP, RunConfig
 from mtl_zoo.benchmark.progress import Silent, StepReporter
 from mtl_zoo.benchmark.results import ResultStore
+from mtl_zoo.benchmark.training import train_once
 from mtl_zoo.datasets import Dataset, Split, load_dataset
 from mtl_zoo.datasets._base import is_table
 from mtl_zoo.evaluation import evaluate_scores
@@ -36,7 +39,7 @@ from mtl_zoo.features.spec import Feature
 from mtl_zoo.models import create_model, model_info, parameter_count, parameter_matched
 from mtl_zoo.optimizers import as_optimizer
 from mtl_zoo.options import MLP, DSelectK, Embedding, Gate
-from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, judged_outputs, task_scores
+from mtl_zoo.training.callbacks import judged_outputs, task_scores
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ def run_config(
             progress.skipped(config, seed)
             summary.skipped += 1
             continue
-        try:
+        with _kept_failure(config, seed, about, store, progress) as run:
             # Once for all seeds, and not at all where all are skipped: it takes seconds.
             sized = sized or _sized(config, dataset, arguments)
             own, match = sized
@@ -116,17 +119,7 @@ def run_config(
             rows, scores, seconds = train(
                 config, dataset, own, seed, about, save_scores=save_scores, progress=progress, after=on_trained
             )
-        except _UnknownLoss:
-            raise
-        except (KeyboardInterrupt, SystemExit) as error:
-            store.append([{**about, "error": f"{type(error).__name__}: cut short"}])
-            raise
-        except Exception as error:
-            # The benchmark goes on with the next run; the row and the log keep what happened.
-            _log.exception("%s on %s, seed %d failed", config.model, config.dataset, seed)
-            text = f"{type(error).__name__}: {error}"
-            store.append([{**about, "error": text[:1000]}])
-            progress.failed(config, seed, text.splitlines()[0])
+        if run.failed:
             summary.failed += 1
         else:
             store.append(rows)
@@ -134,6 +127,32 @@ def run_config(
             summary.finished += 1
         keras.backend.clear_session()
     return summary
+
+
+@dataclasses.dataclass
+class _Run:
+    failed: bool = False
+
+
+@contextlib.contextmanager
+def _kept_failure(
+    config: RunConfig, seed: int, about: Mapping[str, Any], store: ResultStore, progress: Silent
+) -> Iterator[_Run]:
+    """A failure leaves a row, and the benchmark goes on with the next run; an interrupt leaves one and goes on up."""
+    run = _Run()
+    try:
+        yield run
+    except _UnknownLoss:
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        store.append([{**about, "error": f"{type(error).__name__}: cut short"}])
+        raise
+    except Exception as error:
+        _log.exception("%s on %s, seed %d failed", config.model, config.dataset, seed)
+        text = f"{type(error).__name__}: {error}"
+        store.append([{**about, "error": text[:1000]}])
+        progress.failed(config, seed, text.splitlines()[0])
+        run.failed = True
 
 
 def load(config: RunConfig, data_dir: str | Path | None = None) -> Dataset:
@@ -240,6 +259,7 @@ def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], se
     return {
         "key": hashlib.sha256(_as_json(identity | matched).encode()).hexdigest()[:16],
         **identity,
+        "balancing_spec": _as_json(balancing_spec(config)),
         "commit": commit,
         "dirty": "" if dirty is None else dirty,
         "versions": _as_json(environment.versions_of_result()),
@@ -306,29 +326,41 @@ def _sized(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any]) ->
     return {name: getattr(model, name) for name in arguments}, match
 
 
-def _train(config, dataset, arguments, seed, about, *, save_scores, progress, after):
+def _train(
+    config: RunConfig,
+    dataset: Dataset,
+    arguments: Mapping[str, Any],
+    seed: int,
+    about: Mapping[str, Any],
+    *,
+    save_scores: str | Path | None,
+    progress: Silent,
+    after: OnTrained | None,
+) -> tuple[list[dict[str, Any]], dict[str, float], float]:
     """One run: (rows, headline test score by task, seconds of training)."""
-    keras.utils.set_random_seed(seed)
-    model = create_model(config.model, features_of(config, dataset), dataset.tasks, **arguments)
     steps = math.ceil(len(dataset.train) / config.batch_size)
-    # Metrics in the logs would cost time in the loop, and the exact ones are computed anyway.
-    model.compile(
-        _optimizer(config, steps),
-        loss_weights=_loss_weights(config, model),
-        metrics=None,
-        balancing=balancing_of(config, model, dataset.train.labels),
-        steps_per_execution=config.steps_per_execution,
-    )
+
+    def compile_arguments(model: Any) -> dict[str, Any]:
+        return {
+            "optimizer": _optimizer(config, steps),
+            "loss_weights": _loss_weights(config, model),
+            "balancing": balancing_of(config, model, dataset.train.labels),
+            "steps_per_execution": config.steps_per_execution,
+        }
+
     progress.started(config, seed, steps * config.epochs)
-    timer = EpochTimer(len(dataset.train))
-    validation = ExactValidation(dataset.validation, config.patience, per_task=model.independent_tasks)
-    model.fit(
-        dataset.train.batches(config.batch_size, shuffle=True, seed=seed),
+    trained = train_once(
+        lambda: create_model(config.model, features_of(config, dataset), dataset.tasks, **arguments),
+        compile_arguments,
+        dataset,
+        seed,
         epochs=config.epochs,
-        shuffle=False,  # the batches are shuffled already; Keras would warn
-        verbose=0,
-        callbacks=[timer, validation, StepReporter(progress)],
+        patience=config.patience,
+        batch_size=config.batch_size,
+        per_task=True,
+        callbacks=[StepReporter(progress)],
     )
+    model, timer, validation = trained.model, trained.timer, trained.validation
     common = {
         **about,
         "parameters": model.count_params(),
@@ -342,7 +374,8 @@ def _train(config, dataset, arguments, seed, about, *, save_scores, progress, af
         split = dataset.splits[split_name]
         scores = model.predict(split.inputs, verbose=0)
         table = evaluate_scores(model, split, scores, group=config.group, products=True)
-        for row in table.drop(columns="note").to_dict("records"):
+        records: list[dict[Any, Any]] = table.drop(columns="note").to_dict("records")
+        for row in records:
             best = validation.best_epochs.get(row["task"], epoch_of_model)
             rows.append({**common, "split": split_name, "best_epoch": best, **row})
         if split_name == "validation":
@@ -365,7 +398,15 @@ def _last_epoch(model: Any, history: list[dict[str, Any]], rows: list[dict[str, 
     return found
 
 
-def _sweep(store, config, dataset, arguments, seed, about, **given):
+def _sweep(
+    store: ResultStore,
+    config: RunConfig,
+    dataset: Dataset,
+    arguments: Mapping[str, Any],
+    seed: int,
+    about: Mapping[str, Any],
+    **given: Any,
+) -> tuple[list[dict[str, Any]], dict[str, float], float]:
     """The run of a `static_sweep`: each point is a run with rows of its own, of which the best one's are the sweep's.
 
     Points that are in the store are not trained again. Every one has the epochs that a method has; the seconds are
@@ -379,6 +420,7 @@ def _sweep(store, config, dataset, arguments, seed, about, **given):
         points[key] = weights
         if key not in store.finished():
             own = {**about, "key": key, "balancing": balancing_text(point)}
+            own["balancing_spec"] = _as_json(balancing_spec(point))
             rows, _, _ = _train(point, dataset, arguments, seed, own, **given)
             store.append(rows)
             keras.backend.clear_session()

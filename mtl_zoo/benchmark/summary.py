@@ -249,7 +249,7 @@ def _labels(rows: pd.DataFrame) -> dict[tuple, str]:
     return labels
 
 
-def _short(value) -> str:
+def _short(value: Any) -> str:
     """A hyperparameter in few letters: widths as `256x128`, an option by what it has of its own."""
     if isinstance(value, list):
         return "x".join(map(str, value))

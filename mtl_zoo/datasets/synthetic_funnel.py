@@ -128,7 +128,7 @@ def synthetic_funnel(
     groups = {"user_id": world.users} | ({} if world.domains is None else {"domain": world.domains})
 
     ends = np.cumsum(counts)
-    splits = {}
+    splits: dict[str, Any] = {}
     for name, end, count in zip(("train", "validation", "test"), ends, counts, strict=True):
         rows = slice(end - count, end)
         parts = ({key: array[rows] for key, array in part.items()} for part in (inputs, labels, groups, truth))

@@ -133,7 +133,7 @@ def synthetic_regression(
     y = (expected + np.sqrt(NOISE_VARIANCE) * draw.standard_normal(z.shape)).astype("float32")
 
     ends = np.cumsum(counts)
-    splits = {}
+    splits: dict[str, Any] = {}
     for name, end, count in zip(("train", "validation", "test"), ends, counts, strict=True):
         rows = slice(end - count, end)
         splits[name] = Split(

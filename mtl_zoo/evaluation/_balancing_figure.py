@@ -9,12 +9,12 @@ import numpy as np
 
 from mtl_zoo.evaluation._figures import heat_map, new_figure, save_figure
 
-# With more lines than this a legend would hide the panel; the heat map names the pairs.
+# With more lines than this a legend would hide the panel; the heat map names the pairs in its place.
 _MOST_NAMED = 8
 
 
 def draw_balancing_report(report: Any, path: str | Path) -> Path:
-    """Weights over the steps; with gradients also their norms, shares, cosines, and conflict rates as a heat map."""
+    """Draws weights over the steps and, with gradients, their norms, shares, cosines, and conflict rates."""
     looked = report.gradients_of is not None and report.table["norm"].notna().any()
     pairs = looked and report.pairs["cosine"].notna().any()
     panels = ["weight", *(["norm", "share"] if looked else []), *(["cosine", "conflicts"] if pairs else [])]

@@ -1,4 +1,4 @@
-"""How figures are made, for every module that draws."""
+"""How figures are made, shared by all modules that draw."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
 
 def heat_map(panel: Any, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], **scale: Any) -> Any:
-    """A matrix as coloured cells with their numbers; NaN is an empty cell."""
+    """Draws a matrix as coloured cells with their numbers; NaN is an empty cell."""
     image = panel.imshow(matrix, aspect="auto", cmap="viridis", **scale)
     panel.set_facecolor("0.93")
     panel.set_yticks(range(len(rows)), rows)

@@ -11,7 +11,7 @@ from mtl_zoo.evaluation._figures import heat_map, new_figure, save_figure
 
 
 def draw_gate_report(report: Any, path: str | Path) -> Path:
-    """One panel for gates that weigh the same experts: a row for each gate and segment, a column for each expert."""
+    """Draws one panel for gates that weigh the same experts, a row a gate and segment, a column an expert."""
     parts = [_panel(report, columns, seen) for columns, seen in report.panels]
     heights = [0.75 + 0.42 * len(rows) for rows, _, _, _ in parts]
     most = max(len(columns) for columns, _ in report.panels)

@@ -1,4 +1,4 @@
-"""The gates in a model's graph: which there are, which experts they weigh, and their weights on data."""
+"""The gates in a model's graph, the experts that they weigh, and their weights on data."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 
 from mtl_zoo.layers import BaseGate, StopGradient
 
-# Rows whose weights are held at once.
+# The number of rows whose weights are in memory at once.
 _ROWS = 65_536
 
 
 @dataclasses.dataclass
 class GateSums:
-    """Sums over rows, by segment (the first axis)."""
+    """Sums over the rows of each segment (the first axis)."""
 
     rows: np.ndarray
     weights: dict[str, np.ndarray]
@@ -34,11 +34,12 @@ class GateReader:
 
     Attributes:
         gates: The gate layers by name.
-        experts: For each gate a key for each expert it weighs; gates that weigh the same expert have the same key.
-        pairs: {(gate, other): positions of the experts that both weigh, in one and in the other}.
+        experts: For each gate, a key for each expert that it weighs; gates that weigh the same expert have the same key
+            for it.
+        pairs: For each pair of gates, the positions of the experts that both weigh, in the one and in the other.
 
     Raises:
-        ValueError: The model has no gates.
+        ValueError: If the model has no gates.
     """
 
     def __init__(self, model: Any) -> None:
@@ -60,7 +61,7 @@ class GateReader:
         self._network = keras.Model(model.input, {name: gate.output for name, gate in self.gates.items()})
 
     def read(self, inputs: Mapping[str, np.ndarray], codes: np.ndarray, segments: int, batch_size: int) -> GateSums:
-        """Sums of weights, entropies and overlaps over the rows of each segment, `codes` naming each row's."""
+        """Sums of weights, entropies and overlaps over the rows of each segment; `codes` holds each row's segment."""
         sums = GateSums(
             np.bincount(codes, minlength=segments).astype("float64"),
             {name: np.zeros((segments, gate.num_experts)) for name, gate in self.gates.items()},
@@ -97,7 +98,7 @@ def _experts_by_gate(model: Any, gates: Mapping[str, BaseGate]) -> dict[str, tup
     experts = {}
     for name, gate in gates.items():
         readers = [op for op in model.operations if any(t is gate.output for t in _tensors(op, "input"))]
-        # What a gate's weights meet: a stack of as many experts.
+        # The experts of a gate are the stack of as many experts that is read together with its weights.
         stacks = [
             tensor
             for op in readers
@@ -109,7 +110,7 @@ def _experts_by_gate(model: Any, gates: Mapping[str, BaseGate]) -> dict[str, tup
 
 
 def _members(stack: Any, makers: Mapping[int, Any]) -> list[Any]:
-    """The experts of a (batch, experts, units) tensor, each as the tensor it was made in and its place there."""
+    """The experts in a (batch, experts, units) tensor, each as the tensor that it comes from and its position there."""
     maker = makers.get(id(stack))
     if isinstance(maker, keras.layers.Concatenate):
         return [expert for part in _tensors(maker, "input") for expert in _members(part, makers)]

@@ -142,7 +142,7 @@ def evaluate_scores(
         for output, score, target in _products(model.tasks, split.labels, scores):
             outputs.append(output)
             scores[output.name], targets[output.name] = score, target
-    rows: list[tuple] = []
+    rows: list[tuple[Any, ...]] = []
     for output in outputs:
         label, mask = (keras.ops.convert_to_numpy(part).reshape(len(split)) for part in targets[output.name])
         score = np.asarray(scores[output.name])
@@ -151,34 +151,47 @@ def evaluate_scores(
                 "`model` must predict finite scores. "
                 f"Received: {int((~np.isfinite(score)).sum())} NaN or infinite for {output.name!r}"
             )
-        counts = mask > 0
-        score = score[counts] if output.task.units > 1 else score.reshape(len(split))[counts]
-        weight = _weights(split, output)
-        weight = None if weight is None else weight[counts]
-        note = _funnel_note(output)
-        observed = int(counts.sum())
-
-        def add(metric, value, why="", *, name=output.name, space=output.space, rows_used=observed, note=note):
-            text = "; ".join(part for part in (note, why if np.isnan(value) else "") if part)
-            rows.append((name, metric, space, rows_used, float(value), text))
-
-        for metric, value, why in _values(output.task, label[counts], score, weight, only):
-            add(metric, value, why)
-        if output.task.is_event and only is None:
-            if group is not None:
-                found = exact.gauc(label[counts], score, np.asarray(split.groups[group])[counts], weight)
-                kept = f"by {group}: {found.kept} of {found.groups} groups have both classes"
-                kept += f", {found.without} rows have none" if found.without else ""
-                add("gauc", found.value, "no group has both classes", note="; ".join(filter(None, (note, kept))))
-            if output.name in split.truth and observed:
-                truth = np.asarray(split.truth[output.name], dtype="float64").reshape(len(split))[counts]
-                best = oracle_auc(truth, weight)
-                add("oracle_auc", best)
-                add("lift_share", lift_share(exact.auc(label[counts], score, weight), best), "one class only")
+        score = score if output.task.units > 1 else score.reshape(len(split))
+        note, counts = _funnel_note(output), mask > 0
+        for metric, value, why in _measured(split, output, label, score, counts, group, only):
+            # Groups are always told of, the other reasons only where there is no value.
+            said = why if np.isnan(value) or metric == "gauc" else ""
+            text = "; ".join(filter(None, (note, said)))
+            rows.append((output.name, metric, output.space, int(counts.sum()), float(value), text))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _products(tasks: Sequence[Task], labels: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]):
+def _measured(
+    split: Split,
+    output: Output,
+    label: np.ndarray,
+    score: np.ndarray,
+    counts: np.ndarray,
+    group: str | None,
+    only: Collection[str] | None,
+) -> Iterator[tuple[str, float, str]]:
+    """(metric, value, what there is to say of it) for one output, on the rows that count."""
+    weight = _weights(split, output)
+    weight = None if weight is None else weight[counts]
+    label, score = label[counts], score[counts]
+    yield from _values(output.task, label, score, weight, only)
+    if not output.task.is_event or only is not None:
+        return
+    if group is not None:
+        found = exact.gauc(label, score, np.asarray(split.groups[group])[counts], weight)
+        said = [f"by {group}: {found.kept} of {found.groups} groups have both classes"]
+        said += [f"{found.without} rows have no group"] if found.without else []
+        said += ["no group has both classes"] if np.isnan(found.value) else []
+        yield "gauc", found.value, "; ".join(said)
+    if output.name in split.truth and len(label):
+        best = oracle_auc(np.asarray(split.truth[output.name], dtype="float64").reshape(len(split))[counts], weight)
+        yield "oracle_auc", best, ""
+        yield "lift_share", lift_share(exact.auc(label, score, weight), best), "one class only"
+
+
+def _products(
+    tasks: Sequence[Task], labels: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]
+) -> Iterator[tuple[Output, Any, Any]]:
     """(output, scores, targets) of the steps of funnels that have scores of their own and none from end to end."""
     for task in tasks:
         first, *later = steps = steps_to(tasks, task)

@@ -1,4 +1,4 @@
-"""What multi-task learning gained: against single-task models, and against the best that is possible."""
+"""What multi-task learning gains, compared with single-task models and with the best that is possible."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def score_of(metric: str, value: float) -> float:
 
 
 def lift_share(auc: float, oracle_auc: float) -> float:
-    """Share of the oracle's lift over chance, `(AUC - 1/2) / (AUC* - 1/2)`; 1 for a model that knows the truth.
+    """The share of the oracle's lift over chance, `(AUC - 1/2) / (AUC* - 1/2)`: 1 for a model that knows the truth.
 
     Example:
 
@@ -43,20 +43,20 @@ def lift_share(auc: float, oracle_auc: float) -> float:
 
 
 def gain(metric: str, value: float, baseline: float) -> float:
-    """`value - baseline`, with the sign turned for metrics where lower is better: positive is an improvement."""
+    """`value - baseline`, with the opposite sign for metrics where lower is better: an improvement is positive."""
     return baseline - value if lower_is_better(metric) else value - baseline
 
 
 def delta_m(values: Mapping[str, float], baseline: Mapping[str, float], metrics: Mapping[str, str]) -> float:
-    """Mean relative gain over tasks, in per cent: `(100 / T) sum_k (-1)^{l_k} (M_k - B_k) / B_k`.
+    """The mean relative gain over tasks in per cent: `(100 / T) sum_k (-1)^{l_k} (M_k - B_k) / B_k`.
 
     Args:
         values: The multi-task model's metric by task.
         baseline: The single-task model's metric by task.
-        metrics: Which metric each task is judged by; decides l_k, 1 where lower is better.
+        metrics: The name of the metric of each task, which decides on l_k: 1 where lower is better, otherwise 0.
 
     Raises:
-        ValueError: The three do not name the same tasks.
+        ValueError: If the three do not name the same tasks.
 
     Example:
 

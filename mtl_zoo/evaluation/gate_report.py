@@ -1,4 +1,4 @@
-"""`gate_report(model, split)`: which experts the gates of a model use, on which rows, and how alike tasks choose."""
+"""`gate_report(model, split)` shows which experts the gates of a model use, and how similar gates are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtl_zoo.features.spec import UNKNOWN_ID
 from mtl_zoo.models._data import encode_table, is_table
 
 CAPTURED_ENTROPY, CAPTURED_WEIGHT = 0.3, 0.95
-# Of an even share.
+# Relative to an even share.
 DEAD = 0.1
 _MOST_VALUES = 100
 _ALL = "all rows"
@@ -24,16 +24,18 @@ _ALL = "all rows"
 
 @dataclasses.dataclass(frozen=True)
 class GateReport:
-    """What `gate_report` found.
+    """The result of `gate_report`.
 
     Attributes:
-        table: One row for each gate, segment and expert: `gate`, the column `by` if there is one, `rows`, `expert`,
-            `weight` (the mean over rows), `dead`, and for the gate as a whole `entropy`, `row_entropy`, `captured`.
-        similarity: One row for each pair of gates that weigh some of the same experts, and segment: `gate`, `other`,
-            `experts` (how many they share), `cosine` of their mean weights, `overlap`, the mean over rows of
-            `sum_i min(g_i, g'_i)`: 1 where both choose alike on every row.
-        by: The column that rows were grouped by, or None.
-        panels: Gates that weigh the same experts, together: {gate: its experts in the panel's columns}, for pictures.
+        table: One row for each gate, segment and expert, with the columns `gate`, `by` if there is one, `rows`,
+            `expert`, `weight` (the mean over rows) and `dead`, and, for the gate as a whole, `entropy`, `row_entropy`
+            and `captured`.
+        similarity: One row for each segment and each pair of gates that weigh some of the same experts, with the
+            columns `gate`, `other`, `experts` (how many they share), `cosine` (of their mean weights) and `overlap`
+            (the mean over rows of `sum_i min(g_i, g'_i)`, which is 1 where both gates have equal weights on every row).
+        by: The column by which rows were grouped, or None.
+        panels: For pictures, the experts of each panel and, for each gate in it, the positions of its experts among
+            them. Gates that weigh the same experts share a panel.
     """
 
     table: pd.DataFrame
@@ -43,7 +45,7 @@ class GateReport:
 
     @property
     def gates(self) -> pd.DataFrame:
-        """One row for each gate and segment: entropies, the expert with the most weight, the dead ones, the flag."""
+        """One row for each gate and segment: entropies, the expert with the most weight, dead experts, `captured`."""
         rows = []
         for _, part in self.table.groupby(self._keys, sort=False):
             top = part.iloc[int(part["weight"].to_numpy().argmax())]
@@ -64,7 +66,7 @@ class GateReport:
         return "\n\n".join(parts)
 
     def plot(self, path: str | Path) -> Path:
-        """Draws the mean weights as a heat map, gates by experts, and writes it to `path` (png, svg, pdf).
+        """Draws the mean weights as a heat map of gates by experts, and writes it to `path` (png, svg, pdf).
 
         Gates that weigh the same experts share a panel; an expert that a gate does not see is an empty cell. The name
         of a captured gate is red.
@@ -75,7 +77,7 @@ class GateReport:
 
 
 def gate_report(model: Any, split: Any, *, by: str | None = None, batch_size: int = 4096) -> GateReport:
-    """Mean weight of every expert in every gate of a model, and what is wrong with them.
+    """The mean weight of every expert in every gate of a model, with warnings of gates and experts that went wrong.
 
     With `g(x)` a gate's weights of n experts and `u = mean over rows of g(x)`:
 
@@ -84,20 +86,20 @@ def gate_report(model: Any, split: Any, *, by: str | None = None, batch_size: in
         dead        : u_i < 0.1 / n, a tenth of an even share
         captured    : entropy < 0.3, or one u_i > 0.95
 
-    A gate over one expert has nothing to choose: both entropies are 1, and it is not captured. With a `DSelectK` gate
-    experts without weight are what was asked for. All rows of the split count alike, whatever task a gate serves.
+    A gate over one expert has no choice: both its entropies are 1, and it is not captured. With a `DSelectK` gate,
+    experts without weight are intended. All rows of the split count equally, whatever task a gate serves.
 
     Args:
         model: A model with gates, trained or not.
         split: A split of a data set, a dict of inputs, or a table (pandas, pyarrow) if the model has a transform.
-        by: Name of a column that holds one value a row, such as a domain or a segment: in `split.groups`, a feature, or
-            a column of the table. Each value gets rows of its own. Ids are shown as values where the vocabulary is
-            known.
-        batch_size: Rows a step.
+        by: The name of a column with one value a row, such as a domain or a segment: one of `split.groups`, a feature,
+            or a column of the table. Each of its values is reported separately. Ids are shown as the values that they
+            stand for, where the vocabulary is known.
+        batch_size: The number of rows in a batch.
 
     Raises:
-        ValueError: The model has no gates; the split is empty; `by` is not there, holds several values a row, or more
-            than 100 different ones.
+        ValueError: If the model has no gates, the split is empty, or `by` is not a column, holds several values a row,
+            or has more than 100 different values.
 
     Example:
 
@@ -111,13 +113,13 @@ def gate_report(model: Any, split: Any, *, by: str | None = None, batch_size: in
     2.0
 
     Reference: gates that settle on few experts are reported by Zhao et al., RecSys 2019, doi:10.1145/3298689.3346997;
-    what is measured here and its limits are ours.
+    the measures and thresholds here are ours.
     """
     return report_of_reader(GateReader(model), split, by=by, batch_size=batch_size)
 
 
 def report_of_reader(reader: GateReader, split: Any, *, by: str | None = None, batch_size: int = 4096) -> GateReport:
-    """`gate_report` with the reader in hand, whose graph is then traced once for many reports."""
+    """`gate_report` with a given reader, so that its graph is traced once for many reports."""
     check.check_int("batch_size", batch_size)
     inputs, columns = _inputs_and_columns(reader.model, split)
     rows = len(next(iter(inputs.values()), ()))
@@ -159,13 +161,13 @@ def _segments(columns: Mapping[str, Any], by: str | None, rows: int) -> tuple[np
     column = np.asarray(columns[check.check_choice("by", by, tuple(columns))])
     if column.ndim != 1:
         raise ValueError(f"`by` must name a column with one value a row. Received: by={by!r}, shape {column.shape}")
-    codes, found = pd.factorize(column, use_na_sentinel=False)
-    if len(found) > _MOST_VALUES:
+    codes, segments = pd.factorize(column, use_na_sentinel=False)
+    if len(segments) > _MOST_VALUES:
         raise ValueError(
             f"`by` must name a column with at most {_MOST_VALUES} different values. "
-            f"Received: by={by!r}, which has {len(found):,}"
+            f"Received: by={by!r}, which has {len(segments):,}"
         )
-    values = list(found)
+    values = list(segments)
     try:
         order = sorted(range(len(values)), key=lambda i: values[i])
     except TypeError:
@@ -200,7 +202,7 @@ def _similarity(reader: GateReader, sums: Any, values: Sequence[Any], by: str | 
     for (first, second), (at, other) in reader.pairs.items():
         for segment, value in enumerate(values):
             u, v = sums.weights[first][segment], sums.weights[second][segment]
-            # Over all experts of both, those that only one gate sees having no weight in the other.
+            # Over all experts of both gates: an expert that only one of them weighs has a weight of 0 in the other.
             cosine = float(u[at] @ v[other] / (np.linalg.norm(u) * np.linalg.norm(v)))
             overlap = float(sums.overlap[first, second][segment] / sums.rows[segment])
             row = {"gate": first, "other": second} | dict.fromkeys(keys, value)
@@ -209,7 +211,7 @@ def _similarity(reader: GateReader, sums: Any, values: Sequence[Any], by: str | 
 
 
 def _panels(reader: GateReader) -> tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...]:
-    """Gates that are linked by experts they share, with each gate's positions in the panel's experts."""
+    """Groups gates that share experts, and gives the positions of each gate's experts among those of its group."""
     panels: list[list[str]] = []
     for gate in reader.gates:
         linked = [p for p in panels if any(set(reader.experts[gate]) & set(reader.experts[other]) for other in p)]
@@ -217,7 +219,7 @@ def _panels(reader: GateReader) -> tuple[tuple[tuple[str, ...], dict[str, tuple[
     order = list(reader.gates)
     result = []
     for panel in sorted(panels, key=lambda panel: min(map(order.index, panel))):
-        # The gate that sees the most gives the order of the experts.
+        # The gate with the most experts gives their order.
         columns: dict[Any, str] = {}
         for gate in sorted(panel, key=lambda gate: -len(reader.experts[gate])):
             for expert, name in zip(reader.experts[gate], reader.gates[gate].expert_names, strict=True):

@@ -1,4 +1,4 @@
-"""Is a difference more than luck: of the test rows, or of the runs?"""
+"""Whether a difference between models is more than the luck of the test rows or of the runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtl_zoo.metrics.exact import auc, checked_arrays
 
 
 class AUCDifference(NamedTuple):
-    """What `bootstrap_auc_difference` found: `auc_b - auc_a` and its interval."""
+    """The result of `bootstrap_auc_difference`: `auc_b - auc_a` and its interval."""
 
     auc_a: float
     auc_b: float
@@ -24,7 +24,7 @@ class AUCDifference(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """What `bootstrap_interval` found: a statistic and its interval."""
+    """The result of `bootstrap_interval`: a statistic and its interval."""
 
     value: float
     low: float
@@ -38,28 +38,29 @@ def bootstrap_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """A statistic of a sample, with a percentile interval from a bootstrap of its rows.
+    """Computes a statistic of a sample, with a percentile interval from a bootstrap of its rows.
 
-    With several columns it is a paired bootstrap: their rows are drawn together, so that what the columns have in
-    common cancels in a difference.
+    With several columns it is a paired bootstrap: rows are drawn from all columns together, so that what the columns
+    have in common cancels in a difference.
 
     Args:
-        statistic: From the columns, resampled, to a number.
-        *columns: Arrays with the same number of rows.
-        resamples: Number of resamples.
-        confidence: Probability that the interval is meant to cover.
-        seed: Of the resamples.
+        statistic: A function from the (resampled) columns to a number.
+        *columns: Arrays with equally many rows.
+        resamples: The number of resamples.
+        confidence: The probability that the interval is meant to cover.
+        seed: Seed of the resamples.
 
     Raises:
-        ValueError: No columns, fewer than 2 rows, columns that differ in length; `confidence` is not in (0, 1).
+        ValueError: If there are no columns, fewer than 2 rows, or columns of different lengths, or `confidence` is not
+            in (0, 1).
 
     Example:
 
     >>> import numpy as np
     >>> from mtl_zoo.evaluation import bootstrap_interval
     >>> before = np.random.default_rng(0).normal(size=50)
-    >>> found = bootstrap_interval(lambda a, b: np.mean(b - a), before, before + 1.0)
-    >>> [round(number, 6) for number in found]  # the pairs differ by 1 exactly
+    >>> interval = bootstrap_interval(lambda a, b: np.mean(b - a), before, before + 1.0)
+    >>> [round(number, 6) for number in interval]  # the pairs differ by 1 exactly
     [1.0, 1.0, 1.0]
 
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
@@ -72,14 +73,14 @@ def bootstrap_interval(
         raise ValueError(f"`columns` must have one number of rows, at least 2. Received: {lengths} rows")
     rng = np.random.default_rng(seed)
     drawn = (rng.integers(lengths[0], size=lengths[0]) for _ in range(resamples))
-    found = [float(statistic(*(array[rows] for array in arrays))) for rows in drawn]
+    values = [float(statistic(*(array[rows] for array in arrays))) for rows in drawn]
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(found, [tail, 100 - tail])
+    low, high = np.percentile(values, [tail, 100 - tail])
     return Interval(float(statistic(*arrays)), float(low), float(high))
 
 
 class _Ranked:
-    """A score vector prepared for AUCs under many row weights: the ranks are found once."""
+    """A score vector prepared for AUCs with many different row weights: its ranks are computed once."""
 
     def __init__(self, positive: np.ndarray, score: np.ndarray) -> None:
         values, rank = np.unique(score, return_inverse=True)
@@ -102,20 +103,20 @@ def bootstrap_auc_difference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> AUCDifference:
-    """Difference of two models' AUC on the same rows, with a percentile interval from a paired bootstrap of the rows.
+    """The difference of two models' AUC on the same rows, with a percentile interval from a paired bootstrap.
 
-    Both models are scored on the same resampled rows, so what the rows have in common cancels.
+    Both models are judged on the same resampled rows, so the effect of which rows were drawn cancels.
 
     Args:
-        y: Labels 0 and 1.
+        y: The labels, 0 and 1.
         score_a, score_b: The two models' scores of the same rows; the difference is `AUC(b) - AUC(a)`.
-        weight: Sample weights.
-        resamples: Number of resamples; 1,000 of 50,000 rows take a few seconds.
-        confidence: Probability that the interval is meant to cover.
-        seed: Of the resamples.
+        weight: The sample weights. Default: all equal.
+        resamples: The number of resamples; 1,000 of 50,000 rows take a few seconds.
+        confidence: The probability that the interval is meant to cover.
+        seed: Seed of the resamples.
 
     Raises:
-        ValueError: A class is missing; the columns differ in length; `confidence` is not in (0, 1).
+        ValueError: If a class is missing, the columns differ in length, or `confidence` is not in (0, 1).
 
     Example:
 
@@ -123,8 +124,8 @@ def bootstrap_auc_difference(
     >>> from mtl_zoo.evaluation import bootstrap_auc_difference
     >>> y = np.tile([0, 1], 500)
     >>> noise = np.random.default_rng(0).normal(size=1000)
-    >>> found = bootstrap_auc_difference(y, noise + 0.1 * y, noise + 2 * y, resamples=200)
-    >>> found.low > 0.2
+    >>> result = bootstrap_auc_difference(y, noise + 0.1 * y, noise + 2 * y, resamples=200)
+    >>> result.low > 0.2
     True
 
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
@@ -152,11 +153,11 @@ def bootstrap_auc_difference(
 
 
 def auc_standard_error(value: float, positives: int, negatives: int) -> float:
-    """Standard error of an AUC from the numbers of rows of both classes.
+    """The standard error of an AUC, from the numbers of rows of both classes.
 
     `sqrt((A (1 - A) + (n+ - 1)(A / (2 - A) - A^2) + (n- - 1)(2 A^2 / (1 + A) - A^2)) / (n+ n-))`
 
-    Differences between models below it, on one test set, need `bootstrap_auc_difference`.
+    For differences between models that are smaller than it, on one test set, use `bootstrap_auc_difference`.
 
     Example:
 

@@ -11,10 +11,10 @@ import keras
 
 from mtl_zoo.layers import BaseGate, FeatureEmbedding, StackColumns, StopGradient, UnstackColumns
 
-# Layers that only hand on what they get: an arrow says as much.
+# Layers that only pass on what they read, which an arrow shows as well.
 _HANDED_ON = (keras.layers.Concatenate, keras.layers.Reshape, StackColumns, StopGradient, UnstackColumns)
 _SUMS = ("Mixture", "Mixtures", "Fusion")
-# So many blocks that read the same and are read by the same become one.
+# This many blocks with the same sources and readers are drawn as one.
 _TWINS = 4
 
 
@@ -23,12 +23,12 @@ class Block:
     """A layer of the picture.
 
     Args:
-        name: The layer's name; of several, that of the first.
+        name: The layer's name; for several layers, that of the first.
         kind: `"embedding"`, `"experts"`, `"expert"`, `"network"`, `"gate"`, `"tower"`, `"sign"` (a sum or product) or
             `"output"`.
-        title, subtitle: What stands in it.
-        hint: What it says under the mouse.
-        sources: Blocks that it reads, {name: whether gradients flow back}.
+        title, subtitle: The text in the block.
+        hint: The text that appears under the mouse.
+        sources: The blocks that it reads, by name, and whether gradients flow back to each.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Block:
 
 
 def read_blocks(model: Any) -> list[Block]:
-    """The blocks of a model's graph, each after those that it reads."""
+    """Returns the blocks of a model's graph, each after those that it reads."""
     made_by: dict[int, dict[str, bool]] = {}
     blocks: dict[str, Block] = {}
     for op in _in_order(model):
@@ -61,7 +61,7 @@ def read_blocks(model: Any) -> list[Block]:
 
 
 def _in_order(model: Any) -> list[Any]:
-    """The operations, each after those that it reads, in the order of the code that made them where that is known."""
+    """The operations, each after those that it reads, in the order in which they were made where that is known."""
     ready: set[int] = set()
     waiting, ordered = list(model.operations), []
     while waiting:
@@ -131,7 +131,7 @@ def _subtitle(layer: Any) -> str:
 
 
 def _join_heads_to_towers(blocks: dict[str, Block]) -> None:
-    """A tower and the linear layer to its logit are one block, under the head's name."""
+    """Joins a tower and the linear layer to its logit into one block, under the head's name."""
     for name, head in list(blocks.items()):
         tower = blocks.get(name.removesuffix("_head") + "_tower")
         if name.endswith("_head") and tower is not None and list(head.sources) == [tower.name]:
@@ -167,7 +167,7 @@ def _join_twins(blocks: dict[str, Block]) -> dict[str, Block]:
 
 
 def _common_words(titles: list[str]) -> str:
-    """`expert 0 gate` and `expert 1 gate` become `expert i gate`."""
+    """Turns `expert 0 gate` and `expert 1 gate` into `expert i gate`."""
     return " ".join(
         words[0] if len(set(words)) == 1 else "i" for words in zip(*(t.split() for t in titles), strict=False)
     )

@@ -1,4 +1,4 @@
-"""Where the blocks of a picture stand: rows by depth, few crossings, neighbours above one another."""
+"""Where the blocks of a picture are: in rows by depth, with few crossings, and linked blocks above one another."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ _SWEEPS = 12
 
 @dataclasses.dataclass
 class Layout:
-    """Rows of names from the bottom up, and the middle of each; arrows that span rows pass points of their own.
+    """Rows of names from the bottom up, and their positions. Arrows that span several rows pass points in between.
 
     Args:
-        rows: Names, left to right, by row. A point of an arrow is a name that is no block.
-        x: The horizontal middle of each name.
-        paths: For each arrow (source, target) the names that it passes, both ends included.
+        rows: The names in each row, from left to right. A point that an arrow passes has a name, too, but is not a
+            block.
+        x: The horizontal position of the middle of each name.
+        paths: For each arrow (source, target), the names along it, both ends included.
     """
 
     rows: list[list[str]]
@@ -28,9 +29,9 @@ def arrange(sources: Mapping[str, Sequence[str]], widths: Mapping[str, float], g
     """Lays out a graph.
 
     Args:
-        sources: For each block the blocks that it reads, each block after its sources.
-        widths: Of each block.
-        gap: Between neighbours of a row.
+        sources: For each block, the blocks that it reads. Each block comes after its sources.
+        widths: The width of each block.
+        gap: The distance between neighbours in a row.
     """
     depth = _depths(sources)
     paths, rows = _paths(sources, depth)
@@ -46,7 +47,7 @@ def arrange(sources: Mapping[str, Sequence[str]], widths: Mapping[str, float], g
 
 
 def _depths(sources: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """One above the highest source; then as near to the readers as that allows: gates stand below mixtures."""
+    """A block is a row above its highest source, or higher if its readers allow it: gates are below mixtures."""
     depth: dict[str, int] = {}
     for name, read in sources.items():
         depth[name] = max((depth[source] + 1 for source in read), default=0)
@@ -79,7 +80,7 @@ def _paths(
 def _order(
     rows: list[list[str]], below: Mapping[str, Sequence[str]], above: Mapping[str, Sequence[str]]
 ) -> list[list[str]]:
-    """Rows sorted by the mean place of what they are joined to, upwards and downwards, the best of all sweeps."""
+    """Sorts each row by the mean position of linked names, up and down, and returns the best of all sweeps."""
     best, fewest = [list(row) for row in rows], _crossings(rows, above)
     rows = [list(row) for row in rows]
     for sweep in range(_SWEEPS):
@@ -87,8 +88,8 @@ def _order(
         joined = below if upwards else above
         for i in range(len(rows)) if upwards else reversed(range(len(rows))):
             at = {name: k for row in rows for k, name in enumerate(row)}
-            own = {name: k for k, name in enumerate(rows[i])}
-            rows[i].sort(key=lambda name: (_mean([at[n] for n in joined[name]], own[name]), own[name]))
+            current = {name: k for k, name in enumerate(rows[i])}
+            rows[i].sort(key=lambda name: (_mean([at[n] for n in joined[name]], current[name]), current[name]))
         crossings = _crossings(rows, above)
         if crossings < fewest:
             best, fewest = [list(row) for row in rows], crossings
@@ -125,24 +126,24 @@ def _positions(
         x.update({name: x[name] - middle for name in row})
     for sweep in range(4 * _SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
-            # An arrow that passes should pass straight.
+            # Long arrows should be straight.
             wanted = [_mean([x[n] for n in below[name] + above[name]], x[name]) for name in row]
             x.update(zip(row, _apart(row, wanted, room, gap), strict=True))
     for row in rows:
-        # Chains stand upright.
+        # Chains should be vertical.
         wanted = [x[below[name][0]] if len(below[name]) == 1 and len(above[name]) < 2 else x[name] for name in row]
         x.update(zip(row, _apart(row, wanted, room, gap), strict=True))
     return x
 
 
 def _apart(row: list[str], wanted: list[float], room: Mapping[str, float], gap: float) -> list[float]:
-    """The places nearest to `wanted` (least squares) that keep the order and the gaps: pooled adjacent violators."""
+    """The positions nearest to `wanted` (by least squares) that keep order and gaps, by pooling adjacent violators."""
     offsets = [0.0]
     for left, right in itertools.pairwise(row):
         offsets.append(offsets[-1] + (room[left] + room[right]) / 2 + gap)
     pools: list[list[float]] = []  # [sum, count]
-    for place, offset in zip(wanted, offsets, strict=True):
-        pools.append([place - offset, 1])
+    for position, offset in zip(wanted, offsets, strict=True):
+        pools.append([position - offset, 1])
         while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:
             total, count = pools.pop()
             pools[-1][0] += total

@@ -1,4 +1,4 @@
-"""`draw_model(model, path)`: a model's graph as a picture."""
+"""`draw_model(model, path)` draws a model's graph as a picture."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _FONT = "Helvetica, Arial, sans-serif"
 
 
 def draw_model(model: Any, path: str | Path) -> Path:
-    """Draws a model's architecture, from the graph itself, as an SVG file.
+    """Draws a model's architecture as an SVG file, from the graph itself.
 
-    Blocks are layers: embeddings, experts (a stack of cards is a bank of several), networks, gates, towers with their
-    logits; circles are sums and products. Arrows go from what is computed to what reads it, dashed where no gradient
-    flows back. The same model gives the same file, byte by byte.
+    Blocks are layers: embeddings, experts (a stack of cards stands for a bank of several), networks, gates, and towers
+    with their logits. Circles are sums and products. Arrows go from a block to those that read it, and are dashed where
+    no gradient flows back. The same model always gives the same file, byte by byte.
 
     Args:
         model: A model of the zoo.
-        path: Where to; the name must end in `.svg`.
+        path: The file to write; its name must end in `.svg`.
 
     Raises:
-        ValueError: `path` ends in something else.
+        ValueError: If `path` ends in something else.
 
     Example:
 
@@ -66,7 +66,7 @@ def model_svg(model: Any) -> str:
 def _size(block: Block) -> tuple[float, float]:
     if block.kind == "sign":
         return _SIGN, _SIGN
-    # The font is the reader's: widths are those of its average letter.
+    # Fonts differ between readers, so widths are estimated from an average letter.
     width = max(7.3 * len(block.title), 5.7 * len(block.subtitle)) + 20
     if block.kind == "output":
         return 7.2 * len(block.title) + 8, 20
@@ -128,7 +128,7 @@ class _Picture:
         return round(self.sizes[name][1] / 2)
 
     def _ports(self) -> dict[tuple[str, str, str], int]:
-        """Where each arrow leaves and enters its blocks, from the middle: in the order of the other ends."""
+        """Where each arrow leaves and enters its blocks, from the middle, in the order of the arrows' other ends."""
         ports = {}
         for name in self.blocks:
             room = 0 if self.blocks[name].kind in ("sign", "output") else self.sizes[name][0] - 20

@@ -201,9 +201,7 @@ class Column:
         known |= {"floating": FLOAT, "mixed-integer-float": FLOAT}
         if inferred in known:
             return known[inferred]
-        first = next(
-            (cell for cell in self.series if isinstance(cell, (list, tuple, np.ndarray)) or pd.notna(cell)), None
-        )
+        first = next((cell for cell in self.series if not pd.api.types.is_scalar(cell) or pd.notna(cell)), None)
         if isinstance(first, (list, tuple, np.ndarray)):
             self.is_list = True
             return EMPTY
@@ -227,7 +225,7 @@ class Column:
 
     def _refusal(self, fault: str, advice: str) -> str:
         cells = self.series.dropna()
-        sample = check.sample_values(str(cell) for cell in cells.iloc[:6])
+        sample = check.sample_values(c if isinstance(c, bytes) else str(c) for c in cells.iloc[:6])
         return f"`{self.name}` {fault}. Received: {len(cells)} rows of dtype {self.series.dtype}, {sample}. {advice}"
 
     # Readings

@@ -14,7 +14,8 @@ import pandas as pd
 
 from mtl_zoo.features._columns import EMPTY, Column, check_columns
 from mtl_zoo.features._states import STATES, ColumnType, State, Unseen
-from mtl_zoo.features.base import Feature, InputSpec, Summary, features_to_config
+from mtl_zoo.features.base import Feature, Summary, features_to_config
+from mtl_zoo.features.requests import InputSpec
 
 States = dict[tuple[str, str], State]
 
@@ -171,7 +172,11 @@ def _checked(fitted: Fitted, raw: dict[str, Any]) -> dict[str, Any]:
     tensors = {}
     for name, form in forms.items():
         tensor = tf.convert_to_tensor(raw[name])
-        if tensor.dtype.name != form.dtype:
+        if tensor.dtype.is_integer and form.dtype in ("int64", "float64"):
+            tensor = tf.cast(tensor, tf.int64)  # -2**63 is missing, whatever the training table held
+        elif tensor.dtype.is_floating and form.dtype == "float64":
+            tensor = tf.cast(tensor, tf.float64)
+        elif tensor.dtype.name != form.dtype:
             raise ValueError(f"`{name}` must be {form.dtype}, as in the training table. Received: {tensor.dtype.name}")
         tensors[name] = tensor
     return tensors

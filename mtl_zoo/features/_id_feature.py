@@ -17,7 +17,8 @@ from mtl_zoo import _validation as check
 from mtl_zoo.features import vocabularies
 from mtl_zoo.features._columns import FLOAT, SHOWN, STRING, Cells, Column, Lists
 from mtl_zoo.features._states import ColumnType, Unseen
-from mtl_zoo.features.base import FIRST_ID, MISSING_ID, MOST_IDS, UNKNOWN_ID, Feature, InputSpec, Rows, Summary
+from mtl_zoo.features.base import Feature, Summary
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, UNKNOWN_ID, InputSpec, Rows
 from mtl_zoo.features.vocabularies import Hashed, Listed, Range, Vocabulary
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from mtl_zoo.features._columns import (
     Column,
     refuse_values,
 )
-from mtl_zoo.features.base import InputSpec
+from mtl_zoo.features.requests import InputSpec
 
 _NUMBERS = (INTEGER, FLOAT, BOOLEAN)
 # What a missing cell, or the end of a list, is in an array of each type.

@@ -1,12 +1,12 @@
-"""Files of a stream: which ones there are, and the parts that each is read in."""
+"""Files of a stream, and the parts that each is read in."""
 
 from __future__ import annotations
 
-import glob
-import os
+import codecs
+import dataclasses
+import io
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import BOOLEAN, FLOAT, INTEGER, STRING
+from mtl_zoo.features._stream_find import COMPRESSIONS, is_parquet, partitions_of, suffix_of
 
-SUFFIXES = (".parquet", ".pq", ".csv", ".tsv")
 # What reading a damaged file may raise; UnicodeDecodeError comes with text whose bytes were changed.
 UNREADABLE = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError)
 CSV_BLOCK_BYTES = 4 << 20
 _PAGE_BUFFER_BYTES = 1 << 16
+# Blocks that are tried for one whose columns' types can be told.
+_MOST_TRIED = 100
 _ARROW_TYPES = {STRING: pa.string(), INTEGER: pa.int64(), FLOAT: pa.float64(), BOOLEAN: pa.bool_()}
 
 
@@ -42,65 +44,77 @@ class Source(Protocol):
         """The rows of a part, in order, at most `max_rows` at a time."""
 
 
-def find_files(paths: Any) -> list[str]:
-    """The files that a path, a folder, a glob or a list of these stands for."""
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not given:
-        raise ValueError("`paths` must name at least one file. Received: paths=[]")
-    files = [file for path in given for file in _expand(path)]
-    repeated = check.duplicates([os.path.realpath(file) for file in files])
-    if repeated:
-        raise ValueError(f"`paths` must name each file once. Received twice: {check.sample_values(repeated)}")
-    return files
+@dataclasses.dataclass(frozen=True)
+class CsvOptions:
+    """How the text of CSV files is read.
 
+    Args:
+        encoding: Name of a Python codec.
+        null_values: Texts that stand for a missing value, beside the usual ones.
+    """
 
-def _expand(path: Any) -> list[str]:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"`paths` must be paths of files or folders. Received: {path!r}")
-    name = os.fspath(path)
-    if os.path.isdir(name):
-        found = sorted(str(file) for file in Path(name).rglob("*") if _is_data(file, Path(name)))
-        kinds = {Path(file).suffix.lower() for file in found}
-        if not found:
-            raise FileNotFoundError(f"`paths` must hold files {SUFFIXES}. Received: folder {name!r} without any")
-        if len({_is_parquet(kind) for kind in kinds}) > 1:
+    encoding: str = "utf8"
+    null_values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            has_bytes = "\n".encode(self.encoding) == b"\n"
+            codecs.lookup(self.encoding)
+        except (LookupError, TypeError):
+            has_bytes = False
+        if not has_bytes:
             raise ValueError(
-                f"`paths` must say which files of a folder to read if it holds several kinds. Received: {name!r} "
-                f"with {sorted(kinds)}. Use a glob, for example {os.path.join(name, '*' + min(kinds))!r}"
+                "`encoding` must be the name of a codec that writes a line break as one byte. "
+                f"Received: encoding={self.encoding!r}. Expected: for example 'utf8', 'latin1' or 'gbk'"
             )
-        return found
-    if os.path.exists(name):
-        found = [name]
-    else:
-        found = sorted(glob.glob(name, recursive=True))
-        if not found:
-            raise FileNotFoundError(f"`paths` must name files that exist. Received: {name!r}")
-    for file in found:
-        check.check_choice("suffix of " + file, Path(file).suffix.lower(), SUFFIXES)
-    return found
+        if isinstance(self.null_values, str) or not all(isinstance(value, str) for value in self.null_values):
+            raise ValueError(f"`null_values` must be a list of texts. Received: null_values={self.null_values!r}")
 
 
-def _is_data(file: Path, folder: Path) -> bool:
-    """Spark and others write side files whose names start so."""
-    hidden = any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in SUFFIXES and not hidden and file.is_file()
-
-
-def _is_parquet(suffix: str) -> bool:
-    return suffix in (".parquet", ".pq")
-
-
-def open_source(path: str, columns: Mapping[str, Sequence[str]], dictionaries: Sequence[str]) -> Source:
+def open_source(
+    path: str,
+    columns: Mapping[str, Sequence[str]],
+    dictionaries: Sequence[str],
+    csv: CsvOptions = CsvOptions(),
+) -> Source:
     """The file at `path`.
 
     Args:
         path: A file that exists.
         columns: The columns to read, and the kinds of values that a CSV file's text may stand for, the first that fits.
         dictionaries: String columns to read each distinct value of once.
+        csv: How the text of a CSV file is read.
     """
-    if _is_parquet(Path(path).suffix.lower()):
-        return ParquetSource(path, list(columns), dictionaries)
-    return CsvSource(path, columns)
+    constants = _constants(path, columns)
+    if is_parquet(suffix_of(path)):
+        return ParquetSource(path, list(columns), dictionaries, constants)
+    return CsvSource(path, columns, csv, constants)
+
+
+def _constants(path: str, columns: Mapping[str, Sequence[str]]) -> dict[str, pa.Scalar]:
+    """The wanted columns that the folders' names may give."""
+    found = {}
+    for name, text in partitions_of(path).items():
+        if name in columns:
+            for kind in columns[name]:
+                try:
+                    value = None if text is None else pa.scalar(text).cast(_ARROW_TYPES[kind])
+                    found[name] = pa.scalar(None, _ARROW_TYPES[kind]) if value is None else value
+                    break
+                except pa.ArrowInvalid:
+                    continue
+            else:
+                raise ValueError(
+                    f"`{name}` must hold values of one kind in all files. Received: {path!r}, whose folder gives "
+                    f"{text!r}. Expected: {' or '.join(columns[name])}"
+                )
+    return found
+
+
+def _with_constants(batch: pa.RecordBatch, constants: Mapping[str, pa.Scalar]) -> pa.RecordBatch:
+    for name, value in constants.items():
+        batch = batch.append_column(name, pa.repeat(value, len(batch)))
+    return batch
 
 
 def check_columns(path: str, names: Sequence[str], wanted: Sequence[str]) -> None:
@@ -118,7 +132,9 @@ class ParquetSource:
 
     part_name = "row group"
 
-    def __init__(self, path: str, columns: Sequence[str], dictionaries: Sequence[str]):
+    def __init__(
+        self, path: str, columns: Sequence[str], dictionaries: Sequence[str], constants: Mapping[str, pa.Scalar]
+    ):
         self.path = path
         try:
             with pq.ParquetFile(path) as file:
@@ -127,14 +143,20 @@ class ParquetSource:
             raise CorruptFile(
                 f"`paths` must hold files that can be read. Received: {path!r}, which is no whole Parquet file: {error}"
             ) from error
+        # What a file says of itself comes before what its folder does.
+        self._constants = {name: value for name, value in constants.items() if name not in schema.names}
+        columns = [name for name in columns if name not in self._constants]
         check_columns(path, schema.names, columns)
-        self._columns = list(columns)
+        self._columns = columns
         self._schema = pa.schema([schema.field(name) for name in columns])
-        self._dictionaries = [name for name in dictionaries if _is_text(self._schema.field(name).type)]
+        self._dictionaries = [
+            name for name in dictionaries if name in columns and _is_text(self._schema.field(name).type)
+        ]
         self.rows = tuple(self._metadata.row_group(i).num_rows for i in range(self._metadata.num_row_groups))
 
     def types(self) -> dict[str, str]:
-        return {field.name: type_family(field.type) for field in self._schema}
+        own = {field.name: type_family(field.type) for field in self._schema}
+        return own | {name: type_family(value.type) for name, value in self._constants.items()}
 
     def read(self, part: int, max_rows: int) -> Iterator[pa.RecordBatch]:
         # `pre_buffer` would hold the whole row group; a buffer size makes the reader go page by page.
@@ -146,35 +168,65 @@ class ParquetSource:
             pre_buffer=False,
             page_checksum_verification=True,
         ) as file:
-            yield from file.iter_batches(max_rows, row_groups=[part], columns=self._columns, use_threads=False)
+            for batch in file.iter_batches(max_rows, row_groups=[part], columns=self._columns, use_threads=False):
+                yield _with_constants(_without_decimals(batch), self._constants)
+
+
+def _without_decimals(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Decimals as the numbers that features read: whole ones exactly, or with an error that says where."""
+    for place, field in enumerate(batch.schema):
+        if pa.types.is_decimal(field.type):
+            target = pa.int64() if field.type.scale <= 0 else pa.float64()
+            batch = batch.set_column(place, field.name, batch.column(place).cast(target))
+    return batch
 
 
 class CsvSource:
-    """A CSV file with a header, in blocks of whole lines found by one pass over its bytes."""
+    """A CSV file with a header, in blocks of whole lines found by one pass over its bytes.
+
+    A compressed one is read from its start, so it is one part, of which a block at a time is in memory.
+    """
 
     part_name = "block"
 
-    def __init__(self, path: str, columns: Mapping[str, Sequence[str]]):
-        self.path = path
-        self._parse = pa_csv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",")
-        self._blocks, self.rows, header = index_lines(path)
+    def __init__(
+        self,
+        path: str,
+        columns: Mapping[str, Sequence[str]],
+        csv: CsvOptions = CsvOptions(),
+        constants: Mapping[str, pa.Scalar] | None = None,
+    ):
+        self.path, self._csv = path, csv
+        suffix = suffix_of(path)
+        self._compression = next((way for end, way in COMPRESSIONS.items() if suffix.endswith(end)), None)
+        self._parse = pa_csv.ParseOptions(delimiter="\t" if suffix.startswith(".tsv") else ",")
         try:
-            table = self._read_csv(header, pa_csv.ReadOptions(use_threads=False), pa_csv.ConvertOptions())
-            self._names = table.column_names
+            with self._open() as file:
+                self._blocks, self._lines, header = index_lines(file)
+            read = pa_csv.ReadOptions(use_threads=False, encoding=csv.encoding)
+            self._names = self._read_csv(header, read, pa_csv.ConvertOptions()).column_names
         except UNREADABLE as error:
             raise CorruptFile(
                 f"`paths` must hold files that can be read. Received: {path!r}, whose first line is no header of a CSV "
                 f"file: {error}"
             ) from error
+        self.rows = self._lines if self._compression is None else (sum(self._lines),)
+        self._constants = {name: v for name, v in (constants or {}).items() if name not in self._names}
+        columns = {name: kinds for name, kinds in columns.items() if name not in self._constants}
         check_columns(path, self._names, list(columns))
         self._convert = self._options(self._fitting_types(columns))
+
+    def _open(self) -> BinaryIO:
+        if self._compression is None:
+            return open(self.path, "rb")
+        return io.BufferedReader(pa.input_stream(self.path, compression=self._compression))
 
     def _options(self, types: Mapping[str, pa.DataType]) -> pa_csv.ConvertOptions:
         return pa_csv.ConvertOptions(
             column_types=types,
             include_columns=list(types),
             # As pandas reads them.
-            null_values=[*pa_csv.ConvertOptions().null_values, "<NA>", "None"],
+            null_values=[*pa_csv.ConvertOptions().null_values, "<NA>", "None", *self._csv.null_values],
             strings_can_be_null=True,
         )
 
@@ -187,55 +239,72 @@ class CsvSource:
 
     def _inferred(self, columns: list[str]) -> dict[str, str]:
         """What the text of the first block that can be read looks like, by column."""
-        for part in range(len(self._blocks)):
+        for number, data in enumerate(self._texts()):
             try:
-                schema = self._parsed(part, pa_csv.ConvertOptions(include_columns=columns)).schema
+                schema = self._parsed(data, pa_csv.ConvertOptions(include_columns=columns)).schema
             except UNREADABLE:
-                continue  # named when its rows are read
+                if number < _MOST_TRIED:
+                    continue
+                break  # named when its rows are read
             return {field.name: _csv_kind(field.type) for field in schema}
         return {}
 
     def types(self) -> dict[str, str]:
-        return {name: type_family(dtype) for name, dtype in self._convert.column_types.items()}
+        own = {name: type_family(dtype) for name, dtype in self._convert.column_types.items()}
+        return own | {name: type_family(value.type) for name, value in self._constants.items()}
 
     def _read_csv(self, data: bytes, read: pa_csv.ReadOptions, convert: pa_csv.ConvertOptions) -> pa.Table:
         return pa_csv.read_csv(pa.BufferReader(data), read, self._parse, convert)
 
-    def _parsed(self, part: int, convert: pa_csv.ConvertOptions) -> pa.Table:
-        start, size = self._blocks[part]
-        with open(self.path, "rb") as file:
-            file.seek(start)
-            data = file.read(size)
-        read = pa_csv.ReadOptions(use_threads=False, column_names=self._names, block_size=size + 1)
+    def _texts(self, first: int = 0) -> Iterator[bytes]:
+        """The text of each block, from number `first` on."""
+        with self._open() as file:
+            position = 0
+            for start, size in self._blocks[first:]:
+                # Between blocks lie the header and empty lines.
+                file.seek(start) if self._compression is None else file.read(start - position)
+                data = file.read(size)
+                if len(data) < size:
+                    raise EOFError("it ends early")
+                yield data
+                position = start + size
+
+    def _parsed(self, data: bytes, convert: pa_csv.ConvertOptions) -> pa.Table:
+        read = pa_csv.ReadOptions(
+            use_threads=False, column_names=self._names, block_size=len(data) + 1, encoding=self._csv.encoding
+        )
         return self._read_csv(data, read, convert)
 
     def read(self, part: int, max_rows: int) -> Iterator[pa.RecordBatch]:
-        table = self._parsed(part, self._convert)
-        if len(table) != self.rows[part]:
-            raise pa.ArrowInvalid(
-                f"{self.rows[part]} lines hold {len(table)} rows; values with line breaks are not read from CSV files, "
-                "write them as Parquet"
-            )
-        yield from table.to_batches(max_rows)
+        texts = self._texts(part)
+        blocks = self._lines[part : part + 1] if self._compression is None else self._lines
+        for rows, data in zip(blocks, texts, strict=False):
+            table = self._parsed(data, self._convert)
+            if len(table) != rows:
+                raise pa.ArrowInvalid(
+                    f"{rows} lines hold {len(table)} rows; values with line breaks are not read from CSV files, "
+                    "write them as Parquet"
+                )
+            for batch in table.to_batches(max_rows):
+                yield _with_constants(batch, self._constants)
 
 
-def index_lines(path: str) -> tuple[list[tuple[int, int]], tuple[int, ...], bytes]:
+def index_lines(file: BinaryIO) -> tuple[list[tuple[int, int]], tuple[int, ...], bytes]:
     """Blocks of whole lines as (start, bytes), the lines in each that are not empty, and the header line."""
     blocks, rows = [], []
-    with open(path, "rb") as file:
-        header = file.readline()
-        start, rest = file.tell(), b""
-        while True:
-            data = file.read(CSV_BLOCK_BYTES)
-            text = rest + data
-            end = len(text) if not data else text.rfind(b"\n") + 1
-            if end:
-                blocks.append((start, end))
-                rows.append(_count_lines(text[:end]))
-                start += end
-            rest = text[end:]
-            if not data:
-                break
+    header = file.readline()
+    start, rest = len(header), b""
+    while True:
+        data = file.read(CSV_BLOCK_BYTES)
+        text = rest + data
+        end = len(text) if not data else text.rfind(b"\n") + 1
+        if end:
+            blocks.append((start, end))
+            rows.append(_count_lines(text[:end]))
+            start += end
+        rest = text[end:]
+        if not data:
+            break
     full = [(block, count) for block, count in zip(blocks, rows, strict=True) if count]
     return [block for block, _ in full], tuple(count for _, count in full), header
 
@@ -259,7 +328,7 @@ def type_family(dtype: pa.DataType) -> str:
         return "nothing"
     if _is_text(dtype):
         return "strings"
-    if types.is_integer(dtype) or types.is_floating(dtype) or types.is_boolean(dtype):
+    if types.is_integer(dtype) or types.is_floating(dtype) or types.is_boolean(dtype) or types.is_decimal(dtype):
         return "numbers"
     if types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype):
         return f"lists of {type_family(dtype.value_type)}"

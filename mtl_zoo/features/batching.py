@@ -11,6 +11,7 @@ import numpy as np
 
 from mtl_zoo import _allocator
 from mtl_zoo import _validation as check
+from mtl_zoo.features._plain_errors import noted, with_plain_errors
 
 # Rows that go from NumPy to TensorFlow at once: enough to make the cost of that small, and little memory.
 _RUN_ROWS = 16_384
@@ -52,7 +53,7 @@ def make_batches(
     >>> [len(inputs["x"]) for inputs, labels in data]
     [2, 2, 1]
     """
-    check.check_int("batch_size", batch_size)
+    batch_size = check.check_int("batch_size", batch_size)
     seed = np.random.randint(2**31) if seed is None else seed
     epochs = itertools.count()
     return batches_of_epochs(
@@ -236,13 +237,13 @@ class Layout:
             size = batch_size if all_full else None
             return self.unpack([tf.ensure_shape(array, (size, *array.shape[1:])) for array in packed])
 
-        _allocator.keep_freed_memory()
+        _allocator.keep_by_default()
         plain = tf.autograph.experimental.do_not_convert
-        data = tf.data.Dataset.from_generator(epoch, output_signature=signature).flat_map(plain(cut))
+        data = tf.data.Dataset.from_generator(noted(epoch), output_signature=signature).flat_map(plain(cut))
         data = data.map(plain(columns))
         if num_batches is not None:
             data = data.apply(tf.data.experimental.assert_cardinality(num_batches))
-        return data.prefetch(2).with_options(_fixed_options())
+        return with_plain_errors(data.prefetch(2).with_options(_fixed_options()))
 
 
 def _fixed_options():

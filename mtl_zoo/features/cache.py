@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mtl_zoo._files import refuse_other_content, whole_folder
+from mtl_zoo._files import DamagedFile, intact, name_within, read_json, refuse_other_content, whole_folder
 from mtl_zoo.features.batching import Layout, Rows, as_parts
 from mtl_zoo.features.transform import FeatureTransform
 
 FORMAT = 1
 HEADER = "cache.json"
 _PARTS = ("inputs", "labels", "weights")
+_WHAT = "a cache"
+_KEYS: dict[str, Any] = {"rows": int, "groups": list, "transform": (str, type(None))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +141,10 @@ def _names(parts: list[Any]) -> list[list[str]]:
 def _refuse_strings(names: list[list[str]], arrays: list[np.ndarray]) -> None:
     for name, array in zip(names, arrays, strict=True):
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"`{'.'.join(name)}` must hold numbers to be cached. Received: dtype {array.dtype}")
+            raise ValueError(
+                f"`{'.'.join(name)}` must hold numbers to be cached. Received: dtype {array.dtype}. Read strings for "
+                "an encoder from the table itself, for example by a TableStream, or make them ids (Categorical)."
+            )
 
 
 def _shown(names: list[list[str]], specs: Any) -> dict[str, str]:
@@ -154,28 +160,31 @@ def open_cache(folder: str | os.PathLike, *, transform: FeatureTransform | None 
 
     Raises:
         FileNotFoundError: There is no cache in the folder, or one of its files is gone.
-        ValueError: A file is shorter or longer than the header says; a newer version of mtl_zoo wrote it; another
-            transform encoded the data.
+        ValueError: A file is shorter or longer than the header says, or the header is damaged (`DamagedFile`); a newer
+            version of mtl_zoo wrote it; another transform encoded the data.
     """
     folder = Path(folder)
     if not (folder / HEADER).exists():
         raise FileNotFoundError(f"`folder` must hold a cache ({HEADER}). Received: folder={str(folder)!r}")
-    header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+    header = read_json(folder / HEADER, _WHAT, {"format": int})
     if header["format"] > FORMAT:
         raise ValueError(
             f"`folder` holds a cache of format {header['format']}, written by a newer version of mtl_zoo; this one "
             f"reads up to format {FORMAT}. Received: folder={str(folder)!r}. Upgrade mtl_zoo to read it."
         )
+    header = read_json(folder / HEADER, _WHAT, _KEYS)
     if transform is not None and header["transform"] != transform_hash(transform):
         raise ValueError(
             "`transform` must be the one that encoded the data. Received: another one than that of the cache in "
             f"{str(folder)!r}. Write the cache again."
         )
+    with intact(folder / HEADER, _WHAT):
+        groups = [_Group.of(folder, group, header["rows"]) for group in header["groups"]]
     found: dict[str, Any] = {}
-    for group in header["groups"]:
-        matrix = _mapped(folder / group["file"], np.dtype(group["dtype"]), (header["rows"], *group["shape"]))
-        for position, (part, *name) in enumerate(group["columns"]):
-            array = matrix if len(group["columns"]) == 1 else matrix[:, position]
+    for group in groups:
+        matrix = group.mapped()
+        for position, (part, *name) in enumerate(group.columns):
+            array = matrix if len(group.columns) == 1 else matrix[:, position]
             if name:
                 found.setdefault(part, {})[name[0]] = array
             else:
@@ -183,15 +192,44 @@ def open_cache(folder: str | os.PathLike, *, transform: FeatureTransform | None 
     return CachedTable(**found, transform_hash=header["transform"])
 
 
-def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    if not path.exists():
-        raise FileNotFoundError(f"`folder` must hold all files of the cache. Received: without {str(path)!r}")
-    expected, size = dtype.itemsize * int(np.prod(shape, dtype=np.int64)), path.stat().st_size
-    if size != expected:
-        raise ValueError(
-            f"`folder` must hold whole files. Received: {str(path)!r} of {size} bytes. Expected: {expected} bytes"
-        )
-    return np.memmap(path, dtype, mode="r", shape=shape)
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """Columns of one type that lie side by side in a file."""
+
+    path: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    columns: list[list[str]]
+
+    @classmethod
+    def of(cls, folder: Path, entry: Mapping[str, Any], rows: int) -> _Group:
+        """From what a header says, whoever wrote it."""
+        dtype = np.dtype(str(entry["dtype"]))
+        if dtype.kind not in "biuf" or dtype.hasobject:
+            raise TypeError(f"dtype {entry['dtype']!r} is none of numbers")
+        shape = (rows, *entry["shape"])
+        if not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError(f"shape {shape!r} is none of an array")
+        columns = entry["columns"]
+        for part, *name in columns:
+            if part not in _PARTS or len(name) > 1 or not all(isinstance(n, str) for n in name):
+                raise ValueError(f"column {[part, *name]!r} is none of {_PARTS}")
+            if not name and part != "weights":
+                raise ValueError(f"a column of {part!r} has no name")
+        if len(columns) > 1 and shape[1:] != (len(columns),):
+            raise ValueError(f"{len(columns)} columns cannot have the shape {shape!r}")
+        return cls(name_within(folder, entry["file"], _WHAT), dtype, shape, columns)
+
+    def mapped(self) -> np.ndarray:
+        if not self.path.is_file():
+            raise FileNotFoundError(f"`folder` must hold all files of the cache. Received: without {str(self.path)!r}")
+        expected, size = self.dtype.itemsize * math.prod(self.shape), self.path.stat().st_size
+        if size != expected:
+            raise DamagedFile(
+                f"`folder` must hold whole files. Received: {str(self.path)!r} of {size} bytes. "
+                f"Expected: {expected} bytes"
+            )
+        return np.memmap(self.path, self.dtype, mode="r", shape=self.shape)
 
 
 def transform_hash(transform: FeatureTransform) -> str:

@@ -140,6 +140,19 @@ class Categorical(IdFeature):
         return Choice(feature, rule, distinct, cells.missing, _what_is_lost(column, cells))
 
     @classmethod
+    def examples(cls) -> list[tuple[Feature, list[Any]]]:
+        texts = ["Rome", "Oslo", None, "Rome", "", "Größe"]
+        return [
+            (cls("city", dim=4), texts),
+            (cls("city", dim=4, vocabulary=("Oslo", "Rome")), texts),
+            (cls("agent", dim=3, hash_buckets=7), texts),
+            (cls("item", dim=4, min_count=2), [7, 2**53 + 1, 7, -3, 12, 7]),
+            (cls("slot", dim=4, size=9), [0.0, 8.0, None, 3.0, 3.0, 1.0]),
+            (cls("is_new", dim=2), [True, False, True, True, False, True]),
+            (cls("tags", dim=4, multi_hot=True), ["a|b|a", "", None, "c||b", "a", "b"]),
+        ]
+
+    @classmethod
     def asked_for(cls, column: Column, name: str, source: str | None, rules: InferRules) -> Feature:
         """What `infer(categorical=[...])` makes of a column."""
         return cls(name, column=source, dim=rules.dim, multi_hot=column.is_list)

@@ -10,7 +10,8 @@ import pandas as pd
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import EMPTY, STRING, Column, refuse_values
 from mtl_zoo.features._states import ColumnType, Unseen
-from mtl_zoo.features.base import Encoder, Feature, InputSpec, register_feature
+from mtl_zoo.features.base import Feature, register_feature
+from mtl_zoo.features.requests import Encoder, InputSpec
 
 
 @register_feature("encoded")
@@ -136,6 +137,13 @@ class Encoded(Feature):
             rule = "must hold numbers that fit in 32 bits"
             refuse_values(column.name, rule, bad, column.series.to_numpy(dtype=object))
         return array.astype(np.int32 if self.dtype == "int32" else np.float32)
+
+    @classmethod
+    def examples(cls) -> list[tuple[Feature, list[Any]]]:
+        import keras
+
+        vectors = [[0.5, 1.0], [0.0, -2.0], [3.0, 1e6], [1.0, 1.0], [0.0, 0.0], [0.25, 4.0]]
+        return [(cls("vector", keras.layers.Dense(3, name="vector_encoder"), shape=(2,)), vectors)]
 
     # Kept in files.
 

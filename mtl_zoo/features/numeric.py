@@ -15,18 +15,8 @@ from mtl_zoo import _validation as check
 from mtl_zoo.features import _separation
 from mtl_zoo.features._columns import FLOAT, INTEGER, MISSING_INTEGER, STRING, Column, refuse_values
 from mtl_zoo.features._states import ColumnType, State, Unseen, register_state
-from mtl_zoo.features.base import (
-    FIRST_ID,
-    MISSING_ID,
-    Choice,
-    Feature,
-    InferRules,
-    InputSpec,
-    Number,
-    Rows,
-    Summary,
-    register_feature,
-)
+from mtl_zoo.features.base import Choice, Feature, InferRules, Summary, register_feature
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, InputSpec, Number, Rows
 
 logger = logging.getLogger(__name__)
 
@@ -267,6 +257,17 @@ class Numeric(Feature):
                 f"means nothing: say so with categorical=[{column.name!r}], or with numeric= if they are not."
             )
         return Choice(cls(name, column=source), rule, distinct, int((~finite).sum()), warning)
+
+    @classmethod
+    def examples(cls) -> list[tuple[Feature, list[Any]]]:
+        whole, holes = [3, 0, -2, 5, 5, 40], [0.5, None, -0.0, 1e6, 2.5, 2.5]
+        return [
+            (cls("age"), whole),
+            (cls("price"), holes),
+            (cls("price", normalization="log", missing="median"), holes),
+            (cls("price", normalization=None, missing=0.0), holes),
+            (cls("price", normalization="quantile", buckets=3, dim=4), holes),
+        ]
 
     @classmethod
     def asked_for(cls, column: Column, name: str, source: str | None, rules: InferRules) -> Feature:

@@ -8,7 +8,7 @@ import numpy as np
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import FLOAT, Column
 from mtl_zoo.features._id_feature import IdFeature
-from mtl_zoo.features.base import Choice, InferRules, register_feature
+from mtl_zoo.features.base import Choice, Feature, InferRules, register_feature
 
 LONGEST_LIST = 50
 
@@ -62,6 +62,13 @@ class Sequence(IdFeature):
 
     def _cut_in_graph(self, lists: Any) -> Any:
         return lists[:, -self.length :]
+
+    @classmethod
+    def examples(cls) -> list[tuple[Feature, list[Any]]]:
+        return [
+            (cls("history", dim=4, length=3), [[5, 7, 7, 9], [], [9], [7, 5], [5], [9, 9]]),
+            (cls("words", dim=4, length=2, pooling="max"), ["a|b|a", "", None, "c||b", "a", "b"]),
+        ]
 
     @classmethod
     def infer(cls, column: Column, name: str, rules: InferRules) -> Choice | None:

@@ -5,9 +5,6 @@
 
 from mtl_zoo.features.base import (
     FEATURES,
-    FIRST_ID,
-    MISSING_ID,
-    UNKNOWN_ID,
     Feature,
     as_features,
     feature_from_config,
@@ -15,6 +12,7 @@ from mtl_zoo.features.base import (
     features_to_config,
     require_fitted,
 )
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, UNKNOWN_ID
 from mtl_zoo.features.sequence import Sequence  # isort: split
 
 from mtl_zoo.features.categorical import Categorical  # isort: split

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +19,8 @@ import pyarrow as pa
 from mtl_zoo import _validation as check
 from mtl_zoo.features import _labels
 from mtl_zoo.features._columns import BOOLEAN, FLOAT, INTEGER, STRING, read_table
-from mtl_zoo.features._stream_files import CorruptFile, Source, find_files, open_source
+from mtl_zoo.features._stream_files import UNREADABLE, CorruptFile, CsvOptions, Source, open_source
+from mtl_zoo.features._stream_find import find_files
 from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make_plan
 from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
 from mtl_zoo.features.batching import Layout, as_parts, batch_runs
@@ -31,6 +35,8 @@ _PIECE_BYTES = 64
 # Of an open row group: a page and a dictionary of each column.
 _PAGES_BYTES = 2 << 20
 _FIXED_BYTES = 128 << 20
+# Of which the length of strings is taken.
+_SAMPLED_PARTS, _SAMPLED_ROWS = 8, 1024
 
 
 class TableStream:
@@ -46,13 +52,17 @@ class TableStream:
 
     Args:
         paths: A file (.parquet, .pq, .csv, .tsv), a folder, a glob, or a list of these. CSV files have a header, and no
-            line breaks within values; column types are those of the transform.
+            line breaks within values; column types are those of the transform. They may be compressed (.csv.gz,
+            .csv.bz2, .csv.zst); one such file is one part, which is read from its start. Folders named `column=value`
+            give their files that column.
         transform: A fitted `FeatureTransform`.
         shuffle_rows: Rows of a window. Two are in memory: one is handed out while the next is read.
         workers: Threads that read and encode.
         on_corrupt: `"raise"`: a part that cannot be read is an error that names it. `"skip"`: all files are read once
             at the start, and such parts left out, with a warning that names them.
         labels: False gives inputs only; the files then need no label columns.
+        encoding: Of the text of CSV files: the name of a codec, for example `"latin1"` or `"gbk"`.
+        null_values: Texts that stand for a missing value in CSV files (`"\\\\N"`), beside the usual ones.
 
     Raises:
         FileNotFoundError: A path names no file.
@@ -60,7 +70,7 @@ class TableStream:
             file, or cannot be read; there is no row.
 
     Warns:
-        UserWarning: Parts were left out, with `on_corrupt="skip"`.
+        UserWarning: Parts were left out, with `on_corrupt="skip"`; a folder holds files that are not read.
 
     Example:
 
@@ -85,6 +95,8 @@ class TableStream:
         workers: int = 2,
         on_corrupt: str = "raise",
         labels: bool = True,
+        encoding: str = "utf8",
+        null_values: tuple[str, ...] = (),
     ):
         self.shuffle_rows = check.check_int("shuffle_rows", shuffle_rows)
         self.workers = check.check_int("workers", workers)
@@ -92,6 +104,8 @@ class TableStream:
         if not isinstance(transform, FeatureTransform) or not transform.is_fitted:
             raise ValueError(f"`transform` must be a fitted FeatureTransform. Received: transform={transform!r}")
         self.transform, self.labels = transform, labels
+        self._csv = CsvOptions(encoding, null_values)
+        self.encoding, self.null_values = encoding, null_values
         self._layout = _layout(transform, labels)
         self._columns = _columns(transform, labels)
         self.files = tuple(find_files(paths))
@@ -120,7 +134,7 @@ class TableStream:
 
     def _open(self, path: str) -> Source | CorruptFile:
         try:
-            return open_source(path, *self._columns)
+            return open_source(path, *self._columns, self._csv)
         except CorruptFile as error:
             if self.on_corrupt == "raise":
                 raise
@@ -128,16 +142,31 @@ class TableStream:
 
     @property
     def memory_bound(self) -> int:
-        """The most bytes of memory that reading takes, if strings are short: the same for any size of the files.
+        """The most bytes of memory that reading takes: the same for any size of the files.
 
         2 windows, the pieces that `workers` threads encode, the pages of 4 open row groups, and 128 MiB for allocators.
+        Strings and lists count as long as they are in the first rows of some parts.
         """
         columns = len(self._columns[0])
         row_bytes = self._layout.row_bytes + 8  # the order of a window is in memory, too
         window_rows = min(self.shuffle_rows, self.rows)
         piece_rows = min(MAX_PIECE_ROWS, window_rows)
+        # In a piece as Arrow's, pandas' and Python's; in a window where an encoder reads them.
+        row_bytes += self._text_bytes if any(dtype.kind in "OSU" for dtype, _ in self._layout.specs) else 0
+        piece_bytes = columns * _PIECE_BYTES + 3 * self._text_bytes
         pages = OPEN_PARTS * columns * _PAGES_BYTES
-        return 2 * window_rows * row_bytes + self.workers * piece_rows * columns * _PIECE_BYTES + pages + _FIXED_BYTES
+        return 2 * window_rows * row_bytes + self.workers * piece_rows * piece_bytes + pages + _FIXED_BYTES
+
+    @functools.cached_property
+    def _text_bytes(self) -> int:
+        """Bytes that the strings and lists of a row take, at most on average over the first rows of some parts."""
+        most = 0.0
+        for part in self._parts[:: max(1, len(self._parts) // _SAMPLED_PARTS)][:_SAMPLED_PARTS]:
+            with contextlib.suppress(*UNREADABLE):  # named when its rows are read
+                batch = next(iter(part.source.read(part.index, _SAMPLED_ROWS)))
+                columns = [column for column in batch.columns if not pa.types.is_primitive(column.type)]
+                most = max(most, sum(_length(column) for column in columns) / len(batch))
+        return math.ceil(most)
 
     def num_batches(self, batch_size: int = 1024, drop_remainder: bool = False) -> int:
         """Batches of an epoch."""
@@ -173,9 +202,9 @@ class TableStream:
             ValueError: `start` is not within an epoch; a file cannot be read, named with its row group; a column holds
                 what its feature or task cannot read.
         """
-        check.check_int("batch_size", batch_size)
+        batch_size = check.check_int("batch_size", batch_size)
         first_epoch = 0 if callable(epoch) else check.check_int("epoch", epoch, minimum=0)
-        check.check_int("start", start, minimum=0)
+        start = check.check_int("start", start, minimum=0)
         num_batches = self.num_batches(batch_size, drop_remainder)
         if start >= max(num_batches, 1):
             raise ValueError(f"`start` must be below the {num_batches} batches of an epoch. Received: start={start}")
@@ -203,6 +232,13 @@ class TableStream:
         finally:
             windows.close()  # type: ignore[attr-defined]
         encode.log_unseen()
+
+
+def _length(column: pa.Array) -> int:
+    """Bytes of the values of a column; of a dictionary, as if each stood in its row."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.nbytes
 
 
 def _fault(part: Part) -> CorruptFile | None:

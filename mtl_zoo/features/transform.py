@@ -353,8 +353,9 @@ class FeatureTransform:
     def raw_signature(self) -> dict[str, Any]:
         """What `encode_in_graph` takes: a `tf.TensorSpec` for each column, (None,) or, for lists, (None, None).
 
-        Strings are tf.string, whole numbers tf.int64, numbers tf.float64, booleans tf.bool (tf.float64 if the training
-        table had missing ones). Missing is '' or NaN, and -2**63 among int64; lists are padded with it.
+        Strings are tf.string, ids that are whole numbers tf.int64, numbers tf.float64, booleans tf.bool (tf.float64 if
+        the training table had missing ones). Missing is '' or NaN, and -2**63 among whole numbers; lists are padded
+        with it. Numbers of another width are taken, too.
         """
         import tensorflow as tf
 
@@ -368,8 +369,9 @@ class FeatureTransform:
     def encode_in_graph(self, raw: dict[str, Any]) -> dict[str, Any]:
         """What `encode` gives, from tensors by column name and inside a TensorFlow graph.
 
-        A graph cannot refuse a value: ids that `encode` refuses (negative, not whole) become id 1, and NaN stays NaN
-        where a number has no policy for missing ones. `graph` is the module that holds the lookup tables.
+        A graph cannot refuse a value: ids that `encode` refuses (negative, not whole) become id 1, and numbers that it
+        refuses (NaN, infinities) become the mean of the training table. `graph` is the module that holds the lookup
+        tables.
         """
         return self.graph(raw)
 

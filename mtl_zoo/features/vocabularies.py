@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mtl_zoo._registry import Registry
 from mtl_zoo.features._columns import EMPTY, MISSING_INTEGER, STRING, Cells
 from mtl_zoo.features._states import State, register_state
-from mtl_zoo.features.base import FIRST_ID, MISSING_ID, UNKNOWN_ID
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, UNKNOWN_ID
 
 # Whole numbers that span at most so many, or so many times as many as there are, are looked up in a table.
 _TABLE_ROWS, _TABLE_FACTOR = 1 << 20, 4

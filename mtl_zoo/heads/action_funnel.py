@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -8,6 +10,8 @@ from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, observed, task_tower
 from mtl_zoo.heads._funnel import and_then, click_action_conversion, contradictions, free_name, product_name
 from mtl_zoo.layers.funnel_mixture import FunnelMixture
 from mtl_zoo.layers.funnel_product import FunnelProduct
+from mtl_zoo.options import MLP
+from mtl_zoo.tasks import Task
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -52,37 +56,39 @@ class ActionFunnel(Head):
 
     action: str | None = None
 
-    def funnel(self, tasks):
+    def funnel(self, tasks: Sequence[Task]) -> tuple[Task, Task, Task]:
         """The click, the action and the conversion task."""
         return click_action_conversion(tasks, self.action)
 
-    def products(self, tasks):
+    def products(self, tasks: Sequence[Task]) -> tuple[str, str]:
         """The names of the outputs that are products: click and action, click and conversion."""
         click, action, conversion = self.funnel(tasks)
         return product_name(tasks, click, action), product_name(tasks, click, conversion)
 
-    def without_action(self, tasks):
+    def without_action(self, tasks: Sequence[Task]) -> str | None:
         """The name of the tower of `y4`, or None where the conversion's space is the action."""
         _, action, conversion = self.funnel(tasks)
         if conversion.sample_space == action.label_column:
             return None
         return free_name(tasks, f"{conversion.name}_without_{action.name}", "the tower without the action")
 
-    def tower_names(self, tasks):
+    def tower_names(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         other = self.without_action(tasks)
         return (*super().tower_names(tasks), *((other,) if other else ()))
 
-    def outputs(self, tasks):
+    def outputs(self, tasks: Sequence[Task]) -> tuple[Output, ...]:
         _, *last = self.funnel(tasks)
         own = [Output(task.name, task, task.sample_space or IMPRESSIONS) for task in tasks]
         products = [Output(name, task, IMPRESSIONS) for name, task in zip(self.products(tasks), last, strict=True)]
         return (*own, *products)
 
-    def losses(self, tasks):
+    def losses(self, tasks: Sequence[Task]) -> dict[str, Output]:
         _, *derived = (task.name for task in self.funnel(tasks))
         return {output.name: output for output in self.outputs(tasks) if output.name not in derived}
 
-    def logits(self, tasks, towers, tower_units):
+    def logits(
+        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+    ) -> dict[str, Any]:
         click, action, conversion = (task.name for task in self.funnel(tasks))
         with_action, with_conversion = self.products(tasks)
         other = self.without_action(tasks)
@@ -97,7 +103,7 @@ class ActionFunnel(Head):
         logits[with_conversion] = FunnelProduct(name=f"{with_conversion}_product")(logits[before], logits[conversion])
         return logits
 
-    def targets(self, tasks, labels):
+    def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         click, action, conversion = (task.name for task in self.funnel(tasks))
         with_action, with_conversion = self.products(tasks)
         targets = {task.name: observed(task, labels) for task in tasks}
@@ -106,7 +112,7 @@ class ActionFunnel(Head):
         targets[with_conversion] = and_then(targets[before], targets[conversion])
         return targets
 
-    def label_issues(self, tasks, labels):
+    def label_issues(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> list[str]:
         click, action, conversion = self.funnel(tasks)
         with_action, with_conversion = self.products(tasks)
         before = click if self.without_action(tasks) else action

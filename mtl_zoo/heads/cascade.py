@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -10,6 +11,7 @@ from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, observed, tower_hidde
 from mtl_zoo.heads._funnel import space_owner
 from mtl_zoo.layers.dense_stack import DenseStack
 from mtl_zoo.options import MLP, as_mlp
+from mtl_zoo.tasks import Task
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -46,7 +48,7 @@ class Cascade(Head):
     relation_units: MLP | Sequence[int] = (32,)
     depends_on: Mapping[str, Sequence[str]] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         as_mlp("relation_units", self.relation_units, allow_empty=True)
         if self.depends_on is None:
             return
@@ -59,12 +61,14 @@ class Cascade(Head):
                 )
             check.check_unique_names(f"depends_on[{name!r}]", list(others))
 
-    def dependencies(self, tasks):
+    def dependencies(self, tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:
         """The tasks that each task depends on, by name, in an order in which they can be computed."""
         names = [task.name for task in tasks]
         if self.depends_on is None:
             owners = {task.name: space_owner(tasks, task) for task in tasks}
-            declared = {name: () if owner is None else (owner.name,) for name, owner in owners.items()}
+            declared: dict[str, tuple[str, ...]] = {
+                name: () if owner is None else (owner.name,) for name, owner in owners.items()
+            }
         else:
             named = {name for pair in self.depends_on.items() for name in (pair[0], *pair[1])}
             unknown = sorted(named - set(names))
@@ -83,13 +87,15 @@ class Cascade(Head):
             ordered |= ready
         return ordered
 
-    def outputs(self, tasks):
+    def outputs(self, tasks: Sequence[Task]) -> tuple[Output, ...]:
         self.dependencies(tasks)
         return tuple(Output(task.name, task, task.sample_space or IMPRESSIONS) for task in tasks)
 
-    def logits(self, tasks, towers, tower_units):
+    def logits(
+        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+    ) -> dict[str, Any]:
         relation = as_mlp("relation_units", self.relation_units, allow_empty=True)
-        hidden = {}
+        hidden: dict[str, Any] = {}
         for name, others in self.dependencies(tasks).items():
             x = tower_hidden(name, towers[name], tower_units)
             if others:
@@ -97,5 +103,5 @@ class Cascade(Head):
             hidden[name] = DenseStack(relation, name=f"{name}_relation")(x) if relation.units else x
         return {task.name: tower_logits(task.name, task.units, hidden[task.name]) for task in tasks}
 
-    def targets(self, tasks, labels):
+    def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         return {task.name: observed(task, labels) for task in tasks}

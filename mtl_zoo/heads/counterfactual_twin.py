@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -10,6 +12,9 @@ from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, row_weight, task_towe
 from mtl_zoo.heads._funnel import free_name
 from mtl_zoo.heads._propensity import flat, inverse_propensity, weighed_rows
 from mtl_zoo.heads.entire_space import EntireSpace
+from mtl_zoo.losses import Batch
+from mtl_zoo.options import MLP
+from mtl_zoo.tasks import Task
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -53,30 +58,32 @@ class CounterfactualTwin(EntireSpace):
     min_propensity: float = 0.01
     self_normalized: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.check_number("constraint", self.constraint, minimum=0)
         check.check_number("min_propensity", self.min_propensity, above=0, maximum=1)
 
-    def twin(self, tasks):
+    def twin(self, tasks: Sequence[Task]) -> str:
         """The name of the twin's tower, logit and loss."""
         _, conversion = self.funnel(tasks)
         return free_name(tasks, f"{conversion.name}_twin", "the twin's tower")
 
-    def tower_names(self, tasks):
+    def tower_names(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         return (*super().tower_names(tasks), self.twin(tasks))
 
-    def auxiliary(self, tasks):
+    def auxiliary(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         return (self.twin(tasks),)
 
-    def losses(self, tasks):
+    def losses(self, tasks: Sequence[Task]) -> dict[str, Output]:
         _, conversion = self.funnel(tasks)
         return {**Head.losses(self, tasks), self.twin(tasks): Output(self.twin(tasks), conversion, IMPRESSIONS)}
 
-    def logits(self, tasks, towers, tower_units):
+    def logits(
+        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+    ) -> dict[str, Any]:
         name = self.twin(tasks)
         return {**super().logits(tasks, towers, tower_units), name: task_tower(name, 1, towers[name], tower_units)}
 
-    def targets(self, tasks, labels):
+    def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         targets = super().targets(tasks, labels)
         click, _ = self.funnel(tasks)
         clicked, counts = targets[click.name]
@@ -84,7 +91,14 @@ class CounterfactualTwin(EntireSpace):
         targets[self.twin(tasks)] = (1.0 - clicked, counts * (1.0 - clicked))
         return targets
 
-    def loss_rows(self, tasks, batch, targets, logits, loss_functions):
+    def loss_rows(
+        self,
+        tasks: Sequence[Task],
+        batch: Batch,
+        targets: Mapping[str, tuple[Any, Any]],
+        logits: Mapping[str, Any],
+        loss_functions: Mapping[str, Callable[..., Any]],
+    ) -> dict[str, tuple[Any, Any]]:
         rows = super().loss_rows(tasks, batch, targets, logits, loss_functions)
         click, conversion = self.funnel(tasks)
         _, impressions = rows[self.product(tasks)]
@@ -94,7 +108,9 @@ class CounterfactualTwin(EntireSpace):
             rows[name] = weighed_rows(*rows[name], impressions, inverse, self.self_normalized)
         return rows
 
-    def penalty_rows(self, tasks, labels, logits, weights):
+    def penalty_rows(
+        self, tasks: Sequence[Task], labels: Mapping[str, Any], logits: Mapping[str, Any], weights: Any
+    ) -> dict[str, tuple[Any, Any]]:
         if not self.constraint:
             return {}
         _, conversion = self.funnel(tasks)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -8,6 +10,8 @@ from keras import ops
 from mtl_zoo.heads._base import task_tower
 from mtl_zoo.heads._funnel import free_name
 from mtl_zoo.heads._propensity import CounterfactualRisk, flat
+from mtl_zoo.options import MLP
+from mtl_zoo.tasks import Task
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -49,22 +53,32 @@ class DoublyRobust(CounterfactualRisk):
 
     joint: bool = True
 
-    def imputation(self, tasks):
+    def imputation(self, tasks: Sequence[Task]) -> str:
         """The name of the imputation's tower and logit."""
         _, conversion = self.funnel(tasks)
         return free_name(tasks, f"{conversion.name}_imputation", "the imputation's tower")
 
-    def tower_names(self, tasks):
+    def tower_names(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         return (*super().tower_names(tasks), self.imputation(tasks))
 
-    def auxiliary(self, tasks):
+    def auxiliary(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         return (self.imputation(tasks),)
 
-    def logits(self, tasks, towers, tower_units):
+    def logits(
+        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+    ) -> dict[str, Any]:
         name = self.imputation(tasks)
         return {**super().logits(tasks, towers, tower_units), name: task_tower(name, 1, towers[name], tower_units)}
 
-    def risk(self, tasks, logits, errors, clicked, impressions, inverse):
+    def risk(
+        self,
+        tasks: Sequence[Task],
+        logits: Mapping[str, Any],
+        errors: Any,
+        clicked: Any,
+        impressions: Any,
+        inverse: Any,
+    ) -> tuple[Any, Any]:
         imputed = ops.softplus(flat(logits[self.imputation(tasks)]))
         inverse = ops.where(clicked > 0, inverse, 0.0)
         fixed = (lambda x: x) if self.joint else ops.stop_gradient

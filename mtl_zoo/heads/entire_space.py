@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
 from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, observed, task_tower
 from mtl_zoo.heads._funnel import and_then, click_and_conversion, contradictions, product_name
 from mtl_zoo.layers.funnel_product import FunnelProduct
+from mtl_zoo.options import MLP
+from mtl_zoo.tasks import Task
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -40,35 +44,37 @@ class EntireSpace(Head):
     ['click', 'click_and_conversion']
     """
 
-    def funnel(self, tasks):
+    def funnel(self, tasks: Sequence[Task]) -> tuple[Task, Task]:
         """The click and the conversion task."""
         return click_and_conversion(tasks)
 
-    def product(self, tasks):
+    def product(self, tasks: Sequence[Task]) -> str:
         """The name of the output that is the product of the two."""
         return product_name(tasks, *self.funnel(tasks))
 
-    def outputs(self, tasks):
+    def outputs(self, tasks: Sequence[Task]) -> tuple[Output, ...]:
         _, conversion = self.funnel(tasks)
         own = [Output(task.name, task, task.sample_space or IMPRESSIONS) for task in tasks]
         return (*own, Output(self.product(tasks), conversion, IMPRESSIONS))
 
-    def losses(self, tasks):
+    def losses(self, tasks: Sequence[Task]) -> dict[str, Output]:
         _, conversion = self.funnel(tasks)
         return {output.name: output for output in self.outputs(tasks) if output.name != conversion.name}
 
-    def logits(self, tasks, towers, tower_units):
+    def logits(
+        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+    ) -> dict[str, Any]:
         click, conversion = self.funnel(tasks)
         logits = {task.name: task_tower(task.name, task.units, towers[task.name], tower_units) for task in tasks}
         name = self.product(tasks)
         logits[name] = FunnelProduct(name=f"{name}_product")(logits[click.name], logits[conversion.name])
         return logits
 
-    def targets(self, tasks, labels):
+    def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         click, conversion = self.funnel(tasks)
         targets = {task.name: observed(task, labels) for task in tasks}
         targets[self.product(tasks)] = and_then(targets[click.name], targets[conversion.name])
         return targets
 
-    def label_issues(self, tasks, labels):
+    def label_issues(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> list[str]:
         return contradictions(labels, *self.funnel(tasks), self.product(tasks))

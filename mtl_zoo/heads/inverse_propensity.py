@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
 from mtl_zoo.heads._propensity import CounterfactualRisk, weighed_rows
+from mtl_zoo.tasks import Task
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -45,5 +48,13 @@ class InversePropensity(CounterfactualRisk):
 
     self_normalized: bool = False
 
-    def risk(self, tasks, logits, errors, clicked, impressions, inverse):
+    def risk(
+        self,
+        tasks: Sequence[Task],
+        logits: Mapping[str, Any],
+        errors: Any,
+        clicked: Any,
+        impressions: Any,
+        inverse: Any,
+    ) -> tuple[Any, Any]:
         return weighed_rows(errors, clicked, impressions, inverse, self.self_normalized)

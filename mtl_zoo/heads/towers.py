@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
 from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, observed, task_tower
+from mtl_zoo.options import MLP
+from mtl_zoo.tasks import Task
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -20,11 +24,13 @@ class Towers(Head):
     ['click', 'like']
     """
 
-    def outputs(self, tasks):
+    def outputs(self, tasks: Sequence[Task]) -> tuple[Output, ...]:
         return tuple(Output(task.name, task, task.sample_space or IMPRESSIONS) for task in tasks)
 
-    def logits(self, tasks, towers, tower_units):
+    def logits(
+        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+    ) -> dict[str, Any]:
         return {task.name: task_tower(task.name, task.units, towers[task.name], tower_units) for task in tasks}
 
-    def targets(self, tasks, labels):
+    def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         return {task.name: observed(task, labels) for task in tasks}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -12,6 +14,7 @@ from mtl_zoo.heads._propensity import flat
 from mtl_zoo.layers.dense_stack import DenseStack
 from mtl_zoo.layers.transfer_attention import TransferAttention
 from mtl_zoo.options import MLP
+from mtl_zoo.tasks import Task
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -58,27 +61,29 @@ class TransferChain(Head):
     alpha: float = 0.6
     dropout: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.check_number("alpha", self.alpha, minimum=0)
         check.check_number("dropout", self.dropout, minimum=0, below=1)
 
-    def output_name(self, tasks, task):
+    def output_name(self, tasks: Sequence[Task], task: Task) -> str:
         """The name of a task's output: with that of its funnel's first step, if it is a later one."""
         first = steps_to(tasks, task)[0]
         return task.name if first is task else product_name(tasks, first, task)
 
-    def later_steps(self, tasks):
+    def later_steps(self, tasks: Sequence[Task]) -> list[tuple[Task, Task]]:
         """Pairs of a step and the one before, in the order in which they can be computed."""
         later = [(task, before) for task in tasks if (before := step_before(tasks, task)) is not None]
         return sorted(later, key=lambda pair: len(steps_to(tasks, pair[0])))
 
-    def outputs(self, tasks):
+    def outputs(self, tasks: Sequence[Task]) -> tuple[Output, ...]:
         firsts = [(task, steps_to(tasks, task)[0]) for task in tasks]
         return tuple(
             Output(self.output_name(tasks, task), task, first.sample_space or IMPRESSIONS) for task, first in firsts
         )
 
-    def logits(self, tasks, towers, tower_units):
+    def logits(
+        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+    ) -> dict[str, Any]:
         hidden = {task.name: tower_hidden(task.name, towers[task.name], tower_units) for task in tasks}
         for task, before in self.later_steps(tasks):
             own = hidden[task.name]
@@ -87,20 +92,22 @@ class TransferChain(Head):
             hidden[task.name] = TransferAttention(name=f"{task.name}_transfer_attention")(own, passed)
         return {self.output_name(tasks, task): tower_logits(task.name, task.units, hidden[task.name]) for task in tasks}
 
-    def targets(self, tasks, labels):
+    def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         by_task = {task.name: observed(task, labels) for task in tasks}
         for task, before in self.later_steps(tasks):
             by_task[task.name] = and_then(by_task[before.name], by_task[task.name])
         return {self.output_name(tasks, task): by_task[task.name] for task in tasks}
 
-    def label_issues(self, tasks, labels):
+    def label_issues(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> list[str]:
         return [
             issue
             for task, before in self.later_steps(tasks)
             for issue in contradictions(labels, before, task, self.output_name(tasks, task))
         ]
 
-    def penalty_rows(self, tasks, labels, logits, weights):
+    def penalty_rows(
+        self, tasks: Sequence[Task], labels: Mapping[str, Any], logits: Mapping[str, Any], weights: Any
+    ) -> dict[str, tuple[Any, Any]]:
         if not self.alpha:
             return {}
         score = {task.name: ops.sigmoid(flat(logits[self.output_name(tasks, task)])) for task in tasks}

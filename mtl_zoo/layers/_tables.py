@@ -1,4 +1,4 @@
-"""Embedding tables as weights: split by row, and their first rows drawn in chunks."""
+"""Embedding tables as weights: split by row, with initial rows that are drawn in chunks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras import ops
 from mtl_zoo import _backend
 from mtl_zoo._types import Shape, Tensor
 
-# Part of what a seed stands for: other chunks would draw other numbers.
+# Chunks of another size would draw other numbers from the same seed.
 CHUNK_BYTES = 4 * 2**20
 
 _SAME_FOR_EVERY_ROW = (keras.initializers.Zeros, keras.initializers.Ones, keras.initializers.Constant)
@@ -34,24 +34,24 @@ _SCALED_BY_SHAPE = (
 
 
 def shard_bounds(num_rows: int, shards: int) -> list[tuple[int, int]]:
-    """(first row, row after the last) of each of `shards` nearly equal parts of a table, none of them empty."""
+    """The (first row, row after the last) of each of `shards` nearly equal parts of a table, none of them empty."""
     shards = min(shards, num_rows)
     edges = [num_rows * i // shards for i in range(shards + 1)]
     return list(itertools.pairwise(edges))
 
 
 class InitialRows:
-    """What a table starts from, by ranges of rows, so that no more than a chunk need be drawn at a time.
+    """The initial rows of a table, which can be asked for in ranges, so that only a chunk is in memory at a time.
 
-    The numbers follow from the initializer's seed, the table's index and its shape, however it is split. Rows are
-    distributed as the initializer gives them for the whole shape. An initializer that is not one of Keras' for
-    independent numbers, or that draws its seeds one after the other, is asked for the whole table at once.
+    The numbers follow from the initializer's seed and the table's index and shape, however the table is split. Rows are
+    distributed as the initializer draws them for the whole shape. An initializer that is not one of Keras' with
+    independent numbers, or that draws a new seed at each call, is asked for the whole table at once.
 
     Args:
         initializer: A Keras initializer.
         shape: (rows, width) of the whole table.
-        index: The table's place among those of its layer, which then start different.
-        given: (first row, matrix) pairs, whose rows stand in place of the drawn ones.
+        index: The table's position among those of its layer, so that these start different.
+        given: Pairs of (first row, matrix), whose rows replace the drawn ones.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class InitialRows:
         self._chunk_rows = max(1, CHUNK_BYTES // (4 * shape[1])) if _draws_in_chunks(initializer) else shape[0]
 
     def chunks(self, start: int, stop: int, dtype: str) -> Iterator[tuple[int, Any]]:
-        """(position in `start` .. `stop`, rows) of each chunk that the range meets."""
+        """Yields (position in `start` .. `stop`, rows) for each chunk that overlaps the range."""
         for chunk in range(start // self._chunk_rows, -(-stop // self._chunk_rows)):
             first = chunk * self._chunk_rows
             begin, end = max(start, first), min(stop, first + self._chunk_rows)
@@ -87,10 +87,10 @@ class InitialRows:
 
 
 def add_table(add_weight: Callable, rows: InitialRows, start: int, stop: int, **options: Any) -> Any:
-    """A weight that holds the rows `start` .. `stop` of a table, marked as a table. A part ends in a row of zeros.
+    """Adds a weight with the rows `start` .. `stop` of a table, marked as a table. A part ends in a row of zeros.
 
-    Where the backend can write into a variable, it starts as zeros and is filled chunk by chunk: in one piece it would
-    be in memory two or three times.
+    Where the backend can write into a variable, it starts as zeros and is filled chunk by chunk, since in one piece it
+    would be in memory two or three times.
     """
     spare = int(stop - start < rows.shape[0])
     write_later = _backend.can_write_rows() and not rows.is_one_chunk(start, stop)
@@ -104,9 +104,9 @@ def add_table(add_weight: Callable, rows: InitialRows, start: int, stop: int, **
         end = [(stop - start, ops.zeros((1, shape[1]), dtype))] * spare
         return _backend.join_rows(shape, dtype, itertools.chain(rows.chunks(start, stop, dtype), end))
 
-    # Cast after the lookup: with mixed precision a cast before it would convert the whole table.
+    # Vectors are cast after the lookup, since mixed precision would otherwise convert the whole table.
     table = add_weight(shape=(stop - start + spare, rows.shape[1]), initializer=initial, autocast=False, **options)
-    # Keras may put off the start of a weight until all layers are built; then nothing is written here.
+    # Keras may postpone the initializer until all layers are built; then nothing is written here.
     write_later = False
     if is_zeros:
         for at, values in rows.chunks(start, stop, table.dtype):
@@ -124,9 +124,9 @@ def _draws_in_chunks(initializer: Any) -> bool:
 
 
 def _of_chunk(initializer: Any, whole: tuple[int, int], shape: tuple[int, int], position: tuple[int, int]) -> Any:
-    """The initializer of one chunk: with a seed of its own, and the scale of the whole table.
+    """The initializer of one chunk, with its own seed and the scale of the whole table.
 
-    The first chunk of the first table has the initializer's own seed: small tables start as Keras starts them.
+    The first chunk of the first table has the initializer's own seed, so that small tables start as in Keras.
     """
     kind = type(initializer)
     if kind in _SAME_FOR_EVERY_ROW or not _draws_in_chunks(initializer):

@@ -8,17 +8,17 @@ from mtl_zoo._types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class BalancedMixture(keras.layers.Layer):
-    """One's own expert and the mean of the others', by two learned numbers in (0, 1).
+    """Mixes each expert with the mean of the others, by two learned numbers in (0, 1).
 
-    With n experts `E_i`, `balance` and `strength` each the sigmoid of a weight that starts as 0:
+    With n experts `E_i`, and `balance` and `strength` the sigmoids of two weights that start at 0:
 
         y_i = strength * (balance E_i + (1 - balance) / (n - 1) sum_(j != i) E_j)
 
     and `y_1 = strength * E_1` for a single expert.
 
-    Input: experts (batch, n, units), and optionally shares (batch, n) that say which expert is a row's own (see
-    `DomainShares`; equal shares give the mean of all experts). Output: (batch, units) with shares; without, a list of
-    `y_1 .. y_n`, (batch, units) each.
+    Input: experts (batch, n, units), and optionally shares (batch, n) that say which expert a row belongs to (see
+    `DomainShares`; equal shares give the mean over all experts). Output: with shares (batch, units); without, a list of
+    `y_1 .. y_n`, each (batch, units).
 
     Reference: Zhang et al., SIGIR 2024, arXiv:2404.18465, and the authors' code (Applied-Machine-Learning-Lab/M3oE).
 
@@ -38,19 +38,19 @@ class BalancedMixture(keras.layers.Layer):
 
     @property
     def strength(self) -> Tensor:
-        """How much of the mixture is passed on."""
+        """The factor of the whole mixture."""
         return ops.sigmoid(self.strength_logit)
 
     @property
     def balance(self) -> Tensor:
-        """The weight of one's own expert; that of the others together is the rest."""
+        """The weight of expert i in `y_i`; the other experts together have the rest."""
         return ops.ones(()) if self.balance_logit is None else ops.sigmoid(self.balance_logit)
 
     def call(self, experts: Tensor, shares: Tensor | None = None) -> Tensor | list[Tensor]:
         n = experts.shape[1]
-        own = ops.eye(n) if shares is None else ops.cast(shares, "float32")
-        # A single expert has no others to share its weight with: no division by n - 1 = 0.
-        weights = self.strength * (self.balance * own + (1 - self.balance) / max(n - 1, 1) * (1 - own))
+        matching = ops.eye(n) if shares is None else ops.cast(shares, "float32")
+        # A single expert has no others to share its weight with, and n - 1 = 0 must not be divided by.
+        weights = self.strength * (self.balance * matching + (1 - self.balance) / max(n - 1, 1) * (1 - matching))
         weights = ops.cast(weights, experts.dtype)
         if shares is None:
             return ops.unstack(ops.matmul(weights, experts), n, axis=1)

@@ -14,16 +14,17 @@ from mtl_zoo._types import Config, Shape, Tensor
 class CrossStitchUnit(keras.layers.Layer):
     """A learned mix of the columns of several tasks: `y_i = sum_j alpha_ij x_j`.
 
-    `alpha` starts with `diagonal` on the diagonal and `(1 - diagonal) / (T - 1)` elsewhere, so that rows sum to 1; one
-    column alone starts, and is, passed on.
+    `alpha` starts with `diagonal` on the diagonal and `(1 - diagonal) / (T - 1)` elsewhere, so that rows sum to 1. A
+    single column is passed on as it is.
 
     Args:
-        per_channel: One alpha for every unit instead of one for all: `y_i[:, c] = sum_j alpha_ijc x_j[:, c]`.
-        diagonal: Start of the diagonal.
-        learning_rate_multiplier: alpha learns at this multiple of the optimizer's learning rate. With `m` the
+        per_channel: Whether every unit has an alpha of its own, instead of one for all:
+            `y_i[:, c] = sum_j alpha_ijc x_j[:, c]`.
+        diagonal: Where the diagonal of alpha starts.
+        learning_rate_multiplier: The multiple of the optimizer's learning rate at which alpha learns. With `m` the
             multiplier and `s` the stored weight, `alpha = m s` while the gradient with respect to `s` is that with
-            respect to `alpha`: exact for SGD (with or without momentum) and for optimizers that do not depend on the
-            gradient's scale, Adam among them. Weight decay acts on alpha at the optimizer's own learning rate.
+            respect to `alpha`: this is exact for SGD (with or without momentum) and for optimizers that do not depend
+            on the gradient's scale, such as Adam. Weight decay acts on alpha at the optimizer's own learning rate.
 
     Input: T tensors (batch, units). Output: T tensors of the same shape.
 
@@ -64,7 +65,7 @@ class CrossStitchUnit(keras.layers.Layer):
 
     @property
     def matrix(self) -> Tensor:
-        """alpha: (T, T), or (T, T, units) by channel."""
+        """alpha, (T, T), or (T, T, units) with `per_channel`."""
         alpha = self.stored * self.learning_rate_multiplier
         return alpha if self.per_channel else alpha[:, :, 0]
 

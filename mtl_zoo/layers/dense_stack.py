@@ -15,7 +15,7 @@ class DenseStack(keras.layers.Layer):
     """An MLP: `x -> dropout(activation(norm(x W + b)))` for each width of `mlp`.
 
     Args:
-        mlp: An `MLP`, or its layer widths. Without layers the stack is the identity.
+        mlp: An `MLP`, or its layer widths. A stack without layers is the identity.
 
     Input: (..., width). Output: (..., last width).
 
@@ -34,7 +34,7 @@ class DenseStack(keras.layers.Layer):
         for i, units in enumerate(self.mlp.units):
             self.dense.append(keras.layers.Dense(units, name=f"dense_{i}", dtype=self.dtype_policy))
             self.norms.append(self._norm(i))
-            # Sub-layers of their own: their outputs can be read and drawn.
+            # Activations are layers of their own so that their outputs can be read and drawn.
             self.activations.append(
                 keras.layers.Activation(self.mlp.activation, name=f"activation_{i}", dtype=self.dtype_policy)
             )
@@ -83,5 +83,5 @@ class DenseStack(keras.layers.Layer):
 
 
 def one_layer(mlp: MLP, i: int) -> MLP:
-    """Layer `i` of `mlp` alone."""
+    """An `MLP` that is layer `i` of `mlp` alone."""
     return dataclasses.replace(mlp, units=(mlp.units[i],))

@@ -8,10 +8,11 @@ from mtl_zoo._types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class DomainBlocks(keras.layers.Layer):
-    """A vector in the block of its row's domain, zeros in the others: `[s_1 x, .., s_D x, s_1, .., s_D]`.
+    """Puts a vector in the block of its row's domain and zeros in the others: `[s_1 x, .., s_D x, s_1, .., s_D]`.
 
-    With `s` the row's shares of the domains (see `DomainShares`), a linear layer above is one linear layer a domain,
-    biases included: `x W_d + b_d` for a row of domain d, and the mean of all of them for a row of no known domain.
+    With `s` the row's shares of the domains (see `DomainShares`), a linear layer on top acts as one linear layer for
+    each domain, biases included: `x W_d + b_d` for a row of domain d, and the mean of all of them for a row whose
+    domain is not known.
 
     Input: (batch, width) and shares (batch, domains). Output: (batch, domains * (width + 1)).
 

@@ -11,14 +11,14 @@ from mtl_zoo._types import Config, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class DomainShares(keras.layers.Layer):
-    """How much of each domain a row takes: 1 of its own, or `1 / num_domains` of every one if its domain is not known.
+    """A row's shares of the domains: 1 for its own, or `1 / num_domains` for each where its domain is not known.
 
-    Ids from `first_id` on are the domains. A smaller id (missing, unknown) or one past the last is no domain: such a
-    row is served by the mean of all domains, which needs no weights of its own that training might never touch.
+    Ids from `first_id` on are the domains. A smaller id (missing or unknown) or one beyond the last is not a domain:
+    such a row is served by the mean of all domains, which needs no weights of its own that training might never reach.
 
     Args:
-        num_domains: How many domains.
-        first_id: Id of the first one.
+        num_domains: The number of domains.
+        first_id: The id of the first domain.
 
     Input: (batch,) ids. Output: (batch, num_domains), rows sum to 1.
 
@@ -32,14 +32,14 @@ class DomainShares(keras.layers.Layer):
 
     def __init__(self, num_domains: int, first_id: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_domains = check.check_int("num_domains", num_domains)
+        self.num_domains = check.check_count("num_domains", num_domains)
         self.first_id = check.check_int("first_id", first_id, minimum=0)
 
     def call(self, ids: Tensor) -> Tensor:
         domains = ops.arange(self.num_domains, dtype="int32") + self.first_id
-        own = ops.cast(ops.equal(ops.cast(ids, "int32")[:, None], domains), self.compute_dtype)
-        known = ops.sum(own, axis=-1, keepdims=True)
-        return own + (1 - known) / self.num_domains
+        one_hot = ops.cast(ops.equal(ops.cast(ids, "int32")[:, None], domains), self.compute_dtype)
+        known = ops.sum(one_hot, axis=-1, keepdims=True)
+        return one_hot + (1 - known) / self.num_domains
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.num_domains)

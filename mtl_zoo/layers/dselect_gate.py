@@ -16,29 +16,30 @@ EPSILON = 1e-6
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class DSelectKGate(BaseGate):
-    """Weights of experts, sparse once trained, by row: a mixture of k selectors of one expert each.
+    """Weighs experts row by row, sparsely once trained: a mixture of k selectors that choose one expert each.
 
-    Experts have binary codes of `m = ceil(log2 n)` bits, the most significant first; `S` is the smooth step of width
-    `gamma`, which is exactly 0 or 1, with zero gradient, outside of it:
+    Experts have binary codes of `m = ceil(log2 n)` bits, the most significant first. `S` is the smooth step of width
+    `gamma`; outside of that width it is exactly 0 or 1, and its gradient is 0:
 
         S(t) = -2 t^3 / gamma^3 + 3 t / (2 gamma) + 1/2    for |t| < gamma / 2
         r_i(x)_e = prod_b [S(z_ib) if bit b of e is 1, else 1 - S(z_ib)]
         g(x) = sum_i softmax(a)_i r_i(x)
 
-    with `z = x W_z + c_z` and `a = x W_a + c_a`; without `gate.per_example` only `c_z` and `c_a` are left, and all rows
-    have the same weights. As in the official code `c_z` and `W_z` start uniform within `gamma / 100` of 0, that is with
-    even weights, and `c_a` and `W_a` within 0.05. A selector whose bits have all left the step does not move again,
-    whatever the loss: this is how it settles, and how it dies if it settles badly.
+    with `z = x W_z + c_z` and `a = x W_a + c_a`; without `gate.per_example` there are only `c_z` and `c_a`, and all
+    rows have the same weights. As in the official code, `c_z` and `W_z` start uniform within `gamma / 100` of 0, which
+    makes the weights nearly even, and `c_a` and `W_a` within 0.05. A selector whose bits have all left the step does
+    not move again, whatever the loss: this is how it settles, and why it is lost if it settles badly.
 
-    If the number of experts is no power of 2, some codes belong to none and the weights sum to less than 1 until the
-    selectors have left them. In training `mean over rows of sum_i 1 / (sum_e r_i(x)_e + 1e-6)` then joins the loss,
-    which is least where the sum is 1. Here and in the entropy the official code sums over the rows of the batch; the
-    mean does not depend on the batch size. Its 1 / 0 for a selector that settled on no expert is avoided.
+    If the number of experts is not a power of 2, some codes belong to no expert, and the weights sum to less than 1
+    until the selectors have left those codes. In training `mean over rows of sum_i 1 / (sum_e r_i(x)_e + 1e-6)` is then
+    added to the loss; it is least where the sum is 1. Here and in the entropy the official code sums over the rows of
+    the batch; a mean does not depend on the batch size. The 1e-6 avoids the 1 / 0 of that code for a selector that
+    settled on no expert.
 
     Args:
-        num_experts: How many experts are weighed. For one the gate has no weights and gives 1.
-        gate: A `DSelectK`. Default: `DSelectK()`.
-        expert_names: How the experts are called in reports. Default: `expert_0` and on.
+        num_experts: The number of experts that are weighed. For one expert the gate has no weights and returns 1.
+        gate: The options of the gate. Default: `DSelectK()`.
+        expert_names: The experts' names in reports. Default: `expert_0`, `expert_1` and so on.
 
     Input: (batch, width). Output: (batch, num_experts), at least 0, float32.
 
@@ -69,7 +70,7 @@ class DSelectKGate(BaseGate):
         width, k = input_shape[-1], self.gate.num_selected
         start = self.gate.gamma / 100
         self.selector_kernel, self.selector_bias = self._affine("selector", width, k * self.num_bits, start)
-        # A softmax over one selector is 1 whatever it reads.
+        # Over one selector the softmax is 1, whatever it reads.
         self.mixture_kernel, self.mixture_bias = self._affine("mixture", width, k if k > 1 else 0, 0.05)
 
     def _affine(self, name: str, width: int, units: int, start: float) -> tuple[Any, Any]:
@@ -97,7 +98,7 @@ class DSelectKGate(BaseGate):
         return weights if self.gate.per_example else ops.broadcast_to(weights, (rows, self.num_experts))
 
     def selectors(self, inputs: Tensor) -> Tensor:
-        """r: (batch, k, num_experts), or (1, k, num_experts) where the selection does not depend on the row."""
+        """`r`, (batch, k, num_experts), or (1, k, num_experts) where the selection does not depend on the row."""
         logits = self._logits(inputs, self.selector_kernel, self.selector_bias)
         steps = ops.reshape(self._smooth_step(logits), (-1, self.gate.num_selected, self.num_bits, 1))
         codes = np.arange(self.num_experts)[:, None] >> np.arange(self.num_bits)[::-1] & 1
@@ -113,7 +114,7 @@ class DSelectKGate(BaseGate):
         return ops.cast(ops.matmul(inputs, kernel), "float32") + ops.cast(bias, "float32")
 
     def _smooth_step(self, z: Tensor) -> Tensor:
-        # Clipped first: at the ends the cubic is exactly 0 and 1 and its slope 0, and outside nothing overflows.
+        # Clipped first: at both ends the cubic is exactly 0 or 1 with a slope of 0, and nothing overflows outside.
         t = ops.clip(z / self.gate.gamma, -0.5, 0.5)
         return (1.5 - 2.0 * t * t) * t + 0.5
 

@@ -11,24 +11,24 @@ from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.layers._batch_norm import batch_norm
 from mtl_zoo.options import Units, as_mlp
 
-# Measured for MLPs of 16 to 256 units: up to 16 experts one by one took .7 to .8 of the time, 64 small ones 1.2.
+# Measured for MLPs of 16 to 256 units: one by one, up to 16 experts took 0.7 to 0.8 of the time, 64 small ones 1.2.
 _MOST_ONE_BY_ONE = 32
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class ExpertBank(keras.layers.Layer):
-    """Several MLPs of one shape, run together: expert `e` is `x -> activation(x W_e + b_e)`, layer by layer.
+    """Several MLPs of the same shape, run together: expert `e` is `x -> activation(x W_e + b_e)`, layer by layer.
 
-    Kernels are stored as (experts, in, out), however they are multiplied: on TensorFlow one by one, which is fastest on
-    its CPU kernels, elsewhere as one product. Each expert starts from a draw of its own, distributed like the kernel of
-    a stand-alone `Dense`, so no two experts start equal.
+    Kernels are stored as (experts, in, out), however they are multiplied: on TensorFlow one by one, which is fastest
+    with its CPU kernels, and elsewhere as one product. Each expert starts from its own draw, distributed like the
+    kernel of a single `Dense`, so no two experts start equal.
 
     Args:
-        num_experts: How many experts.
+        num_experts: The number of experts.
         mlp: An `MLP`, or its layer widths.
-        kernel_initializer: Name or config of a Keras initializer; an object is copied with a new seed for each expert.
+        kernel_initializer: A Keras initializer, or the name or config of one. Every expert gets a copy with a new seed.
 
-    Input: (batch, width), read by every expert, or (batch, experts, width), expert `e` reading row `e`.
+    Input: (batch, width), which every expert reads, or (batch, experts, width), of which expert `e` reads row `e`.
     Output: (batch, experts, last width).
 
     Example:
@@ -41,7 +41,7 @@ class ExpertBank(keras.layers.Layer):
 
     def __init__(self, num_experts: int, mlp: Units, kernel_initializer: Any = "glorot_uniform", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_experts = check.check_int("num_experts", num_experts)
+        self.num_experts = check.check_count("num_experts", num_experts)
         self.mlp = as_mlp("expert_units", mlp)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.activation = keras.activations.get(self.mlp.activation)
@@ -68,7 +68,7 @@ class ExpertBank(keras.layers.Layer):
             width = units
 
     def _draw_each(self, shape: Shape, dtype: Any = None) -> Tensor:
-        # A stacked shape given to the initializer would change its fans, and one object would draw the same numbers
+        # A stacked shape would change the initializer's fans, and one initializer would draw the same numbers
         # for every expert: each expert's kernel is drawn alone, from a clone with a seed of its own.
         return ops.stack([self._fresh_initializer()(shape[1:], dtype=dtype) for _ in range(shape[0])])
 
@@ -79,7 +79,7 @@ class ExpertBank(keras.layers.Layer):
         return type(self.kernel_initializer).from_config(config)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        # Norms and dropout work on all experts at once, and many small products cost more than one large.
+        # Norms and dropout work on all experts at once, and many small products cost more than one large product.
         few = self.num_experts <= _MOST_ONE_BY_ONE
         if _backend.is_tensorflow() and few and not self.mlp.norm and not self.mlp.dropout:
             return self._one_by_one(inputs)

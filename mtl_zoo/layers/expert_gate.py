@@ -12,14 +12,14 @@ from mtl_zoo.options import Gate, as_gate
 
 
 class BaseGate(keras.layers.Layer):
-    """What gates have in common: how many experts they weigh, and how these are called in reports.
+    """Base of gates: they know how many experts they weigh, and the experts' names in reports.
 
     Input: (batch, width). Output: (batch, num_experts), rows sum to 1, float32.
     """
 
     def __init__(self, num_experts: int, expert_names: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_experts = check.check_int("num_experts", num_experts)
+        self.num_experts = check.check_count("num_experts", num_experts)
         names = [f"expert_{i}" for i in range(num_experts)] if expert_names is None else list(expert_names)
         if len(names) != num_experts:
             raise ValueError(
@@ -39,15 +39,15 @@ class BaseGate(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class ExpertGate(BaseGate):
-    """Weights of experts, by row: `g(x) = softmax(x W / temperature)`.
+    """Weighs experts row by row: `g(x) = softmax(x W / temperature)`.
 
     In training `gate.dropout` sets weights to zero and renormalises, `g'_i = g_i m_i / sum_j g_j m_j` with
     `m_i ~ Bernoulli(1 - dropout)`, and `gate.entropy` adds a penalty to the loss; see `Gate`.
 
     Args:
-        num_experts: How many experts are weighed.
-        gate: A `Gate`. Default: `Gate()`.
-        expert_names: How the experts are called in reports. Default: `expert_0` and on.
+        num_experts: The number of experts that are weighed.
+        gate: The options of the gate. Default: `Gate()`.
+        expert_names: The experts' names in reports. Default: `expert_0`, `expert_1` and so on.
         seed: Seed of the dropout.
 
     Input: (batch, width). Output: (batch, num_experts), rows sum to 1, at least float32.
@@ -91,7 +91,7 @@ class ExpertGate(BaseGate):
         if self.bias is not None:
             logits = logits + self.bias
         logits = ops.cast(logits, "float32") / self.gate.temperature
-        # Over one expert the softmax is 1 whatever the logit (Keras warns of it as a mistake).
+        # Over one expert the softmax is 1 whatever the logit, and Keras warns of it as a mistake.
         weights = ops.softmax(logits) if self.num_experts > 1 else ops.ones_like(logits)
         if training and self.gate.entropy:
             entropy = -ops.sum(weights * ops.log(weights + keras.config.epsilon()), axis=-1)

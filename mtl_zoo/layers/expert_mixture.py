@@ -8,7 +8,7 @@ from mtl_zoo._types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class ExpertMixture(keras.layers.Layer):
-    """The weighted sum of experts, by row: `f = sum_i g_i E_i`.
+    """The weighted sum of experts, row by row: `f = sum_i g_i E_i`.
 
     Input: weights (batch, experts) and experts (batch, experts, units). Output: (batch, units).
 

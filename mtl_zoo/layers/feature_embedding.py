@@ -9,19 +9,8 @@ from keras import ops
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
-from mtl_zoo.features.base import (
-    FIRST_ID,
-    MISSING_ID,
-    UNKNOWN_ID,
-    Encoder,
-    Feature,
-    Number,
-    Rows,
-    as_features,
-    features_from_config,
-    features_to_config,
-    require_fitted,
-)
+from mtl_zoo.features.base import Feature, as_features, features_from_config, features_to_config, require_fitted
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, UNKNOWN_ID, Encoder, Number, Rows
 from mtl_zoo.layers._tables import InitialRows, add_table, shard_bounds
 
 
@@ -83,7 +72,7 @@ class FeatureEmbedding(keras.layers.Layer):
         self.features = as_features(features)
         require_fitted(self.features)
         self.initializer = keras.initializers.get(initializer)
-        self.shards = check.check_int("shards", shards)
+        self.shards = check.check_count("shards", shards)
         self.l2 = check.check_number("l2", l2, minimum=0)
         self.joined = bool(joined)
         if self.joined:

@@ -13,17 +13,17 @@ from mtl_zoo.options import MLP
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class FeatureMask(keras.layers.Layer):
-    """Several learned masks over one vector, by row: `a_k = sigmoid(relu([u; t_k] W1_k) W2_k)`, and `a_k * u`.
+    """Several learned masks over one vector, row by row: `a_k = sigmoid(relu([u; t_k] W1_k) W2_k)`, and `a_k * u`.
 
-    Biases are left out of the formula. `t_k` is what mask k reads beside `u`; without it masks read `u` alone.
+    The formula leaves biases out. `t_k` is what mask k reads beside `u`; without it the masks read `u` alone.
 
     Args:
-        num_masks: How many masks.
-        units: Width of `u`.
-        hidden_units: Width of the hidden layer of each mask.
-        bias: Start of the second layer's bias. Above 0 starts with masks nearer to 1, that is with `u` itself.
+        num_masks: The number of masks.
+        units: The width of `u`.
+        hidden_units: The width of the hidden layer of each mask.
+        bias: Where the second layer's bias starts. Above 0 masks start nearer to 1, which passes `u` on.
 
-    Input: u (batch, units), and perhaps t (batch, num_masks, any width). Output: (batch, num_masks, units).
+    Input: u (batch, units), and optionally t (batch, num_masks, any width). Output: (batch, num_masks, units).
 
     Example:
 
@@ -37,7 +37,7 @@ class FeatureMask(keras.layers.Layer):
 
     def __init__(self, num_masks: int, units: int, hidden_units: int, bias: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_masks = check.check_int("num_masks", num_masks)
+        self.num_masks = check.check_count("num_masks", num_masks)
         self.units = check.check_int("units", units)
         self.hidden_units = check.check_int("hidden_units", hidden_units)
         self.bias = check.check_number("bias", bias)
@@ -51,7 +51,7 @@ class FeatureMask(keras.layers.Layer):
         self.second.biases[0].assign(ops.full((self.num_masks, self.units), self.bias))
 
     def masks(self, u: Tensor, t: Tensor | None = None) -> Tensor:
-        """a_k, (batch, num_masks, units)."""
+        """The masks `a_k`, (batch, num_masks, units)."""
         if t is not None:
             u = ops.concatenate([ops.repeat(u[:, None], self.num_masks, axis=1), t], axis=-1)
         return self.second(self.hidden(u))

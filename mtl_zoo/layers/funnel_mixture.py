@@ -10,14 +10,14 @@ from mtl_zoo._types import Shape, Tensor
 class FunnelMixture(keras.layers.Layer):
     """The logit of `p r + (1 - p) s`, from the logits of the probabilities `p`, `r` and `s`.
 
-    What happens with probability `r` after an action and `s` without it happens with this one, `p` being the action's.
-    With `l` the logarithm of the sigmoid and logits `a`, `b`, `c`:
+    This is the probability of an event that happens with probability `r` after an action and `s` without it, where `p`
+    is the probability of the action. With `l` the logarithm of the sigmoid and logits `a`, `b`, `c`:
 
         log(mixture)     = logsumexp(l(a) + l(b),  l(-a) + l(c))
         log(1 - mixture) = logsumexp(l(a) + l(-b), l(-a) + l(-c))
 
-    and the output is their difference. No probability is formed, so none is rounded to 0 or 1. Computed in float32 at
-    least.
+    and the output is their difference. No probability is computed, so none is rounded to 0 or 1. The computation is in
+    float32 at least.
 
     Input: the logits of `p`, `r` and `s`, three tensors of one shape. Output: that shape.
 

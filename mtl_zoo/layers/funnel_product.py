@@ -10,8 +10,9 @@ from mtl_zoo._types import Shape, Tensor
 class FunnelProduct(keras.layers.Layer):
     """The logit of a product of two probabilities, from their logits: `-logsumexp(-a, -b, -a - b)`.
 
-    With `p = sigmoid(a)` and `q = sigmoid(b)` the odds against `pq` are `1/(pq) - 1 = e^-a + e^-b + e^(-a-b)`. Exact
-    for all logits; no probability is formed, so none is rounded to 0 or 1. Computed in float32 at least.
+    With `p = sigmoid(a)` and `q = sigmoid(b)`, the odds against `pq` are `1/(pq) - 1 = e^-a + e^-b + e^(-a-b)`. This is
+    exact for all logits: no probability is computed, so none is rounded to 0 or 1. The computation is in float32 at
+    least.
 
     Input: two tensors of one shape. Output: that shape.
 

@@ -13,13 +13,13 @@ from mtl_zoo._types import Config, Shape, Tensor
 class GateUnit(keras.layers.Layer):
     """Gates in (0, 2) for the units of a vector: `2 sigmoid(relu([prior, sg(x)] W + b) W' + b')`.
 
-    `W'` and `b'` start as zeros, so that every gate starts as 1 and what it gates as itself. No gradient goes into `x`
-    (`sg`); the prior gets one.
+    `W'` and `b'` start as zeros, so that every gate starts at 1 and changes nothing. No gradient goes into `x` (`sg`),
+    but the prior gets one.
 
     Args:
-        units: Width of the vector that is gated.
-        hidden_units: Width of the hidden layer.
-        parts: How many such gates are made from one hidden layer, one a task.
+        units: The width of the vector that is gated.
+        hidden_units: The width of the hidden layer.
+        parts: The number of such gates that one hidden layer makes, one for each task.
 
     Input: prior (batch, any width) and x (batch, any width). Output: a list of `parts` tensors (batch, units).
 
@@ -57,5 +57,5 @@ class GateUnit(keras.layers.Layer):
         return [(inputs_shape[0], self.units)] * self.parts
 
     def get_config(self) -> Config:
-        own = {"units": self.units, "hidden_units": self.hidden_units, "parts": self.parts}
-        return {**super().get_config(), **own}
+        config = {"units": self.units, "hidden_units": self.hidden_units, "parts": self.parts}
+        return {**super().get_config(), **config}

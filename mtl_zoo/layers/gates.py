@@ -14,7 +14,7 @@ def make_gate(
     expert_names: Sequence[str] | None = None,
     name: str | None = None,
 ) -> BaseGate:
-    """The gate layer that `gate` asks for: a `DSelectKGate` for a `DSelectK`, an `ExpertGate` for a `Gate` or None."""
+    """Makes the layer for a gate's options: a `DSelectKGate` for a `DSelectK`, an `ExpertGate` for a `Gate` or None."""
     gate = as_gate(gate)
     if isinstance(gate, DSelectK):
         return DSelectKGate(num_experts, gate, expert_names, name=name)

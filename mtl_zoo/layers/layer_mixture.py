@@ -12,13 +12,13 @@ from mtl_zoo._types import Config, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class LayerMixture(keras.layers.Layer):
-    """For each column a learned sum of its layers: `y_k = sum_l beta_kl x_k^l`.
+    """A learned sum of the layers of each column: `y_k = sum_l beta_kl x_k^l`.
 
     Args:
-        last_layer: Start of beta for the last layer; the layers below share the rest evenly. 1 starts with the last
-            layer alone. One layer alone starts with 1.
+        last_layer: Where beta starts for the last layer; the layers below share the rest evenly. With 1 the sum starts
+            as the last layer alone. If there is only one layer, its beta starts at 1.
 
-    Input: a list of L tensors (batch, columns, units). Output: one of that shape.
+    Input: a list of L tensors (batch, columns, units). Output: one tensor of that shape.
 
     Example:
 

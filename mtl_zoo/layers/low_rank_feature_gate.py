@@ -11,14 +11,14 @@ from mtl_zoo._types import Config, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class LowRankFeatureGate(keras.layers.Layer):
-    """A vector scaled entry by entry, by row: `v * 2 sigmoid(sum_r a_r(v) B_r A_r v)`, with `a(v) = softmax(W v)`.
+    """Scales a vector entry by entry, row by row: `v * 2 sigmoid(sum_r a_r(v) B_r A_r v)`, with `a(v) = softmax(W v)`.
 
     `A_r` maps to `rank` numbers and `B_r` back. `B` starts at zero, which makes the gate the identity; `A` and `W` get
-    a gradient once it has moved.
+    a gradient once `B` has moved.
 
     Args:
-        num_pieces: How many `B_r A_r`. With one, `a = 1` and there is no W.
-        rank: Inner width of each.
+        num_pieces: The number of maps `B_r A_r`. With one, `a = 1` and there is no W.
+        rank: The inner width of each map.
 
     Input: (batch, width). Output: (batch, width).
 
@@ -34,7 +34,7 @@ class LowRankFeatureGate(keras.layers.Layer):
 
     def __init__(self, num_pieces: int = 2, rank: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_pieces = check.check_int("num_pieces", num_pieces)
+        self.num_pieces = check.check_count("num_pieces", num_pieces)
         self.rank = check.check_int("rank", rank)
 
     def build(self, input_shape: Shape) -> None:

@@ -12,16 +12,18 @@ from mtl_zoo._types import Config, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class LSTMBank(keras.layers.Layer):
-    """Several LSTMs of one shape that read one sequence, run together in one loop over its steps.
+    """Several LSTMs of the same shape that read one sequence, run together in one loop over its steps.
 
-    Each is Keras' LSTM with weights of its own. A step that is not real is padding: states are carried over it, so that
-    the output is the state after the last real step, wherever padding stands, and 0 for an empty sequence.
+    Each is Keras' LSTM with its own weights. A step that is not real is padding. States are carried over it, so the
+    output is the state after the last real step, wherever the padding is, and 0 for an empty sequence.
 
     Args:
-        num_experts: How many LSTMs.
-        units: Width of the states; of several widths each is a layer that reads the states of the one below.
+        num_experts: The number of LSTMs.
+        units: The width of the states. With several widths there is a layer for each, which reads the states of the one
+            below.
 
-    Input: (batch, length, width) and which steps are real, (batch, length). Output: (batch, num_experts, last width).
+    Input: the steps, (batch, length, width), and which of them are real, (batch, length). Output: (batch, num_experts,
+    last width).
 
     Example:
 
@@ -33,11 +35,11 @@ class LSTMBank(keras.layers.Layer):
 
     def __init__(self, num_experts: int, units: int | Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_experts = check.check_int("num_experts", num_experts)
+        self.num_experts = check.check_count("num_experts", num_experts)
         self.units = check.check_units("units", units)
-        self.supports_masking = True  # says only that a mask on the input, which an LSTM leaves there, is no mistake
+        self.supports_masking = True  # a mask that an LSTM leaves on the input is not a mistake
         self.cells = _Cells(self.num_experts, self.units, name="cells", dtype=self.dtype_policy)
-        # One loop: as fast a step on a CPU as a loop for each LSTM, and half the time to trace it or to run it eagerly.
+        # One loop is as fast on a CPU as a loop for each LSTM, and takes half the time to trace or to run eagerly.
         self.loop = keras.layers.RNN(self.cells, name="loop", dtype=self.dtype_policy)
 
     def build(self, steps_shape: Shape, real_shape: Shape) -> None:
@@ -48,7 +50,7 @@ class LSTMBank(keras.layers.Layer):
         return ops.reshape(states, (-1, self.num_experts, self.units[-1]))
 
     def compute_mask(self, *inputs: Any) -> None:
-        return None  # there are no steps any more
+        return None  # the output has no steps
 
     def compute_output_shape(self, steps_shape: Shape, real_shape: Shape) -> Shape:
         return (steps_shape[0], self.num_experts, self.units[-1])
@@ -58,9 +60,9 @@ class LSTMBank(keras.layers.Layer):
 
 
 class _Cells(keras.layers.Layer):
-    """The cells of all experts as one cell: they read the same step, and their states stand side by side.
+    """The cells of all experts as one cell: they read the same step, and their states are side by side.
 
-    States are those of the last layer first: on JAX, Keras takes the first state for the output before a masked step.
+    The states of the last layer come first: on JAX, Keras takes the first state for the output before a masked step.
     """
 
     def __init__(self, num_experts: int, units: Sequence[int], **kwargs: Any) -> None:

@@ -8,12 +8,12 @@ from mtl_zoo._types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class NativeFusion(keras.layers.Layer):
-    """A gated sum of all experts plus a linear one of a unit's own: `f = sum_i g_i E_i + sum_j v_j N_j`, by row.
+    """A gated sum of all experts plus a linear sum of a unit's native experts: `f = sum_i g_i E_i + sum_j v_j N_j`.
 
-    `v` is learned and the same for every row; it starts uniform within `sqrt(1 / m)` of 0, for m own experts. One own
-    expert has a fixed `v = 1`.
+    `v` is learned and the same for every row; for m native experts it starts uniform within `sqrt(1 / m)` of 0. A
+    single native expert has a fixed `v = 1`.
 
-    Input: weights (batch, experts), all experts (batch, experts, units) and, of these, the unit's own
+    Input: weights (batch, experts), all experts (batch, experts, units), and those of them that are native to the unit
     (batch, m, units). Output: (batch, units).
 
     Example:

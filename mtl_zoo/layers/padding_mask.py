@@ -8,7 +8,7 @@ from mtl_zoo._types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class PaddingMask(keras.layers.Layer):
-    """Which steps of a sequence are real: where the id is not 0.
+    """Tells which steps of a sequence are real: those whose id is not 0.
 
     Input: ids (batch, length). Output: (batch, length) booleans.
 

@@ -12,26 +12,26 @@ from mtl_zoo._types import Config, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class PartitionedNormalization(keras.layers.Layer):
-    """Batch normalisation with moments and factors for each domain: with `mu_p`, `var_p` those of domain p,
+    """Batch normalisation with moments and factors for each domain: with `mu_p` and `var_p` the moments of domain p,
 
         z' = gamma gamma_p (z - mu_p) / sqrt(var_p + epsilon) + beta + beta_p.
 
-    In training the moments are those of the domain's rows in the batch, which may mix domains; in inference, running
-    moments. Rows of a domain that has a single row in the batch (or had at most one in every batch, in inference), and
-    rows of no known domain, take the moments of all rows. `gamma_p` and `beta_p` start as 1 and 0.
+    In training the moments are those of the domain's rows in the batch, which may mix domains; in inference they are
+    running moments. Rows of a domain that has a single row in the batch (in inference, that never had more than one),
+    and rows whose domain is not known, take the moments of all rows. `gamma_p` and `beta_p` start as 1 and 0.
 
-    A domain's running moments move only with batches that hold it: over its first `1 / (1 - momentum)` batches they are
-    a plain mean, so that a rare domain does not remember a start, and from then on `m <- momentum m + (1 - momentum)
-    m_batch`. Under tf.distribute the moments are those of the global batch.
+    A domain's running moments move only with batches that hold it. Over its first `1 / (1 - momentum)` batches they are
+    a plain mean, so that a rare domain does not keep the initial values, and from then on
+    `m <- momentum m + (1 - momentum) m_batch`. Under tf.distribute the moments are those of the global batch.
 
     Args:
-        momentum: Of the running moments.
-        epsilon: Added to the variance.
+        momentum: The share of the running moments that is kept at each batch.
+        epsilon: A number that is added to the variance.
 
     Input: (batch, width) and shares (batch, domains), see `DomainShares`. Output: (batch, width).
 
-    Reference: Sheng et al., CIKM 2021, arXiv:2101.11427, from memory; the paper's batches hold one domain each, so
-    mixed batches, the fallback to all rows and the plain mean at the start are ours.
+    Reference: Sheng et al., CIKM 2021, arXiv:2101.11427, from memory. In the paper a batch holds one domain, so mixed
+    batches, the fallback to all rows and the plain mean at the start are ours.
 
     Example:
 
@@ -56,7 +56,7 @@ class PartitionedNormalization(keras.layers.Layer):
         self.gamma, self.beta = add("gamma", (width,), "ones"), add("beta", (width,), "zeros")
         self.domain_gamma = add("domain_gamma", (domains, width), "ones")
         self.domain_beta = add("domain_beta", (domains, width), "zeros")
-        # The last row is that of all rows together.
+        # The last row holds the moments of all domains together.
         self.moving_mean = add("moving_mean", (domains + 1, width), "zeros", trainable=False)
         self.moving_variance = add("moving_variance", (domains + 1, width), "ones", trainable=False)
         self.batches = add("batches", (domains + 1,), "zeros", trainable=False)
@@ -79,7 +79,7 @@ class PartitionedNormalization(keras.layers.Layer):
         return ops.cast(gamma * normal + beta, self.compute_dtype)
 
     def _batch_moments(self, x: Tensor, row: Tensor, domains: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and variance of each domain's rows, and last of all rows; and which of them have rows enough."""
+        """Mean and variance of each domain's rows and, last, of all rows; and which of them have enough rows."""
 
         def sums(values: Tensor) -> Tensor:
             by_domain = _backend.sum_over_replicas(ops.segment_sum(values, row, num_segments=domains + 1))
@@ -88,7 +88,7 @@ class PartitionedNormalization(keras.layers.Layer):
         rows = sums(ops.ones_like(x[:, :1]))
         divisor = ops.maximum(rows, 1.0)
         mean = sums(x) / divisor
-        # Deviations, not sums of squares: in float32 those lose the variance of columns with a large mean.
+        # From deviations: in float32, sums of squares would lose the variance of columns with a large mean.
         within = sums(ops.square(x - ops.take(mean, row, axis=0)))[:-1]
         overall = _backend.sum_over_replicas(ops.sum(ops.square(x - mean[-1]), axis=0, keepdims=True))
         variance = ops.concatenate([within, overall], axis=0) / divisor

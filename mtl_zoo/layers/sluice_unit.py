@@ -12,19 +12,19 @@ from mtl_zoo._types import Config, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class SluiceUnit(keras.layers.Layer):
-    """A learned mix of the subspaces of several columns: `y = alpha h` over all subspaces of all columns.
+    """Mixes the subspaces of several columns, as it learns: `y = alpha h` over all subspaces of all columns.
 
-    Each of T columns is cut into G subspaces of equal width; `alpha` is (T G, T G), one number for each pair. It starts
-    with `diagonal` on the diagonal and rows that sum to 1. With `orthogonality` > 0, training adds
+    Each of T columns is cut into G subspaces of equal width, and `alpha`, (T G, T G), has one number for each pair. It
+    starts with `diagonal` on the diagonal and rows that sum to 1. With `orthogonality` > 0, training adds
 
         orthogonality * sum_k sum_(a<b) || h_ka^T h_kb / batch size ||_F^2
 
-    to the loss, `h_ka` being the (batch, width / G) matrix of subspace a of column k before the mix.
+    to the loss, where `h_ka` is the (batch, width / G) matrix of subspace a of column k before the mix.
 
     Args:
-        num_subspaces: G. With 1 the unit is a `CrossStitchUnit`.
-        diagonal: Start of the diagonal.
-        orthogonality: Factor of the penalty.
+        num_subspaces: The number of subspaces, G. With 1 the unit is a `CrossStitchUnit`.
+        diagonal: Where the diagonal of alpha starts.
+        orthogonality: The factor of the penalty.
 
     Input: (batch, T, width). Output: the same shape.
 
@@ -43,7 +43,7 @@ class SluiceUnit(keras.layers.Layer):
         self, num_subspaces: int = 2, diagonal: float = 0.9, orthogonality: float = 0.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.num_subspaces = check.check_int("num_subspaces", num_subspaces)
+        self.num_subspaces = check.check_count("num_subspaces", num_subspaces)
         self.diagonal = check.check_number("diagonal", diagonal)
         self.orthogonality = check.check_number("orthogonality", orthogonality, minimum=0)
 

@@ -10,7 +10,7 @@ from mtl_zoo._types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class StackColumns(keras.layers.Layer):
-    """Several tensors of one shape as one: what an `ExpertBank` reads whose experts have an input each.
+    """Stacks several tensors of one shape, for an `ExpertBank` whose experts have one input each.
 
     Input: a list of n tensors (batch, units). Output: (batch, n, units).
 

@@ -10,9 +10,9 @@ from mtl_zoo._types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class StackedMixtures(keras.layers.Layer):
-    """Several weighted sums of the same experts, by row: `f_r = sum_i g_ri E_i`, stacked over the readers r.
+    """Several weighted sums of the same experts, row by row: `f_r = sum_i g_ri E_i`, stacked over the readers r.
 
-    Input: R weights (batch, experts) and experts (batch, experts, units). Output: (batch, R, units).
+    Input: a list of R weights, each (batch, experts), and experts (batch, experts, units). Output: (batch, R, units).
 
     Example:
 

@@ -11,16 +11,16 @@ from mtl_zoo._types import Config, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class StarDense(keras.layers.Layer):
-    """A linear layer whose weights are shared ones times those of the row's domain: `x (W * W_p) + b + b_p`.
+    """A linear layer whose weights are shared, times a factor of the row's domain: `x (W * W_p) + b + b_p`.
 
-    `W` starts as a `Dense`'s kernel, `W_p` as ones and `b_p` as zeros, so that all domains start as the shared layer. A
-    row of no known domain gets the mean of the domains' outputs.
+    `W` starts like the kernel of a `Dense`, `W_p` as ones and `b_p` as zeros, so that all domains start as the shared
+    layer. A row whose domain is not known gets the mean of the domains' outputs.
 
-    All domains are multiplied in one product, (batch, in) times (in, domains * out), of which each row keeps its own
-    part: no kernel by row is ever formed, and time and memory are `domains` times those of a `Dense`.
+    The outputs of all domains are one product, (batch, in) times (in, domains * out), of which each row keeps the part
+    of its domain. No kernel is formed for single rows; time and memory are `domains` times those of a `Dense`.
 
     Args:
-        units: Width of the output.
+        units: The width of the output.
 
     Input: (batch, width) and shares (batch, domains), see `DomainShares`. Output: (batch, units).
 
@@ -49,7 +49,7 @@ class StarDense(keras.layers.Layer):
 
     def call(self, inputs: Tensor, shares: Tensor) -> Tensor:
         domains, width, units = self.domain_kernel.shape
-        # On a CPU, with 3, 10 and 30 domains, one product was faster than a loop over them, and than an einsum.
+        # On a CPU, with 3, 10 and 30 domains, one product was faster than a loop over the domains and than an einsum.
         kernels = ops.reshape(ops.transpose(self.kernel * self.domain_kernel, (1, 0, 2)), (width, domains * units))
         outputs = ops.reshape(ops.matmul(inputs, kernels), (-1, domains, units))
         return ops.sum(shares[:, :, None] * (outputs + self.domain_bias), axis=1) + self.bias

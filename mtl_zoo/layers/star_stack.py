@@ -12,10 +12,10 @@ from mtl_zoo.options import Units, as_mlp
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class StarStack(keras.layers.Layer):
-    """An MLP with a star of weights in every layer: `x -> dropout(activation(norm(x (W * W_p) + b + b_p)))`.
+    """An MLP of `StarDense` layers: `x -> dropout(activation(norm(x (W * W_p) + b + b_p)))`.
 
     Args:
-        mlp: An `MLP`, or its layer widths; `norm="batch"` is normalisation by domain (`PartitionedNormalization`).
+        mlp: An `MLP`, or its layer widths; with `norm="batch"` it normalises by domain (`PartitionedNormalization`).
 
     Input: (batch, width) and shares (batch, domains), see `DomainShares`. Output: (batch, last width).
 

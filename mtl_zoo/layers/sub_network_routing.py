@@ -15,8 +15,8 @@ class ExpectedL0(keras.regularizers.Regularizer):
     """The expected number of open hard-concrete gates: `l0 sum sigmoid(log_alpha - beta log(-gamma / zeta))`.
 
     Args:
-        l0: Factor of the penalty.
-        beta, gamma, zeta: Of the gates, see `SubNetworkRouting`.
+        l0: The factor of the penalty.
+        beta, gamma, zeta: The constants of the gates, as in `SubNetworkRouting`.
     """
 
     def __init__(self, l0: float, beta: float, gamma: float, zeta: float) -> None:
@@ -26,7 +26,7 @@ class ExpectedL0(keras.regularizers.Regularizer):
         return self.l0 * ops.sum(self.open_probability(x))
 
     def open_probability(self, log_alpha: Tensor) -> Tensor:
-        """P(z != 0) of each gate."""
+        """The probability that `z` is not 0, for each gate."""
         return ops.sigmoid(log_alpha - self.beta * math.log(-self.gamma / self.zeta))
 
     def get_config(self) -> Config:
@@ -35,29 +35,30 @@ class ExpectedL0(keras.regularizers.Regularizer):
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class SubNetworkRouting(keras.layers.Layer):
-    """Connections from sub-networks `u_j` to the inputs `v_i` of the next ones, each with a gate that can close.
+    """Connects sub-networks `u_j` to the inputs `v_i` of the next ones, with a gate on each connection that can close.
 
         v_i = sum_j z_ij W_ij u_j   (transform),   or   v_i = sum_j z_ij u_j
 
-    Every `z_ij` has a hard-concrete gate of its own. In training one `u ~ U(0, 1)` is drawn for each connection at each
-    step, for all rows of the batch; at inference the gate is fixed:
+    Every `z_ij` is a hard-concrete gate. In training one `u ~ U(0, 1)` is drawn for each connection at each step, the
+    same for all rows of the batch; at inference the gate is fixed:
 
         s = sigmoid((log u - log(1 - u) + log_alpha_ij) / beta)     training
         s = sigmoid(log_alpha_ij)                                   inference
         z_ij = clip(s (zeta - gamma) + gamma, 0, 1)
 
-    The model's `losses` hold the expected number of open gates, `l0 sum_ij sigmoid(log_alpha_ij - beta
-    log(-gamma / zeta))`, as a weight regulariser. `log_alpha` alone is learned; `u` is a sample.
+    The model's `losses` hold the expected number of open gates,
+    `l0 sum_ij sigmoid(log_alpha_ij - beta log(-gamma / zeta))`, as a weight regulariser. Only `log_alpha` is learned;
+    `u` is a sample.
 
     Args:
-        num_outputs: How many `v_i`.
-        transform: With the matrices `W_ij`, or without.
-        l0: Factor of the penalty.
-        beta: Temperature of the gates.
-        gamma: Below 0: how far `s` is stretched below 0, which lets gates close.
-        zeta: Above 1: how far `s` is stretched above 1, which lets gates open fully.
-        log_alpha: Start of every `log_alpha_ij`.
-        seed: Of the samples.
+        num_outputs: The number of outputs `v_i`.
+        transform: Whether there are matrices `W_ij`.
+        l0: The factor of the penalty.
+        beta: The temperature of the gates.
+        gamma: A number below 0: how far `s` is stretched below 0, which lets gates close.
+        zeta: A number above 1: how far `s` is stretched above 1, which lets gates open fully.
+        log_alpha: Where every `log_alpha_ij` starts.
+        seed: Seed of the samples.
 
     Input: (batch, J, units). Output: (batch, num_outputs, units).
 
@@ -86,7 +87,7 @@ class SubNetworkRouting(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_outputs = check.check_int("num_outputs", num_outputs)
+        self.num_outputs = check.check_count("num_outputs", num_outputs)
         self.transform = bool(transform)
         self.l0 = check.check_number("l0", l0, minimum=0)
         self.beta = check.check_number("beta", beta, above=0)
@@ -112,7 +113,7 @@ class SubNetworkRouting(keras.layers.Layer):
             self.kernel = self.add_weight(shape=shape, initializer=self._draw_each, name="kernel")
 
     def _draw_each(self, shape: Shape, dtype: Any = None) -> Tensor:
-        # v_i is one dense layer over all u_j side by side: its draw has the fans of that layer.
+        # v_i is one dense layer over all u_j side by side, so its kernel is drawn with the fans of that layer.
         outputs, inputs, units, _ = shape
         draws = [keras.initializers.GlorotUniform()((inputs * units, units), dtype=dtype) for _ in range(outputs)]
         return ops.reshape(ops.stack(draws), shape)
@@ -121,15 +122,15 @@ class SubNetworkRouting(keras.layers.Layer):
         return ExpectedL0(self.l0, self.beta, self.gamma, self.zeta)
 
     def open_probability(self) -> Tensor:
-        """P(z_ij != 0) in training, (num_outputs, J)."""
+        """The probability that `z_ij` is not 0 in training, (num_outputs, J)."""
         return self._penalty().open_probability(self.log_alphas)
 
     def gates(self) -> Tensor:
-        """z_ij at inference, (num_outputs, J)."""
+        """The gates `z_ij` at inference, (num_outputs, J)."""
         return self._stretch(ops.sigmoid(self.log_alphas))
 
     def sample_gates(self) -> Tensor:
-        """A draw of z_ij as in training, (num_outputs, J)."""
+        """A sample of the gates `z_ij` as in training, (num_outputs, J)."""
         uniform = keras.random.uniform(self.log_alphas.shape, seed=self.seed_generator, dtype="float32")
         uniform = ops.clip(uniform, 1e-6, 1 - 1e-6)
         noise = ops.log(uniform) - ops.log(1 - uniform)
@@ -142,7 +143,7 @@ class SubNetworkRouting(keras.layers.Layer):
         z = ops.cast(self.sample_gates() if training else self.gates(), inputs.dtype)
         if not self.transform:
             return ops.matmul(z, inputs)
-        # One product an output, over all u_j side by side.
+        # One product for each output, over all u_j side by side.
         sub_networks, units = inputs.shape[1:]
         kernels = ops.reshape(z[:, :, None, None] * self.kernel, (self.num_outputs, sub_networks * units, units))
         side_by_side = ops.reshape(inputs, (-1, sub_networks * units))

@@ -13,12 +13,12 @@ from mtl_zoo.options import Units
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class PairwiseL2(keras.regularizers.Regularizer):
-    """How far the slices of a weight are from each other: `alpha sum_(a<b) ||w_a - w_b||^2`, along its first axis.
+    """Penalises the distance between slices of a weight along its first axis: `alpha sum_(a<b) ||w_a - w_b||^2`.
 
-    With n slices and their mean `m` this is `alpha n sum_a ||w_a - m||^2`, which is how it is computed.
+    With n slices and their mean `m` this equals `alpha n sum_a ||w_a - m||^2`, which is what is computed.
 
     Args:
-        alpha: Factor of the penalty.
+        alpha: The factor of the penalty.
     """
 
     def __init__(self, alpha: float) -> None:
@@ -35,16 +35,16 @@ class PairwiseL2(keras.regularizers.Regularizer):
 class TiedBank(ExpertBank):
     """An `ExpertBank` whose experts are pulled towards each other: `alpha sum_(a<b) ||theta_a - theta_b||^2`.
 
-    `theta_e` are the kernels and biases of expert e; weights of normalisations stay free. The penalty is a weight
-    regulariser like Keras' own: part of the model's `losses`, in training and evaluation.
+    `theta_e` are the kernels and biases of expert e; the weights of normalisations are left free. The penalty is a
+    weight regulariser like Keras' own: it is part of the model's `losses`, in training and in evaluation.
 
     Args:
-        num_experts: How many experts.
+        num_experts: The number of experts.
         mlp: An `MLP`, or its layer widths.
-        alpha: Factor of the penalty. 0 leaves the experts independent.
-        kernel_initializer: Name or config of a Keras initializer; an object is copied with a new seed for each expert.
+        alpha: The factor of the penalty. 0 leaves the experts independent.
+        kernel_initializer: A Keras initializer, or the name or config of one. Every expert gets a copy with a new seed.
 
-    Input: (batch, width), read by every expert, or (batch, experts, width), expert `e` reading row `e`.
+    Input: (batch, width), which every expert reads, or (batch, experts, width), of which expert `e` reads row `e`.
     Output: (batch, experts, last width).
 
     Example:

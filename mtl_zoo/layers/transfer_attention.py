@@ -10,9 +10,9 @@ from mtl_zoo._types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class TransferAttention(keras.layers.Layer):
-    """How much a step of a funnel takes from the step before: attention over its own vector and the one passed on.
+    """Attention of a step of a funnel over its own vector and the one that the step before passes on.
 
-    With the rows `u` of `X = [own; passed]`, and `V = X W1`, `K = X W2`, `Q = X W3` without biases:
+    With `u` the rows of `X = [own; passed]`, and `V = X W1`, `K = X W2`, `Q = X W3` without biases:
 
         w = softmax over u of (<K_u, Q_u> / sqrt(units))
         z = sum_u w_u V_u
@@ -43,7 +43,7 @@ class TransferAttention(keras.layers.Layer):
                 f"Received: own of shape {tuple(own_shape)}, passed of shape {tuple(passed_shape)}"
             )
         self.value, self.key, self.query = (
-            # A fresh initializer each: one object would make the three equal.
+            # Each has an initializer of its own, since one object would make the three equal.
             self.add_weight(shape=(units, units), initializer=keras.initializers.RandomNormal(stddev=0.01), name=name)
             for name in ("value", "key", "query")
         )

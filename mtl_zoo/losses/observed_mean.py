@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 from keras import ops
 
 from mtl_zoo import _backend
 
 
-def observed_mean(values, weights):
+def observed_mean(values: Any, weights: Any) -> Any:
     """The mean over observed rows: `sum_i w_i v_i / sum_i w_i`, and 0 where no row is observed.
 
     Under tf.distribute the denominator is that of the global batch, so that the sum over replicas of what this returns

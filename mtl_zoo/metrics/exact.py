@@ -7,7 +7,7 @@ A metric that the rows do not define (one class only, no rows) is NaN.
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -149,7 +149,7 @@ def ece(
     return float(np.abs(gaps).sum() / weights.sum())
 
 
-def _decisions(y, score, weight, threshold):
+def _decisions(y: Any, score: Any, weight: Any, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels, scores, weights = checked_arrays(y, score, weight)
     return labels, (scores >= threshold).astype("float64"), weights
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from mtl_zoo import _distribute
+from mtl_zoo.features._plain_errors import plain_errors
 from mtl_zoo.models import _data, _predict
 from mtl_zoo.models._configured import CONFIG_FORMAT
 from mtl_zoo.models._first_batch import FirstBatch
@@ -55,7 +56,7 @@ class MultiTaskModel(TrainableModel):
         name: str | None = None,
     ) -> None:
         if logits is None:
-            logits = plan.head.logits(plan.tasks, towers, tower_units)
+            logits = plan.head.logits(plan.tasks, towers or {}, tower_units)
         super().__init__(plan, inputs, logits, tower_units, name)
 
     # The graph.
@@ -72,7 +73,7 @@ class MultiTaskModel(TrainableModel):
         """
         _data.check_input_names(self, inputs)
         # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
-        return {feature.name: inputs[feature.name] for feature in self.features}
+        return {name: inputs[name] for name in self.input}
 
     # Scores.
 
@@ -97,7 +98,7 @@ class MultiTaskModel(TrainableModel):
             return _predict.predict_rows(self, x, **arguments)
         x, arguments = _predict.prepare(self, x, arguments)
         first = FirstBatch(self)
-        with first.telling():
+        with first.telling(), plain_errors():
             return self._as_scores(super().predict(first.checked("x", x), **arguments))
 
     def predict_on_batch(self, x: Any) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import keras
 
 from mtl_zoo import _keras_private
 from mtl_zoo import _validation as check
+from mtl_zoo.heads import Output
 from mtl_zoo.losses import TaskLoss
 
 
@@ -19,7 +20,7 @@ class TrainingSetup:
     Not tracked by Keras as a part of the model: compiling again replaces it whole.
     """
 
-    def __init__(self, model, loss, loss_weights, metrics):
+    def __init__(self, model: Any, loss: Any, loss_weights: Any, metrics: Any) -> None:
         outputs = model.head.losses(model.tasks)
         self._default_losses = model.head.default_losses(model.tasks)
         self.loss_functions = {
@@ -39,7 +40,7 @@ class TrainingSetup:
         self.loss_trackers = {name: keras.metrics.Mean(name=f"{name}_loss") for name in outputs}
         check.check_unique_names("metrics", [metric.name for metric in self.all_metrics()])
 
-    def all_metrics(self):
+    def all_metrics(self) -> list[keras.metrics.Metric]:
         return [*self.loss_trackers.values(), *(metric for metrics in self.metrics.values() for metric in metrics)]
 
     def directions(self) -> dict[str, str]:
@@ -58,7 +59,7 @@ class TrainingSetup:
             return exact[given].direction
         return _keras_private.metric_direction(made)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return {
             "loss": {
@@ -74,7 +75,7 @@ def _saved(loss: Any, default: Any) -> Any:
     return "auto" if loss is default and not isinstance(loss, str) else keras.saving.serialize_keras_object(loss)
 
 
-def _by_loss(argument, given, outputs, default):
+def _by_loss(argument: str, given: Any, outputs: Any, default: Any) -> dict[str, Any]:
     """`given` as a dict with the names of all losses: what it leaves out is the default."""
     if given is None or (isinstance(given, str) and given == "auto"):
         return default
@@ -94,11 +95,11 @@ def _by_loss(argument, given, outputs, default):
     return {name: default[name] if _is_auto(given.get(name)) else given[name] for name in outputs}
 
 
-def _is_auto(value):
+def _is_auto(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value == "auto")
 
 
-def _given_metrics(metrics, outputs):
+def _given_metrics(metrics: Any, outputs: Any) -> dict[str, list[Any]]:
     names = [output.name for output in outputs]
     if isinstance(metrics, str) and metrics == "auto":
         return {output.name: list(output.task.metric_names) for output in outputs}
@@ -120,7 +121,7 @@ def _given_metrics(metrics, outputs):
     return given
 
 
-def _metric(output, metric):
+def _metric(output: Output, metric: Any) -> keras.metrics.Metric:
     if isinstance(metric, str):
         known = output.task.streaming_metrics()
         check.check_choice(f"metrics[{output.name!r}]", metric, tuple(known))

@@ -189,7 +189,8 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         current = keras.config.dtype_policy()
         keras.config.set_dtype_policy(policy)
         try:
-            return cls(features, tasks, name=name, **config)
+            make: Any = cls  # a model of the catalogue, whose arguments are its own
+            return make(features, tasks, name=name, **config)
         finally:
             keras.config.set_dtype_policy(current)
 

@@ -26,20 +26,20 @@ PREDICT_BATCH_SIZE = 4096
 _TRANSFORM_FOLDER = "transform"
 
 
-def is_table(x) -> bool:
+def is_table(x: Any) -> bool:
     return isinstance(x, pd.DataFrame | pa.Table)
 
 
-def is_stream(x) -> bool:
+def is_stream(x: Any) -> bool:
     return isinstance(x, TableStream)
 
 
-def holds_rows(x) -> bool:
+def holds_rows(x: Any) -> bool:
     """Whether these are arrays by name or a table, and not batches already."""
     return isinstance(x, Mapping) or is_table(x)
 
 
-def check_input_names(model, inputs) -> None:
+def check_input_names(model: Any, inputs: Any) -> None:
     missing = [name for name in model.input if name not in inputs]
     if missing:
         raise ValueError(
@@ -47,7 +47,7 @@ def check_input_names(model, inputs) -> None:
         )
 
 
-def labels_by_name(model, y) -> Mapping:
+def labels_by_name(model: Any, y: Any) -> Mapping:
     """Labels as a dict with every name that the tasks need; a bare array is the label of a single task."""
     names = label_names(model.tasks)
     if not isinstance(y, Mapping):
@@ -63,7 +63,7 @@ def labels_by_name(model, y) -> Mapping:
     return y
 
 
-def prepare_fit(model, x, y, arguments, run):
+def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any) -> tuple[Any, Any, dict[str, Any]]:
     if is_stream(x):
         x, arguments = _stream_batches(x, y, arguments, run)
     x, y, arguments = prepare(model, x, y, arguments)
@@ -101,9 +101,9 @@ def _stream_batches(stream: TableStream, y: Any, arguments: dict[str, Any], run:
     return batches, {**arguments, "shuffle": False}
 
 
-def _prepare_validation(model, arguments):
+def _prepare_validation(model: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `fit` with validation data that Keras takes, checked as those for training are."""
-    validation = arguments.get("validation_data")
+    validation: Any = arguments.get("validation_data")
     size = arguments.get("validation_batch_size") or arguments.get("batch_size") or TRAIN_BATCH_SIZE
     if is_table(validation):
         return {**arguments, "validation_data": encode_table(model, validation)}
@@ -127,7 +127,7 @@ def _rows_of(y: Mapping[str, Any]) -> int:
     return len(np.asarray(next(iter(y.values()))))
 
 
-def _warn_of_unfitted(model) -> None:
+def _warn_of_unfitted(model: Any) -> None:
     unfitted = [task.name for task in model.tasks if not task.is_fitted]
     if unfitted:
         warnings.warn(
@@ -138,12 +138,12 @@ def _warn_of_unfitted(model) -> None:
         )
 
 
-def _can_batch(arguments) -> bool:
+def _can_batch(arguments: dict[str, Any]) -> bool:
     """Whether batches of ours can stand for Keras' own: it must split arrays that it sees whole."""
     return _backend.is_tensorflow() and not arguments.get("validation_split")
 
 
-def _as_batches(run, x, y, arguments):
+def _as_batches(run: Any, x: Any, y: Any, arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     """Arrays as batches gathered by a shuffled index vector, which are quicker than Keras' own."""
     arguments = dict(arguments)
     batch_size = arguments.pop("batch_size")
@@ -154,7 +154,7 @@ def _as_batches(run, x, y, arguments):
     return batches, None, {**arguments, "shuffle": False}
 
 
-def prepare(model, x, y, arguments):
+def prepare(model: Any, x: Any, y: Any, arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     if is_stream(x):
         x, arguments = x.batches(batch_size(arguments, TRAIN_BATCH_SIZE)), {**arguments, "batch_size": None}
     if is_table(x):
@@ -174,12 +174,12 @@ def prepare(model, x, y, arguments):
     return x, y, arguments
 
 
-def batch_size(arguments, default):
+def batch_size(arguments: dict[str, Any], default: int) -> int:
     given = arguments.get("batch_size")
     return default if given is None else check.check_int("batch_size", given)
 
 
-def require_transform(model) -> FeatureTransform:
+def require_transform(model: Any) -> FeatureTransform:
     if model.transform is None:
         raise ValueError(
             "`x` may be a table only if the model was made with a fitted FeatureTransform. Pass one in place of "
@@ -188,12 +188,12 @@ def require_transform(model) -> FeatureTransform:
     return model.transform
 
 
-def encode_table(model, table):
+def encode_table(model: Any, table: Any) -> tuple[Any, Any, Any]:
     transform = require_transform(model)
     return transform.encode(table), transform.encode_labels(table), transform.encode_weights(table)
 
 
-def _weights_for_every_label(model, y, weights):
+def _weights_for_every_label(model: Any, y: Any, weights: Any) -> dict[str, Any]:
     unknown = [name for name in weights if name not in y]
     if unknown:
         raise ValueError(
@@ -204,7 +204,7 @@ def _weights_for_every_label(model, y, weights):
     return {name: weights.get(name, np.ones(len(np.asarray(label)), "float32")) for name, label in y.items()}
 
 
-def with_own_callbacks(model, callbacks, run):
+def with_own_callbacks(model: Any, callbacks: Any, run: Any) -> Any:
     own = [run.callback, NonFiniteLossWatchdog(model.loss_names)]
     given = getattr(callbacks, "callbacks", callbacks)
     for callback in given if isinstance(given, list | tuple) else [given]:
@@ -218,7 +218,7 @@ def with_own_callbacks(model, callbacks, run):
     return [*(callbacks if isinstance(callbacks, list | tuple) else [callbacks]), *own]
 
 
-def set_direction(model, callback) -> None:
+def set_direction(model: Any, callback: Any) -> None:
     """Tells a callback of Keras that monitors one of our metrics whether more of it is better."""
     if getattr(callback, "mode", None) != "auto" or not isinstance(getattr(callback, "monitor", None), str):
         return
@@ -226,6 +226,8 @@ def set_direction(model, callback) -> None:
     direction = model._require_compiled().directions().get(name)
     # What `ExactValidation` enters into the logs.
     direction = "max" if direction is None and name.endswith("score") else direction
+    if direction is None and not hasattr(callback, "monitor_op"):
+        return  # a callback of the user's own, which may know
     if direction is None:
         raise ValueError(
             f"`{type(callback).__name__}` must be told whether more of {callback.monitor!r} is better: give it "
@@ -234,10 +236,10 @@ def set_direction(model, callback) -> None:
     callback.mode = direction
 
 
-def save_transform(transform: FeatureTransform, folder) -> None:
+def save_transform(transform: FeatureTransform, folder: Any) -> None:
     transform.save(pathlib.Path(folder) / _TRANSFORM_FOLDER)
 
 
-def load_transform(folder) -> FeatureTransform | None:
+def load_transform(folder: Any) -> FeatureTransform | None:
     path = pathlib.Path(folder) / _TRANSFORM_FOLDER
     return FeatureTransform.load(path) if path.exists() else None

@@ -29,8 +29,8 @@ class Experts:
 
 def check_extraction(towers: Sequence[str], num_task_experts: int, num_shared_experts: int) -> None:
     """Numbers of experts may be 0, though not both; no task may bear the name of what is shared."""
-    check.check_int("num_task_experts", num_task_experts, minimum=0)
-    check.check_int("num_shared_experts", num_shared_experts, minimum=0)
+    check.check_count("num_task_experts", num_task_experts, minimum=0)
+    check.check_count("num_shared_experts", num_shared_experts, minimum=0)
     if not num_task_experts and not num_shared_experts:
         raise ValueError(
             "`num_task_experts` and `num_shared_experts` must not both be 0. "

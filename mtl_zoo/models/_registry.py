@@ -174,24 +174,3 @@ def create_model(model: str, /, features: Any, tasks: Any = None, *, name: str |
     if unknown:
         raise TypeError(f"`{unknown[0]}` is not an argument of {model!r}. Expected: one of {known}")
     return cls(features, tasks, name=name, **hyperparameters)
-
-
-def catalogue_markdown(page: str | None = None) -> str:
-    """All models as a Markdown table, from the registry: what the README shows.
-
-    Args:
-        page: Where a model's page is, with `{name}` for its name. Default: names are no links.
-    """
-    lines = ["| name | class | what it shares | what it is | reference |", "|---|---|---|---|---|"]
-    for name in list_models():
-        info = _MODELS[name]
-        needs = f" Needs {info.needs}." if info.needs else ""
-        row = (
-            f"[`{name}`]({page.format(name=name)})" if page else f"`{name}`",
-            f"`{info.cls.__name__}`",
-            info.kind,
-            info.summary + needs,
-            f"{info.paper}, {info.reference}",
-        )
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 
 from mtl_zoo import _backend, _distribute
 from mtl_zoo.models import _data
+from mtl_zoo.models._fingerprint import fingerprint
 
 
 class Epoch:
@@ -32,17 +34,18 @@ class Run:
         at_end: What is to be called when the call is over.
     """
 
-    def __init__(self, model, x, arguments):
+    def __init__(self, model: Any, x: Any, y: Any, arguments: dict[str, Any]):
         self._checkpoints = _find(arguments.get("callbacks"))
         first = arguments.get("initial_epoch", 0)
-        self.seed, self.epoch, self._position = 0, Epoch(), None
+        self.seed, self.epoch = 0, Epoch()
+        self._position: Any = None
         self.at_end = contextlib.ExitStack()
         if _data.holds_rows(x) or _data.is_stream(x):
             self.seed = _distribute.same_on_all_workers(model, np.random.randint(2**31))
         if self._checkpoints is not None:
             _refuse(x, arguments)
             _distribute.build(model)
-            self._position = self._checkpoints.resume(model, self.seed)
+            self._position = self._checkpoints.resume(model, self.seed, _data_of_run(x, y, arguments))
             self.seed = self._position.seed
             arguments["initial_epoch"] = max(first, self._position.epoch)
         self.callback = _EpochNumber(self.epoch, first)
@@ -60,7 +63,7 @@ class Run:
         return self._position.step
 
     @contextlib.contextmanager
-    def started(self, model, data):
+    def started(self, model: Any, data: Any) -> Iterator[None]:
         """Within it `fit` leaves out the steps that are done."""
         done = self.begin()
         if not done:
@@ -122,13 +125,22 @@ class _EpochNumber(keras.callbacks.Callback):
         self._epoch.number = epoch - self._first
 
 
-def _find(callbacks) -> Any:
+def _find(callbacks: Any) -> Any:
     given = getattr(callbacks, "callbacks", callbacks)
     given = [] if given is None else given if isinstance(given, list | tuple) else [given]
-    return next((callback for callback in given if hasattr(callback, "resume")), None)
+    found = [callback for callback in given if hasattr(callback, "resume")]
+    if len(found) > 1:
+        folders = [str(callback.folder) for callback in found]
+        raise ValueError(f"`callbacks` must hold one Checkpoints at most. Received: {len(found)}, of {folders}")
+    return found[0] if found else None
 
 
-def _refuse(x, arguments):
+def _data_of_run(x: Any, y: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    batch_size = _data._batch_size(arguments, _data.TRAIN_BATCH_SIZE)
+    return fingerprint(x, y, arguments.get("sample_weight"), batch_size, arguments.get("shuffle", True))
+
+
+def _refuse(x: Any, arguments: dict[str, Any]) -> None:
     if not _backend.is_tensorflow():
         raise ValueError(
             "`callbacks` may hold Checkpoints on TensorFlow only: elsewhere Keras orders the rows itself. "

@@ -26,7 +26,7 @@ def route_experts(
         seed: Of the gates' samples; every level draws its own.
         constants: Of the gates: `l0`, `beta`, `gamma`, `zeta`, `log_alpha`.
     """
-    check.check_int("num_levels", num_levels)
+    check.check_count("num_levels", num_levels)
 
     def route(outputs, level, name):
         own_seed = None if seed is None else seed + level

@@ -11,6 +11,7 @@ from keras import ops
 
 from mtl_zoo import _allocator, _backend, _distribute, _keras_private
 from mtl_zoo.balancing import Balancing, as_balancing
+from mtl_zoo.features._plain_errors import plain_errors
 from mtl_zoo.heads import RowLosses
 from mtl_zoo.heads._base import row_weight
 from mtl_zoo.losses import Batch
@@ -30,7 +31,10 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         super().__init__(*arguments, **options)
         self._training_setup: _compile.TrainingSetup | None = None
         self._balancing: Balancing | None = None
-        self._step, self._given_step = as_step(None), None
+        self._step = as_step(None)
+        self._given_step: str | Step | None = None
+        self.train_function: Any = None
+        self.test_function: Any = None
 
     def compile(
         self,
@@ -259,14 +263,14 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         """
         self._require_compiled()
         if _backend.is_tensorflow():
-            _allocator.keep_freed_memory()
+            _allocator.keep_by_default()
         x, first = self.scoring.table_of(x), FirstBatch(self)
-        run = _resume.Run(self, x, arguments)
+        run = _resume.Run(self, x, y, arguments)
         with run.at_end, first.telling():
             x = first.checked("x", x)
             x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
             arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)
-            with run.started(self, x):
+            with run.started(self, x), plain_errors():
                 return super().fit(x, y, **arguments)
 
     def evaluate(self, x: Any = None, y: Any = None, **arguments: Any) -> Any:
@@ -274,7 +278,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         self._require_compiled()
         first = FirstBatch(self)
         x, y, arguments = _data.prepare(self, self.scoring.table_of(x), y, arguments)
-        with first.telling():
+        with first.telling(), plain_errors():
             return super().evaluate(first.checked("x", x), y, **arguments)
 
     def train_on_batch(

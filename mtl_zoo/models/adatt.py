@@ -30,36 +30,38 @@ from mtl_zoo.options import DSelectK, Embedding, Gate, Units
 class AdaTT(MultiTaskModel):
     """Adaptive task-to-task fusion: each unit gates the experts of all units and adds its own, level by level.
 
-    There is a unit for each task and a shared one. With `x` the concatenated feature vectors, `f_u^0 = x`, and at level
-    l = 1 .. L the experts `E_u^l` of unit u, which read `f_u^(l-1)`, and `E^l` those of all units:
+    There is a unit for each task and one shared unit. With `x` the concatenated feature vectors, `f_u^0 = x`, and at
+    level l = 1 .. L the experts `E_u^l` of unit u, which read `f_u^(l-1)`, and `E^l` those of all units:
 
         f_u^l = softmax(W_u^l f_u^(l-1)) E^l + v_u^l E_u^l
         y_k = h_k(f_k^L)
 
-    `v_u^l` weighs the unit's own experts, alike for every row: learned from a start within `sqrt(1 / m_u)` of 0, or 1
-    where the unit has one expert. At the last level the shared unit only lends its experts. Without shared experts the
-    model is `AdaTTSp`, which the paper found best.
+    `v_u^l` weighs the unit's own experts, in the same way for every row. It is learned, from a start within
+    `sqrt(1 / m_u)` of 0, or fixed at 1 where the unit has one expert. At the last level the shared unit only
+    contributes its experts. Without shared experts the model is `AdaTTSp`, which the paper found best.
 
-    Two departures from the official code: its gates have a bias (`gate=Gate(use_bias=True)` here), and where some unit
-    has several experts it learns `v` for units with one, too.
+    The official code differs in two points: its gates have a bias (`gate=Gate(use_bias=True)` here), and where some
+    unit has several experts it also learns `v` for units with one.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        num_levels: L.
-        num_task_experts: Experts of each task's unit, at every level.
-        num_shared_experts: Experts of the shared unit, at every level; may be 0.
+        tasks: The tasks to learn. Default: those of the transform.
+        num_levels: The number of levels, L.
+        num_task_experts: The number of experts of each task's unit, at every level.
+        num_shared_experts: The number of experts of the shared unit, at every level; may be 0.
         expert_units: Layer widths of each expert, or an `MLP`, at every level. Default: one layer, as in the paper.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
         native_residual: False leaves `v_u^l E_u^l` out, as in the paper's ablation.
-        gate: A `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default: `Gate()`.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        gate: How gates weigh experts: a `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default:
+            `Gate()`.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, a task named `shared`, sizes that are not known, levels, experts or
-            units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, a task is named `shared`, sizes are not known, or the numbers of
+            levels, experts or units are not whole numbers >= 1.
 
     Example:
 
@@ -89,8 +91,8 @@ class AdaTT(MultiTaskModel):
         head: Head | None = None,
         name: str | None = None,
     ) -> None:
-        check.check_int("num_levels", num_levels)
-        check.check_int("num_task_experts", num_task_experts)
+        check.check_count("num_levels", num_levels)
+        check.check_count("num_task_experts", num_task_experts)
         plan = ModelPlan(features, tasks, head, embedding)
         check_extraction(plan.towers, num_task_experts, num_shared_experts)
         inputs = make_inputs(plan.features)
@@ -98,12 +100,14 @@ class AdaTT(MultiTaskModel):
         fused, fused_shared = dict.fromkeys(plan.towers, x), x
         for level in range(num_levels):
             at = f"_{level}"
-            own = {tower: make_experts(tower, num_task_experts, expert_units, fused[tower], at) for tower in fused}
+            native = {tower: make_experts(tower, num_task_experts, expert_units, fused[tower], at) for tower in fused}
             shared = make_experts(SHARED, num_shared_experts, expert_units, fused_shared, at)
-            every = _side_by_side([*own.values(), shared], at)
+            every = _side_by_side([*native.values(), shared], at)
             if num_shared_experts and level < num_levels - 1:
                 fused_shared = _fuse(SHARED, fused_shared, every, shared, native_residual, gate, at)
-            fused = {tower: _fuse(tower, fused[tower], every, own[tower], native_residual, gate, at) for tower in fused}
+            fused = {
+                tower: _fuse(tower, fused[tower], every, native[tower], native_residual, gate, at) for tower in fused
+            }
         super().__init__(plan, inputs, fused, tower_units=tower_units, name=name)
         self.num_levels = num_levels
         self.num_task_experts = num_task_experts
@@ -125,7 +129,7 @@ def _fuse(
     unit: str,
     selector: Tensor,
     every: Experts,
-    own: Experts,
+    native: Experts,
     native_residual: bool,
     gate: Gate | DSelectK | None,
     at: str,
@@ -133,5 +137,5 @@ def _fuse(
     """`softmax(W selector)` over the experts of all units, plus the unit's own: (batch, units)."""
     weights = make_gate(len(every.names), gate, expert_names=every.names, name=f"{unit}_gate{at}")(selector)
     if native_residual:
-        return NativeFusion(name=f"{unit}_fusion{at}")(weights, every.outputs, own.outputs)
+        return NativeFusion(name=f"{unit}_fusion{at}")(weights, every.outputs, native.outputs)
     return ExpertMixture(name=f"{unit}_mixture{at}")(weights, every.outputs)

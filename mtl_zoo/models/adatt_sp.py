@@ -28,24 +28,26 @@ class AdaTTSp(AdaTT):
         f_k^l = softmax(W_k^l f_k^(l-1)) E^l + v_k^l E_k^l
         y_k = h_k(f_k^L)
 
-    See `AdaTT` for `v` and for what departs from the official code.
+    `AdaTT` explains `v` and where the official code differs.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        num_levels: L.
-        num_task_experts: Experts of each task, at every level.
+        tasks: The tasks to learn. Default: those of the transform.
+        num_levels: The number of levels, L.
+        num_task_experts: The number of experts of each task, at every level.
         expert_units: Layer widths of each expert, or an `MLP`, at every level. Default: one layer, as in the paper.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
         native_residual: False leaves `v_k^l E_k^l` out, as in the paper's ablation.
-        gate: A `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default: `Gate()`.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        gate: How gates weigh experts: a `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default:
+            `Gate()`.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, a task named `shared`, sizes that are not known, levels, experts or
-            units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, a task is named `shared`, sizes are not known, or the numbers of
+            levels, experts or units are not whole numbers >= 1.
 
     Example:
 

@@ -24,7 +24,7 @@ from mtl_zoo.options import Units
 class AITM(MultiTaskModel):
     """Adaptive information transfer: each step of a funnel attends to what the step before passes on.
 
-    With `q_t` the tower of step t, where a step's `sample_space` is the step before:
+    With `q_t` the output of the tower of step t, where the `sample_space` of each step is the step before it:
 
         z_1 = q_1
         p_(t-1) = dropout(relu(Dense(z_(t-1))))
@@ -36,22 +36,23 @@ class AITM(MultiTaskModel):
     its backbone.
 
     Names, for tasks `click` and `conversion` (see `mtl_zoo.heads.TransferChain`): outputs, metrics, losses and loss
-    weights `click`, `click_and_conversion`; labels `click`, `conversion`. There is no output `conversion`: a score
-    given the click is not modelled. The calibrator is no loss.
+    weights `click`, `click_and_conversion`; labels `click`, `conversion`. There is no output `conversion`, since the
+    probability given the click is not modelled. The calibrator is a penalty, and not among the losses.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: Binary tasks, each with the one before as its `sample_space`, and any others, which get towers of their
-            own. Default: those of the transform.
-        alpha: Factor of the calibrator.
-        dropout: Share of the passed-on units dropped in training.
+        tasks: Binary tasks, each with the one before it as its `sample_space`, and any other tasks, which get towers of
+            their own. Default: those of the transform.
+        alpha: The factor of the calibrator.
+        dropout: The share of the passed-on units that is dropped in training.
         backbone: Name of the model under the head. Default: `"single_task"` with shared embeddings.
-        backbone_options: Dict of that model's arguments.
-        tower_units: Layer widths of each tower above the backbone, or an `MLP`. Default: none but the linear layer.
-        name: Keras name of the model.
+        backbone_options: The arguments of that model, as a dict.
+        tower_units: Layer widths of each tower above the backbone, or an `MLP`. Default: the linear layer alone.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Sample spaces that lead back to their own task; a factor below 0; what the backbone refuses.
+        ValueError: If sample spaces lead back to their own task, a factor is below 0, or the backbone refuses its
+            arguments.
 
     Example:
 

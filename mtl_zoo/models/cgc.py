@@ -22,7 +22,7 @@ from mtl_zoo.options import DSelectK, Embedding, Gate, Units
     cost="T m_k + m_s experts of D e_1 + e_1 e_2 + ..., T (m_k + m_s) D for the gates, T towers",
 )
 class CGC(MultiTaskModel):
-    """Customized gate control: experts of each task's own beside shared ones, weighed by a gate for each task.
+    """Customized gate control: private experts for each task beside shared ones, weighed by a gate for each task.
 
     With `x` the concatenated feature vectors, task k's own experts `E_k,1 .. E_k,m_k`, the shared ones
     `E_s,1 .. E_s,m_s`, and tower `h_k`:
@@ -30,24 +30,27 @@ class CGC(MultiTaskModel):
         S_k(x) = [E_k,1(x), .., E_k,m_k(x), E_s,1(x), .., E_s,m_s(x)]
         y_k = h_k(softmax(W_k x) S_k(x))
 
-    No loss of another task reaches task k's own experts. Without them (`num_task_experts=0`) the model is `MMoE`;
-    with one each and none shared, independent networks on one embedding. `PLE` stacks several such levels.
+    The loss of one task never reaches the private experts of another. Without private experts (`num_task_experts=0`)
+    the model is `MMoE`; with one for each task and none shared, it is a set of independent networks on one embedding.
+    `PLE` stacks several such levels.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        num_task_experts: m_k, the same for every task; may be 0.
-        num_shared_experts: m_s; may be 0.
+        tasks: The tasks to learn. Default: those of the transform.
+        num_task_experts: The number of private experts, m_k, the same for every task; may be 0.
+        num_shared_experts: The number of shared experts, m_s; may be 0.
         expert_units: Layer widths of each expert, or an `MLP`.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        gate: A `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default: `Gate()`.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        gate: How gates weigh experts: a `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default:
+            `Gate()`.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, a task named `shared`, sizes that are not known, no experts at all,
-            units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, a task is named `shared`, sizes are not known, there are no
+            experts at all, or units are not whole numbers >= 1.
 
     Example:
 
@@ -80,8 +83,8 @@ class CGC(MultiTaskModel):
         inputs = make_inputs(plan.features)
         x = plan.embed(inputs)
         shared = make_experts(SHARED, num_shared_experts, expert_units, x)
-        own = {tower: make_experts(tower, num_task_experts, expert_units, x) for tower in plan.towers}
-        towers = {tower: select(tower, x, [own[tower], shared], gate) for tower in plan.towers}
+        private = {tower: make_experts(tower, num_task_experts, expert_units, x) for tower in plan.towers}
+        towers = {tower: select(tower, x, [private[tower], shared], gate) for tower in plan.towers}
         super().__init__(plan, inputs, towers, tower_units=tower_units, name=name)
         self.num_task_experts = num_task_experts
         self.num_shared_experts = num_shared_experts

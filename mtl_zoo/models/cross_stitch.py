@@ -31,24 +31,25 @@ class CrossStitch(MultiTaskModel):
         x_k^l = sum_j alpha^l_kj z_j^l
         y_k = h_k(x_k^L)
 
-    `alpha^l` starts near the identity (`diagonal`, rows sum to 1), that is near independent columns on shared
-    embeddings. The mix is the same for every row of the data.
+    `alpha^l` starts near the identity, with `diagonal` on its diagonal and rows that sum to 1: the model starts near
+    independent columns on shared embeddings. The mix is the same for every row of the data.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
+        tasks: The tasks to learn. Default: those of the transform.
         bottom_units: Layer widths of each column, or an `MLP`; a stitch follows every layer.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        per_channel: One alpha for every unit of a layer instead of one for the layer.
-        diagonal: Start of the diagonal of alpha.
-        stitch_learning_rate: alpha learns at this multiple of the optimizer's learning rate. The paper used 10^2 to
-            10^3 with SGD on images; with Adam, whose steps are of the size of the learning rate, far less is needed.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        per_channel: Whether every unit of a layer has an alpha of its own, instead of one for the whole layer.
+        diagonal: Where the diagonal of alpha starts.
+        stitch_learning_rate: The multiple of the optimizer's learning rate at which alpha learns. The paper used 10^2
+            to 10^3 with SGD on images; with Adam, whose steps are of the size of the learning rate, far less is needed.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, sizes are not known, or units are not whole numbers >= 1.
 
     Example:
 

@@ -25,28 +25,30 @@ from mtl_zoo.options import Units
 class DBMTL(MultiTaskModel):
     """Deep Bayesian multi-target learning: a task also reads the hidden layers of the tasks that it depends on.
 
-    With `s_k` the tower of task k, `f_k` an MLP of its own and `D_k` the tasks that k depends on:
+    With `s_k` the output of task k's tower, `f_k` its relation MLP and `D_k` the tasks that k depends on:
 
         h_k = f_k([s_k ; h_j for j in D_k])
         y_k = Dense(h_k)
 
-    which follows `p(tasks | x) = prod_k p(k | tasks that k depends on, x)`. The dependence goes through hidden layers,
-    not through labels; a task trains those that it depends on, never the other way round. Without dependencies the
-    towers stand side by side.
+    which follows `p(tasks | x) = prod_k p(k | tasks that k depends on, x)`. Tasks depend on each other through hidden
+    layers, not through labels. The loss of a task trains the towers of the tasks that it depends on, never the other
+    way round. Without dependencies the towers stand side by side.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        relation_units: Layer widths of each `f_k`, or an `MLP`; none: the hidden layers side by side.
-        depends_on: Dict of lists of task names by task name. Default: a task depends on the one whose label is its
-            sample space.
+        tasks: The tasks to learn. Default: those of the transform.
+        relation_units: Layer widths of each `f_k`, or an `MLP`. With no layers, `h_k` is the hidden layers side by
+            side.
+        depends_on: For each task, by name, the list of the tasks that it depends on. Default: a task depends on the one
+            whose label is its sample space.
         backbone: Name of the model under the head. Default: `"shared_bottom"`.
-        backbone_options: Dict of that model's arguments.
+        backbone_options: The arguments of that model, as a dict.
         tower_units: Layer widths of each `s_k` above the backbone, or an `MLP`.
-        name: Keras name of the model.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: `depends_on` names no task, or leads back to the same one; what the backbone refuses.
+        ValueError: If `depends_on` names something that is not a task or leads back to the same task, or the backbone
+            refuses its arguments.
 
     Example:
 

@@ -33,28 +33,30 @@ class DCMT(MultiTaskModel):
              + mean of (1 - o) * BCE(1 - r, r_twin) / sg(1 - o_hat)
              + constraint * mean of |1 - (r_hat + r_twin)|
 
-    all means over impressions. Neither conversion loss has a gradient with respect to the click's tower. Without the
-    two and the constraint the model is ESMM on the same backbone.
+    where all means are over impressions. Neither conversion loss has a gradient with respect to the click's tower.
+    Without these two losses and the constraint the model is ESMM on the same backbone.
 
     Names, for tasks `click` and `conversion` (see `mtl_zoo.heads.CounterfactualTwin`): outputs and metrics `click`,
     `conversion`, `click_and_conversion`; losses and loss weights `click`, `conversion`, `conversion_twin`,
-    `click_and_conversion`; labels `click`, `conversion`. The twin is no output, and the constraint no loss.
+    `click_and_conversion`; labels `click`, `conversion`. The twin is not an output, and the constraint is a penalty,
+    not among the losses.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: A click task, a conversion task whose `sample_space` is the click, and any others, which get towers of
-            their own. Default: those of the transform.
-        constraint: Factor of the constraint.
+        tasks: A click task, a conversion task whose `sample_space` is the click, and any other tasks, which get towers
+            of their own. Default: those of the transform.
+        constraint: The factor of the constraint.
         min_propensity: Lower bound of `o_hat` and of `1 - o_hat` in the two conversion losses.
-        self_normalized: Divide each of the two by the sum of its weights instead of the number of impressions.
+        self_normalized: Whether each of the two is divided by the sum of its weights instead of the number of
+            impressions.
         backbone: Name of the model under the head. Default: `"single_task"` with shared embeddings.
-        backbone_options: Dict of that model's arguments.
-        tower_units: Layer widths of each tower above the backbone, or an `MLP`. Default: none but the linear layer.
-        name: Keras name of the model.
+        backbone_options: The arguments of that model, as a dict.
+        tower_units: Layer widths of each tower above the backbone, or an `MLP`. Default: the linear layer alone.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: The tasks hold no click and conversion pair; a factor below 0, a bound outside (0, 1]; what the
-            backbone refuses.
+        ValueError: If the tasks hold no pair of click and conversion, a factor is below 0, a bound is outside (0, 1],
+            or the backbone refuses its arguments.
 
     Example:
 
@@ -65,8 +67,9 @@ class DCMT(MultiTaskModel):
     ['click', 'click_and_conversion', 'conversion', 'conversion_twin']
 
     Reference: Zhu et al., "DCMT: A Direct Entire-Space Causal Multi-Task Framework for Post-Click Conversion
-    Estimation", ICDE 2023, arXiv:2302.06141. The formula is that of a public re-implementation; the paper is remembered
-    to normalise the weights (`self_normalized=True`). Neither was checked against its text; the bound is ours.
+    Estimation", ICDE 2023, arXiv:2302.06141. The formula is that of a public re-implementation; as far as is
+    remembered, the paper normalises the weights (`self_normalized=True`). Neither was checked against its text, and the
+    bound is ours.
     """
 
     def __init__(

@@ -25,38 +25,38 @@ from mtl_zoo.options import Units
 class ESCM2DR(MultiTaskModel):
     """ESCM2-DR: ESMM, and a doubly robust conversion loss on all impressions, imputed where nothing was clicked.
 
-    With `o` the click, `o_hat` its score, `delta = BCE(conversion, pCVR)`, the imputed `d_hat = softplus(logit)` of a
-    tower of its own, `e = delta - d_hat`, and `sg` a stopped gradient:
+    With `o` the click, `o_hat` its score, `delta = BCE(conversion, pCVR)`, the imputed loss `d_hat = softplus(logit)`
+    from a tower of its own, `e = delta - d_hat`, and `sg` a stopped gradient:
 
         loss = L_CTR + lambda_c * R + lambda_g * L_CTCVR
         w    = o / sg(max(o_hat, min_propensity))
         R    = mean over impressions of (d_hat + w * e) + mean over impressions of (w * e^2)
 
-    `R` has no gradient with respect to the click's tower. `d_hat` is not bounded above, as BCE is not. With
-    `lambda_c=0, lambda_g=1` the model is ESMM on the same backbone. To warm up without `R`, compile with its loss
-    weight 0 first.
+    `R` has no gradient with respect to the click's tower. Like BCE, `d_hat` is not bounded above. With
+    `lambda_c=0, lambda_g=1` the model is ESMM on the same backbone. To warm up without `R`, first compile with a loss
+    weight of 0 for it.
 
     Names, for tasks `click` and `conversion` (see `mtl_zoo.heads.DoublyRobust`): outputs and metrics `click`,
     `conversion`, `click_and_conversion`; losses and loss weights `click`, `conversion` (`R`), `click_and_conversion`;
-    labels `click`, `conversion`. The imputation is no output.
+    labels `click`, `conversion`. The imputation is not an output.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: A click task, a conversion task whose `sample_space` is the click, and any others, which get towers of
-            their own. Default: those of the transform.
-        lambda_c: Default loss weight of `R`, times the conversion task's own.
-        lambda_g: Default loss weight of the product, times the conversion task's own.
+        tasks: A click task, a conversion task whose `sample_space` is the click, and any other tasks, which get towers
+            of their own. Default: those of the transform.
+        lambda_c: The default loss weight of `R`, which is multiplied by the conversion task's own.
+        lambda_g: The default loss weight of the product, which is multiplied by the conversion task's own.
         min_propensity: Lower bound of `o_hat` in `R`; no row weighs more than its inverse.
-        joint: Gradients go wherever the formula has them. False: the first mean of `R` moves the conversion's tower
-            only, the second the imputation's only.
+        joint: Whether gradients go wherever the formula has them. With False the first mean of `R` moves the
+            conversion's tower only, and the second the imputation's tower only.
         backbone: Name of the model under the head. Default: `"mmoe"`.
-        backbone_options: Dict of that model's arguments.
+        backbone_options: The arguments of that model, as a dict.
         tower_units: Layer widths of each tower above the backbone, or an `MLP`; a linear layer to the logit follows.
-        name: Keras name of the model.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: The tasks hold no click and conversion pair; weights below 0, a bound outside (0, 1]; what the
-            backbone refuses.
+        ValueError: If the tasks hold no pair of click and conversion, a weight is below 0, the bound is outside (0, 1],
+            or the backbone refuses its arguments.
 
     Example:
 

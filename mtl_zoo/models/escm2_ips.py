@@ -31,7 +31,7 @@ class ESCM2IPS(MultiTaskModel):
         R    = mean over impressions of o * delta / sg(max(o_hat, min_propensity))
 
     `R` has no gradient with respect to the click's tower. With `lambda_c=0, lambda_g=1` the model is ESMM on the same
-    backbone. To warm up without `R`, compile with its loss weight 0 first.
+    backbone. To warm up without `R`, first compile with a loss weight of 0 for it.
 
     Names, for tasks `click` and `conversion` (see `mtl_zoo.heads.InversePropensity`): outputs and metrics `click`,
     `conversion`, `click_and_conversion`; losses and loss weights `click`, `conversion` (`R`), `click_and_conversion`;
@@ -39,20 +39,20 @@ class ESCM2IPS(MultiTaskModel):
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: A click task, a conversion task whose `sample_space` is the click, and any others, which get towers of
-            their own. Default: those of the transform.
-        lambda_c: Default loss weight of `R`, times the conversion task's own.
-        lambda_g: Default loss weight of the product, times the conversion task's own.
+        tasks: A click task, a conversion task whose `sample_space` is the click, and any other tasks, which get towers
+            of their own. Default: those of the transform.
+        lambda_c: The default loss weight of `R`, which is multiplied by the conversion task's own.
+        lambda_g: The default loss weight of the product, which is multiplied by the conversion task's own.
         min_propensity: Lower bound of `o_hat` in `R`; no row weighs more than its inverse.
-        self_normalized: Divide `R` by the sum of the weights instead of the number of impressions.
+        self_normalized: Whether `R` is divided by the sum of the weights instead of the number of impressions.
         backbone: Name of the model under the head. Default: `"mmoe"`.
-        backbone_options: Dict of that model's arguments.
+        backbone_options: The arguments of that model, as a dict.
         tower_units: Layer widths of each tower above the backbone, or an `MLP`; a linear layer to the logit follows.
-        name: Keras name of the model.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: The tasks hold no click and conversion pair; weights below 0, a bound outside (0, 1]; what the
-            backbone refuses.
+        ValueError: If the tasks hold no pair of click and conversion, a weight is below 0, the bound is outside (0, 1],
+            or the backbone refuses its arguments.
 
     Example:
 

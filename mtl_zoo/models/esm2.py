@@ -33,28 +33,30 @@ class ESM2(MultiTaskModel):
         pCTCVR = y1 pCVR
         loss   = BCE(click, y1) + BCE(click and action, pCTAVR) + BCE(click and conversion, pCTCVR)
 
-    each over all impressions and formed on the logits. With `y2 = 1`, or `y3 = y4`, the conversion is ESMM's.
+    where each loss is over all impressions and computed from logits. With `y2 = 1`, or `y3 = y4`, the conversion is
+    that of ESMM.
 
     Names, for tasks `click`, `cart` and `conversion` (see `mtl_zoo.heads.ActionFunnel`): outputs and metrics `click`,
     `cart`, `conversion` (pCVR), `click_and_cart`, `click_and_conversion`; losses and loss weights `click`,
     `click_and_cart`, `click_and_conversion`; labels `click`, `cart`, `conversion`.
 
-    Where the conversion's own `sample_space` is the action, none comes without it: `y4` is 0 and has no tower, and the
-    output `conversion` is `y3`.
+    Where the conversion's own `sample_space` is the action, no conversion comes without it: `y4` is 0 and has no tower,
+    and the output `conversion` is `y3`.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
         tasks: A click task, an action task whose `sample_space` is the click, a conversion task whose `sample_space` is
-            the click (then it stands after the action) or the action, and any others, which get towers of their own.
-            Default: those of the transform.
-        action: Name of the action's task, where several could be it.
+            the click (then it stands after the action) or the action, and any other tasks, which get towers of their
+            own. Default: those of the transform.
+        action: Name of the action's task, needed where several tasks could be it.
         backbone: Name of the model under the head. Default: `"single_task"` with shared embeddings.
-        backbone_options: Dict of that model's arguments.
-        tower_units: Layer widths of each tower above the backbone, or an `MLP`. Default: none but the linear layer.
-        name: Keras name of the model.
+        backbone_options: The arguments of that model, as a dict.
+        tower_units: Layer widths of each tower above the backbone, or an `MLP`. Default: the linear layer alone.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: The tasks hold no such three tasks, or several; what the backbone refuses.
+        ValueError: If the tasks hold no such three tasks, or several sets of them, or the backbone refuses its
+            arguments.
 
     Example:
 
@@ -66,7 +68,7 @@ class ESM2(MultiTaskModel):
 
     Reference: Wen et al., "Entire Space Multi-Task Modeling via Post-Click Behavior Decomposition for Conversion Rate
     Prediction", SIGIR 2020, arXiv:1910.07099. The formulas were not checked against the paper's text; the widths of its
-    towers are not known here, ESMM's stand in.
+    towers are not known here, so those of ESMM are used.
     """
 
     def __init__(

@@ -25,13 +25,13 @@ from mtl_zoo.options import Units
 class ESMM(MultiTaskModel):
     """Entire-space multi-task model: the conversion rate is learned on all impressions, through pCTR * pCVR.
 
-    With click logit `a` and conversion logit `b`, `pCTR = sigmoid(a)`, `pCVR = sigmoid(b)`, `pCTCVR = pCTR * pCVR`:
+    With click logit `a`, conversion logit `b`, `pCTR = sigmoid(a)`, `pCVR = sigmoid(b)` and `pCTCVR = pCTR * pCVR`:
 
         loss = BCE(click, pCTR) + BCE(click and conversion, pCTCVR), each over all impressions.
 
-    No loss acts on pCVR itself, so it is trained on the rows on which it will be used, not on clicked ones alone. In
-    the paper the two networks share their embeddings and nothing else, which is the default here; `backbone` puts the
-    same head on any other model of the zoo.
+    No loss acts on pCVR itself, so it is trained on the rows on which it will be used, and not on clicked rows alone.
+    In the paper the two networks share their embeddings and nothing else, which is the default here; with `backbone`
+    the same head goes on any other model of the zoo.
 
     Names, for tasks `click` and `conversion` (see `mtl_zoo.heads.EntireSpace`): outputs and metrics `click`,
     `conversion`, `click_and_conversion`; losses and loss weights `click`, `click_and_conversion`; labels `click`,
@@ -39,15 +39,15 @@ class ESMM(MultiTaskModel):
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: A click task, a conversion task whose `sample_space` is the click, and any others, which get towers of
-            their own. Default: those of the transform.
+        tasks: A click task, a conversion task whose `sample_space` is the click, and any other tasks, which get towers
+            of their own. Default: those of the transform.
         backbone: Name of the model under the head. Default: `"single_task"` with shared embeddings.
-        backbone_options: Dict of that model's arguments.
-        tower_units: Layer widths of each tower above the backbone, or an `MLP`. Default: none but the linear layer.
-        name: Keras name of the model.
+        backbone_options: The arguments of that model, as a dict.
+        tower_units: Layer widths of each tower above the backbone, or an `MLP`. Default: the linear layer alone.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: The tasks hold no click and conversion pair; what the backbone refuses.
+        ValueError: If the tasks hold no pair of click and conversion, or the backbone refuses its arguments.
 
     Example:
 

@@ -32,23 +32,25 @@ class Hierarchical(MultiTaskModel):
         u^(l+1) = act(A^l u^l)
         y_k = h_k(u^(l_k + 1))
 
-    The loss of a task trains the layers up to its level and none above. With all tasks at the last level it is
-    `shared_bottom`, the parallel structure.
+    The loss of a task trains the layers up to its level and none above. With all tasks at the last level the model is
+    `shared_bottom`, in which all towers read the same layer.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        levels: Dict of the level of every task (of every tower of the head, if it has others), 0 being the first
-            layer. Default: spread evenly in the order of the tasks, the last at the last layer.
+        tasks: The tasks to learn. Default: those of the transform.
+        levels: The level of every task, as a dict by name, where 0 is the first layer. If the head has other towers
+            than the tasks, the names are theirs. Default: the levels are spread evenly in the order of the tasks, with
+            the last task at the last layer.
         bottom_units: Layer widths of the stack, or an `MLP`.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1, levels
-            that leave out a task or the last layer, or name one that does not exist.
+        ValueError: If names are duplicate or illegal, sizes are not known, units are not whole numbers >= 1, or
+            `levels` leaves out a task or the last layer, or names one that does not exist.
 
     Example:
 

@@ -37,9 +37,9 @@ GROUP = "group"
 class HoME(MultiTaskModel):
     """Hierarchy of multi-gate experts: tasks in groups, normalised experts, and gates that keep sparse ones in use.
 
-    Experts are shared by all tasks (s), by a group c of tasks, or task k's own. With `x` the concatenated feature
-    vectors, `c` the group of k, `E'` an expert set that reads its input through its feature gate, and `[ ; ]` sets side
-    by side:
+    Experts are shared by all tasks (s), shared by a group c of tasks, or private to a task k. With `x` the concatenated
+    feature vectors, `c` the group of k, `E'` a set of experts that reads its input through its feature gate, and
+    `[ ; ]` several sets side by side:
 
         E(v) = swish(batch_norm(v W + b))
         E'(v) = E(v * 2 sigmoid(sum_r a_r(v) B_r A_r v))
@@ -49,46 +49,47 @@ class HoME(MultiTaskModel):
         f_k = softmax(W_k m_c) [E'_k(m_c) ; E'_c(m_c) ; E'_s(z_s)] + self_k(m_c)
         y_k = h_k(f_k)
 
-    Task k never sees the private experts of others, nor at the second level the experts of other groups. A self gate is
-    a residual round the first set in the sum, `self_c(v) = softmax(U_c v) E'_c`, and likewise for s and k, with a
-    sigmoid in place of the softmax for one expert: it keeps a path to that set when the gate prefers others. `B` starts
-    at zero, so that a feature gate starts as the identity.
+    Task k never sees the private experts of other tasks nor, at the second level, the experts of other groups. A self
+    gate is a residual connection to the reader's own set, `self_c(v) = softmax(U_c v) E'_c`, and likewise for s and k;
+    with one expert it has a sigmoid in place of the softmax. It keeps a path to that set when the gate prefers others.
+    `B` starts at zero, so that a feature gate starts as the identity.
 
-    The paper was not at hand: this follows descriptions of it. They agree on the form of the experts, the groups, what
-    a task may see, `z_c || z_s` as its selector, `2 sigmoid` of a low-rank map, and self gates over a set's own
-    outputs. Uncertain are: how `a` combines several maps (inside of the sigmoid here), their number and ranks; that
-    each expert set has a feature gate; what the self gates read and that they are added; what the shared experts of
-    the second level read (`z_s` here, so that one set normalises one distribution); which experts the gate of `z_s`
-    covers (all of its level here, as in PLE).
+    The paper was not at hand, and the model follows descriptions of it. They agree on the form of the experts, the
+    groups, what a task may see, `z_c || z_s` as its selector, `2 sigmoid` of a low-rank map, and self gates over a
+    set's own outputs. What is uncertain: how `a` combines several maps (inside of the sigmoid here), their number and
+    ranks; that each expert set has a feature gate; what the self gates read and that they are added; what the shared
+    experts of the second level read (`z_s` here, so that one set normalises one distribution); which experts the gate
+    of `z_s` covers (all of its level here, as in PLE).
 
-    Each fix can be left out. With `feature_gate=False`, `self_gate=False` and an `MLP` for `expert_units`, what is left
-    is a net like PLE of two levels: exactly PLE if each task is its own group, and the group's experts and the half
-    `z_s` of `m_c` are ignored.
+    Each of these parts can be left out. With `feature_gate=False`, `self_gate=False` and an `MLP` for `expert_units`,
+    what is left resembles PLE with two levels: it is exactly PLE if each task is its own group, and the group's experts
+    and the half `z_s` of `m_c` are ignored.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        task_groups: Dict of group name -> names of its tasks. Default: one group of all, called `group`. With a head
-            whose towers are no tasks (see `Head.tower_names`), the names of these.
-        num_task_experts: Experts of each task's own.
-        num_group_experts: Experts of each group, at both levels.
-        num_shared_experts: Experts of all tasks, at both levels.
-        expert_units: Layer widths of each expert, every layer followed by batch normalisation and Swish; or an `MLP`,
-            taken as it is. Default: one layer. The normalisation's epsilon is 1e-5, as the authors' code has it.
+        tasks: The tasks to learn. Default: those of the transform.
+        task_groups: For each group, by name, the names of its tasks. With a head whose towers are not the tasks (see
+            `Head.tower_names`), the names of the towers. Default: one group of all tasks, called `group`.
+        num_task_experts: The number of private experts of each task.
+        num_group_experts: The number of experts of each group, at both levels.
+        num_shared_experts: The number of experts that all tasks share, at both levels.
+        expert_units: Layer widths of each expert, where every layer has batch normalisation and Swish; or an `MLP`,
+            which is taken as it is. Default: one layer. The normalisation's epsilon is 1e-5, as in the authors' code.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        feature_gate: False leaves the feature gates out.
-        num_loras: Low-rank maps in a feature gate.
-        lora_rank: Rank of each.
-        self_gate: False leaves the self gates out.
-        gate: A `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`, of all gates but self gates.
-            Default: `Gate()`.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        feature_gate: Whether there are feature gates.
+        num_loras: The number of low-rank maps in a feature gate.
+        lora_rank: The rank of each of these maps.
+        self_gate: Whether there are self gates.
+        gate: How all gates but the self gates weigh experts: a `Gate` (temperature, dropout, entropy, bias) or a
+            `DSelectK`. Default: `Gate()`.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, a task or group named `shared`, sizes that are not known, groups that do
-            not hold each task once, experts or units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, a task or group is named `shared`, sizes are not known, the
+            groups do not hold each task once, or the numbers of experts or units are not whole numbers >= 1.
 
     Example:
 
@@ -126,9 +127,9 @@ class HoME(MultiTaskModel):
     ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         groups = _check_groups(task_groups, plan.towers)
-        check.check_int("num_task_experts", num_task_experts)
-        check.check_int("num_group_experts", num_group_experts)
-        check.check_int("num_shared_experts", num_shared_experts)
+        check.check_count("num_task_experts", num_task_experts)
+        check.check_count("num_group_experts", num_group_experts)
+        check.check_count("num_shared_experts", num_shared_experts)
         loras = (num_loras, lora_rank) if feature_gate else None
         parts = _Parts(_normalised(expert_units), loras, bool(self_gate), gate)
         inputs = make_inputs(plan.features)
@@ -137,7 +138,7 @@ class HoME(MultiTaskModel):
         shared = parts.experts(SHARED, num_shared_experts, x, "_0")
         of_groups = {group: parts.experts(group, num_group_experts, x, "_0") for group in groups}
         meta_shared = parts.read(SHARED, x, [*of_groups.values(), shared], shared, "_0")
-        meta = {group: parts.read(group, x, [own, shared], own, "_0") for group, own in of_groups.items()}
+        meta = {group: parts.read(group, x, [experts, shared], experts, "_0") for group, experts in of_groups.items()}
 
         towers = {}
         shared = parts.experts(SHARED, num_shared_experts, meta_shared, "_1")
@@ -145,8 +146,8 @@ class HoME(MultiTaskModel):
             both = keras.layers.Concatenate(name=f"{group}_meta")([meta[group], meta_shared])
             of_group = parts.experts(group, num_group_experts, both, "_1")
             for tower in members:
-                own = parts.experts(tower, num_task_experts, both, "_1")
-                towers[tower] = parts.read(tower, both, [own, of_group, shared], own, "_1")
+                private = parts.experts(tower, num_task_experts, both, "_1")
+                towers[tower] = parts.read(tower, both, [private, of_group, shared], private, "_1")
         super().__init__(plan, inputs, towers, tower_units=tower_units, name=name)
         self.task_groups = task_groups
         self.num_task_experts = num_task_experts
@@ -170,7 +171,7 @@ class HoME(MultiTaskModel):
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """How HoME makes and reads a set of experts, whoever owns it."""
+    """How HoME makes and reads a set of experts, whether it belongs to all tasks, a group or a task."""
 
     expert: MLP
     loras: tuple[int, int] | None
@@ -183,18 +184,18 @@ class _Parts:
             v = LowRankFeatureGate(*self.loras, name=f"{owner}_feature_gate{at}")(v)
         return make_experts(owner, count, self.expert, v, at)
 
-    def read(self, reader: str, selector: Any, groups: Sequence[Experts], own: Experts, at: str) -> Any:
-        """The gated sum of `groups`, plus the self gate's sum of the reader's own experts."""
+    def read(self, reader: str, selector: Any, groups: Sequence[Experts], residual: Experts, at: str) -> Any:
+        """The gated sum of `groups`, plus the self gate's sum of `residual`, the experts of the reader itself."""
         mixed = select(reader, selector, groups, self.gate, at)
         if not self.self_gate:
             return mixed
         name = f"{reader}_self_gate{at}"
-        if len(own.names) > 1:
-            weights = make_gate(len(own.names), expert_names=own.names, name=name)(selector)
+        if len(residual.names) > 1:
+            weights = make_gate(len(residual.names), expert_names=residual.names, name=name)(selector)
         else:
             # A softmax over one expert would be 1 for every row.
             weights = keras.layers.Dense(1, "sigmoid", use_bias=False, name=name)(selector)
-        alone = ExpertMixture(name=f"{reader}_self{at}")(weights, own.outputs)
+        alone = ExpertMixture(name=f"{reader}_self{at}")(weights, residual.outputs)
         return keras.layers.Add(name=f"{reader}_sum{at}")([mixed, alone])
 
 

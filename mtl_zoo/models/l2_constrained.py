@@ -22,33 +22,34 @@ from mtl_zoo.options import Embedding, Units
     cost="T bottoms: T (D b_1 + b_1 b_2 + ...) and T towers",
 )
 class L2Constrained(MultiTaskModel):
-    """L2-constrained: a network a task, whose weights are pulled towards each other.
+    """L2-constrained: one network for each task, with their weights pulled towards each other.
 
-    With bottoms `f_k` of one shape and `theta_k` their kernels and biases:
+    With bottoms `f_k` of the same shape and `theta_k` their kernels and biases:
 
         y_k = h_k(f_k(x))
         loss = sum of the tasks' losses + alpha sum_(a<b) ||theta_a - theta_b||^2
 
     The penalty belongs to no task: it is among the model's `losses`, in training and evaluation, like Keras' weight
-    regularisers. With `alpha=0` the networks are independent; the larger alpha is, the nearer they are to one bottom.
-    Towers and embeddings are left out of it: towers may differ in shape, and a penalty on a table would touch all its
-    rows at every step (Duong et al. leave out word embeddings as well). Tables are shared by default; in the MMoE
-    paper, which has this model as a baseline, there are none.
+    regularisers. With `alpha=0` the networks are independent; the larger alpha is, the nearer they are to one shared
+    bottom. Towers and embeddings are left out of the penalty: towers may differ in shape, and a penalty on a table
+    would touch all its rows at every step (Duong et al. leave out word embeddings as well). Tables are shared by
+    default; in the MMoE paper, which has this model as a baseline, there are none.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
+        tasks: The tasks to learn. Default: those of the transform.
         bottom_units: Layer widths of each `f_k`, or an `MLP`.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        alpha: Factor of the penalty, to be tuned.
-        share_embeddings: One embedding under all networks instead of one each.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        alpha: The factor of the penalty, which must be tuned.
+        share_embeddings: Whether all networks read one embedding instead of one each.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1, an
-            alpha below 0.
+        ValueError: If names are duplicate or illegal, sizes are not known, units are not whole numbers >= 1, or `alpha`
+            is below 0.
 
     Example:
 

@@ -49,33 +49,36 @@ class M3oE(MultiTaskModel):
         f_(d,t) = sum_i softmax(sg(r) V_(d,t) + c_(d,t))_i S_i + e_d Dmix_d + e_t Tmix_t
         y_t = h_(d,t)(f_(d,t))
 
-    The gates send no gradient into `r`. With a single domain (or task) its mix is its own expert. A row whose domain is
-    missing or unknown gets the mean of the domains: of their star weights, experts, gate logits and towers.
+    The gates send no gradient into `r`. With a single domain (or a single task) the mix is that domain's (or task's)
+    own expert. A row whose domain is missing or unknown gets the mean over the domains: of their star weights, experts,
+    gate logits and towers.
 
-    `e` and `b` start as 0.5 and are trained by the one optimizer; the paper searches them on validation data with a
-    learning rate of their own, and the authors' code starts them as it is told. `W_d` starts as 1 (in their code as
-    drawn like `W`). `tower_units` are the head's, by task, over what the towers `h_(d,t)` give; with the default, none,
-    its linear layer is by domain too.
+    `e` and `b` start at 0.5 and are trained with all other weights; the paper searches for them on validation data with
+    a learning rate of their own, and the authors' code takes their start as an argument. `W_d` starts as ones (in the
+    authors' code it is drawn like `W`). `tower_units` are the layers of the head's tower for each task, above the
+    towers `h_(d,t)`; by default it has none, and its linear layer is by domain as well.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        domain: Name of the `Categorical` that holds each row's domain. Default: the one called `"domain"`.
+        tasks: The tasks to learn. Default: those of the transform.
+        domain: Name of the `Categorical` feature that holds each row's domain. Default: the one called `"domain"`.
         star_units: Width of the star layer.
-        bottom_units: Layer widths of `bottom` and of `skip`, or an `MLP`. Default: one of 256, with layer
-            normalisation (epsilon 1e-5, as the authors' code has it).
-        num_experts: n.
-        expert_units: Layer widths of every expert, or an `MLP`. Default: one of 64, with layer normalisation.
-        pair_units: Layer widths of each `h_(d,t)`, or an `MLP`; a linear layer to the logit follows. Default: as the
-            experts have.
-        tower_units: Layer widths of the head's tower above them, or an `MLP`. Default: none but the linear layer.
-        gate: A `Gate`: temperature, dropout, entropy. Default: `Gate()`.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        bottom_units: Layer widths of `bottom` and of `skip`, or an `MLP`. Default: one layer of 256 units, with layer
+            normalisation (epsilon 1e-5, as in the authors' code).
+        num_experts: The number of shared experts, n.
+        expert_units: Layer widths of every expert, or an `MLP`. Default: one layer of 64 units, with layer
+            normalisation.
+        pair_units: Layer widths of each `h_(d,t)`, or an `MLP`; a linear layer to the logit follows. Default: those of
+            the experts.
+        tower_units: Layer widths of the head's tower above them, or an `MLP`. Default: the linear layer alone.
+        gate: How gates weigh experts: a `Gate` (temperature, dropout, entropy). Default: `Gate()`.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: No feature holds the domain; duplicate or illegal names, sizes that are not known, units that are
+        ValueError: If no feature holds the domain, names are duplicate or illegal, sizes are not known, or units are
             not whole numbers >= 1.
 
     Example:

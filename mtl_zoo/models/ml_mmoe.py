@@ -32,23 +32,26 @@ class MLMMoE(MultiTaskModel):
         z_e^l = f_e^l(sum_i softmax(W_e^(l-1) x)_i z_i^(l-1))   for l > 1
         y_k = h_k(sum_i softmax(W_k x)_i z_i^L)
 
-    Inner levels have a gate for every expert of the next level, the last one a gate for every task, and all gates read
-    x. The model is the one that the PLE paper compares with; with one level it is `MMoE`.
+    An inner level has a gate for every expert of the next level, the last level a gate for every task, and all gates
+    read x. The PLE paper uses this model as a baseline; with one level it is `MMoE`.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        num_levels: L.
-        num_experts: n, at every level.
+        tasks: The tasks to learn. Default: those of the transform.
+        num_levels: The number of levels, L.
+        num_experts: The number of experts at every level, n.
         expert_units: Layer widths of each `f_i^l`, or an `MLP`, at every level. Default: one layer, as in the paper.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        gate: A `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default: `Gate()`.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        gate: How gates weigh experts: a `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default:
+            `Gate()`.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, numbers or units that are not whole and >= 1.
+        ValueError: If names are duplicate or illegal, sizes are not known, or the numbers of levels, experts or units
+            are not whole numbers >= 1.
 
     Example:
 
@@ -76,7 +79,7 @@ class MLMMoE(MultiTaskModel):
         head: Head | None = None,
         name: str | None = None,
     ) -> None:
-        check.check_int("num_levels", num_levels)
+        check.check_count("num_levels", num_levels)
         plan = ModelPlan(features, tasks, head, embedding)
         inputs = make_inputs(plan.features)
         x = plan.embed(inputs)

@@ -24,7 +24,7 @@ from mtl_zoo.options import DSelectK, Embedding, Gate, Units
     cost="n (D e_1 + e_1 e_2 + ...) for the experts, T n D for the gates, T towers",
 )
 class MMoE(MultiTaskModel):
-    """Multi-gate mixture-of-experts: shared experts, and for each task a gate that weighs them by row.
+    """Multi-gate mixture-of-experts: shared experts, and a gate for each task that weighs them row by row.
 
     With `x` the concatenated feature vectors, experts `f_1 .. f_n` and, for task k, gate `g_k` and tower `h_k`:
 
@@ -37,17 +37,19 @@ class MMoE(MultiTaskModel):
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        num_experts: n.
+        tasks: The tasks to learn. Default: those of the transform.
+        num_experts: The number of experts, n.
         expert_units: Layer widths of each `f_i`, or an `MLP`.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        gate: A `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default: `Gate()`.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        gate: How gates weigh experts: a `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default:
+            `Gate()`.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, sizes are not known, or units are not whole numbers >= 1.
 
     Example:
 
@@ -86,7 +88,7 @@ class MMoE(MultiTaskModel):
 
     @classmethod
     def from_config(cls, config: Config) -> MultiTaskModel:
-        # Files of 0.1.0 hold `share_gate`; with it, they are what is `OMoE` now.
+        # Files of 0.1.0 hold `share_gate`: where it is true, they describe what is now `OMoE`.
         config = dict(config)
         if config.pop("share_gate", False):
             return OMoE.from_config(config)

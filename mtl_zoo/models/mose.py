@@ -29,7 +29,7 @@ from mtl_zoo.options import DSelectK, Embedding, Gate, Units
     requires=("sequence",),
 )
 class MoSE(MultiTaskModel):
-    """MoSE: a mixture of sequential experts, LSTMs over a shared LSTM that reads a sequence, weighed by task.
+    """MoSE: a mixture of sequential experts (LSTMs over a shared LSTM that reads a sequence), weighed by a gate a task.
 
     With `s_1 .. s_L` the vectors of the sequence's values and `x` those of all other features:
 
@@ -37,29 +37,31 @@ class MoSE(MultiTaskModel):
         e_i = last state of LSTM_i(u_1 .. u_L),   i = 1 .. n
         y_k = h_k([sum_i softmax(W_k u_L)_i e_i, x])
 
-    Padding (id 0) is no step: states are carried over it, and an empty sequence has the state 0.
+    Padding (id 0) does not count as a step: states are carried over it, and an empty sequence has the state 0.
 
-    The formulas are from memory and were not confirmed. As remembered, the paper mixes the experts' states after every
-    step and may read them with an LSTM a task; here, where a row has one label, only the last step is mixed, and the
-    towers are those of the head. The paper's inputs are all steps of a sequence; that the other features go straight to
-    the towers is ours.
+    The formulas are from memory and were not confirmed. As far as is remembered, the paper mixes the experts' states
+    after every step and may read them with an LSTM for each task; here a row has one label, so only the last step is
+    mixed, and the towers are those of the head. In the paper all inputs are steps of a sequence; that other features go
+    straight to the towers is ours.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        sequence: Name of the `Sequence` that is read in order. Default: the only one, or the one called `"sequence"`.
-        num_experts: n.
+        tasks: The tasks to learn. Default: those of the transform.
+        sequence: Name of the `Sequence` feature that is read in order. Default: the only one, or the one called
+            `"sequence"`.
+        num_experts: The number of experts, n.
         bottom_units: Widths of the states of the shared LSTM, one for each layer.
         expert_units: Widths of the states of each expert, one for each layer.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        gate: A `Gate`: temperature, dropout, entropy, bias. Default: `Gate()`.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        gate: How gates weigh experts: a `Gate` (temperature, dropout, entropy, bias). Default: `Gate()`.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: No sequence, or several and none named; duplicate or illegal names, sizes that are not known, units
-            that are not whole numbers >= 1.
+        ValueError: If there is no sequence, or several and none is named; if names are duplicate or illegal, sizes are
+            not known, or units are not whole numbers >= 1.
 
     Example:
 

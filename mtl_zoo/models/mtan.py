@@ -24,7 +24,7 @@ from mtl_zoo.options import Embedding, Units, as_mlp
     cost="one trunk, T masks a layer (2 m b_l + m b_(l-1) with m hidden units), b_l^2 for each transform, T towers",
 )
 class MTAN(MultiTaskModel):
-    """MTAN: a shared trunk, and for each task masks that select, by row, from every layer of it.
+    """MTAN: a shared trunk, and masks for each task that select, row by row, from every layer of it.
 
     With `u^0 = x`, the concatenated feature vectors, `*` elementwise, and biases left out:
 
@@ -33,26 +33,27 @@ class MTAN(MultiTaskModel):
         t_k^l = act(F^l (a_k^l * u^l))
         y_k = h_k(t_k^L)
 
-    The paper's network is convolutional; this is its form for dense layers, written from memory and set against the
-    authors' code. There a mask is made of the first half of a block and laid over its second half; a dense layer has no
-    halves. There `F` is shared by the tasks, as here by default, and the variant for ResNets has none after the last
-    layer, where here it follows every layer. Masks have batch normalisation there, none here.
+    The paper's network is convolutional; this is its form for dense layers, written from memory and compared with the
+    authors' code. In that code a mask is computed from the first half of a block and applied to its second half, and a
+    dense layer has no halves. `F` is shared by the tasks, as it is here by default; the variant for ResNets has no `F`
+    after the last layer, where here it follows every layer. Masks have batch normalisation there and none here.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        bottom_units: Layer widths of the trunk, or an `MLP`, whose activation, norm and dropout `F` has too.
+        tasks: The tasks to learn. Default: those of the transform.
+        bottom_units: Layer widths of the trunk, or an `MLP`; `F` has the same activation, norm and dropout.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
         mask_units: Width of the hidden layer of each mask. Default: that of the trunk's layer.
-        mask_bias: Start of the bias under the sigmoid. Above 0.0 masks start nearer to 1, the model nearer to
-            shared-bottom.
-        share_transforms: One `F^l` for all tasks instead of one each.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        mask_bias: Where the bias under the sigmoid starts. Above 0.0 masks start nearer to 1, and the model starts
+            nearer to shared-bottom.
+        share_transforms: Whether all tasks share one `F^l` instead of having one each.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, sizes are not known, or units are not whole numbers >= 1.
 
     Example:
 

@@ -22,7 +22,7 @@ from mtl_zoo.options import DSelectK, Embedding, Gate, Units
     cost="n (D e_1 + e_1 e_2 + ...) for the experts, n D for the gate, T towers",
 )
 class OMoE(MultiTaskModel):
-    """One-gate mixture-of-experts: shared experts, and one gate for all tasks that weighs them by row.
+    """One-gate mixture-of-experts: shared experts, and one gate for all tasks that weighs them row by row.
 
     With `x` the concatenated feature vectors, experts `f_1 .. f_n`, the gate `g` and, for task k, tower `h_k`:
 
@@ -30,21 +30,24 @@ class OMoE(MultiTaskModel):
         f(x) = sum_i g(x)_i f_i(x)
         y_k = h_k(f(x))
 
-    It is `MMoE` with the gates of all tasks tied. The gate reads the raw model input and has no bias.
+    The model is `MMoE` with one gate in place of a gate for each task. The gate reads the raw model input and has no
+    bias.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        num_experts: n.
+        tasks: The tasks to learn. Default: those of the transform.
+        num_experts: The number of experts, n.
         expert_units: Layer widths of each `f_i`, or an `MLP`.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        gate: A `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default: `Gate()`.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        gate: How gates weigh experts: a `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default:
+            `Gate()`.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, sizes are not known, or units are not whole numbers >= 1.
 
     Example:
 

@@ -31,7 +31,7 @@ from mtl_zoo.options import Embedding, Units, as_mlp
     requires=("domain",),
 )
 class PEPNet(MultiTaskModel):
-    """PEPNet: networks by task, whose input is gated by the domain and whose layers are gated by user and item.
+    """PEPNet: one network for each task, its input gated by the domain and its layers gated by user and item.
 
     With `x` the concatenated feature vectors, `v_domain` and `v_prior` those of the domain and of the prior features,
     `sg` a stop of the gradient, and gates in (0, 2) from `G(p, x) = 2 sigmoid(relu([p, sg(x)] W + b) W' + b')`:
@@ -41,30 +41,32 @@ class PEPNet(MultiTaskModel):
         H_k^(l+1) = act((G_k^l(v_prior, o) * H_k^l) W_k^l + b_k^l)      (PPNet)
         y_k = h_k(G_k^L(v_prior, o) * H_k^L)
 
-    Every layer's input is gated, that of the head included. All tasks' gates of a layer come from one hidden layer.
-    The gates start as 1 (`W'` and `b'` as zeros, which is ours), that is as plain networks on shared embeddings. They
-    send no gradient into `x`, though the domain's and the prior's own vectors learn through them. A missing or unknown
-    domain has an embedding of its own, as the ids of every feature have.
+    The input of every layer is gated, that of the head included. One hidden layer makes the gates of a layer for all
+    tasks. The gates start at 1 (`W'` and `b'` start as zeros, which is ours), so the model starts as plain networks on
+    shared embeddings. Gates send no gradient into `x`, though the vectors of the domain and of the prior features learn
+    through them. A missing or unknown domain has an embedding of its own, as missing and unknown values of every
+    feature have.
 
-    The formulas are from a secondary source; that the network's input `H^0` is gated as well is how we read them, and
-    the width of the gates' hidden layer is ours.
+    The formulas are from a secondary source. That the network's input `H^0` is gated as well is our reading of them,
+    and the width of the gates' hidden layer is ours.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        domain: Name of the `Categorical` that holds each row's domain. Default: the one called `"domain"`.
+        tasks: The tasks to learn. Default: those of the transform.
+        domain: Name of the `Categorical` feature that holds each row's domain. Default: the one called `"domain"`.
         prior: Names of the features that gate the layers: user, item, author. Default: every `Categorical` but the
             domain, or the domain if there is no other.
         bottom_units: Layer widths of each task's gated network, or an `MLP`.
         gate_units: Width of the gates' hidden layer.
-        tower_units: Layer widths of each `h_k`, which is not gated, or an `MLP`. Default: none but the linear layer.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        tower_units: Layer widths of each `h_k`, which is not gated, or an `MLP`. Default: the linear layer alone.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: No feature holds the domain; `prior` names no feature; duplicate or illegal names, sizes that are
-            not known, units that are not whole numbers >= 1.
+        ValueError: If no feature holds the domain, `prior` names no feature, names are duplicate or illegal, sizes are
+            not known, or units are not whole numbers >= 1.
 
     Example:
 

@@ -34,28 +34,31 @@ class PLE(MultiTaskModel):
         y_k = h_k(g_k^N)
 
     The gates of a level read what the level below put together, not x; the shared gate sees the experts of all tasks,
-    and the last level has none. So tasks meet at the lower levels, while at the last one no loss of another task
-    reaches task k's own experts. With one level the model is `CGC`.
+    and the last level has none. So tasks meet at the lower levels, while at the last level the loss of one task never
+    reaches the experts of another. With one level the model is `CGC`.
 
-    The paper's schedule of loss weights (its eq. 10) is no part of the architecture and not set here. Without shared
-    experts (`num_shared_experts=0`) nothing would read `g_s`, and there is no shared gate: independent networks.
+    The paper's schedule of loss weights (its eq. 10) is not part of the architecture and is not set here; the balancing
+    method `scheduled` has it. Without shared experts (`num_shared_experts=0`) nothing would read `g_s`, so there is no
+    shared gate and the tasks have independent networks.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        num_levels: N.
-        num_task_experts: Experts in `E_k^j`, the same for every task and level; may be 0.
-        num_shared_experts: Experts in `E_s^j`, at every level; may be 0.
+        tasks: The tasks to learn. Default: those of the transform.
+        num_levels: The number of levels, N.
+        num_task_experts: The number of experts in `E_k^j`, the same for every task and level; may be 0.
+        num_shared_experts: The number of experts in `E_s^j`, at every level; may be 0.
         expert_units: Layer widths of each expert, or an `MLP`, at every level. Default: one layer, as in the paper.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        gate: A `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default: `Gate()`.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        gate: How gates weigh experts: a `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default:
+            `Gate()`.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, a task named `shared`, sizes that are not known, no experts at all,
-            levels or units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, a task is named `shared`, sizes are not known, there are no
+            experts at all, or the numbers of levels or units are not whole numbers >= 1.
 
     Example:
 
@@ -86,7 +89,7 @@ class PLE(MultiTaskModel):
         head: Head | None = None,
         name: str | None = None,
     ) -> None:
-        check.check_int("num_levels", num_levels)
+        check.check_count("num_levels", num_levels)
         plan = ModelPlan(features, tasks, head, embedding)
         check_extraction(plan.towers, num_task_experts, num_shared_experts)
         inputs = make_inputs(plan.features)
@@ -95,10 +98,10 @@ class PLE(MultiTaskModel):
         for level in range(num_levels):
             at = f"_{level}"
             shared = make_experts(SHARED, num_shared_experts, expert_units, fused_shared, at)
-            own = {tower: make_experts(tower, num_task_experts, expert_units, fused[tower], at) for tower in fused}
-            fused = {tower: select(tower, fused[tower], [own[tower], shared], gate, at) for tower in fused}
+            private = {tower: make_experts(tower, num_task_experts, expert_units, fused[tower], at) for tower in fused}
+            fused = {tower: select(tower, fused[tower], [private[tower], shared], gate, at) for tower in fused}
             if num_shared_experts and level < num_levels - 1:
-                fused_shared = select(SHARED, fused_shared, [*own.values(), shared], gate, at)
+                fused_shared = select(SHARED, fused_shared, [*private.values(), shared], gate, at)
         super().__init__(plan, inputs, fused, tower_units=tower_units, name=name)
         self.num_levels = num_levels
         self.num_task_experts = num_task_experts

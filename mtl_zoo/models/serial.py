@@ -33,7 +33,7 @@ _ACTIVATIONS = {"identity": "linear"}  # Keras' names of links, where they diffe
     cost="one bottom, T stages of (b + s) s_1 + s_1 s_2 + ..., T towers",
 )
 class Serial(MultiTaskModel):
-    """Serial: one network under all tasks, and towers in a chain, each reading what the one before passes on.
+    """Serial: one network under all tasks, and a chain of towers in which each reads what the one before passes on.
 
     With `x` the concatenated feature vectors, tasks in the order 1 .. T, stage `s_t` the hidden part of tower t and
     `h_t` the rest of it:
@@ -42,28 +42,31 @@ class Serial(MultiTaskModel):
         r_t = s_t([u ; c_t]),   y_t = h_t(r_t)
         c_1 nothing,  c_(t+1) = r_t  or  y_t  or  link(y_t)
 
-    A general structure rather than one paper's model. The cascades of the funnel models (`aitm`, `esmm`) are special
-    cases with losses of their own. With zero weights on all `c_t` it is the parallel structure, `y_t = h_t(s_t(u))`,
-    which is `shared_bottom`.
+    This is a general structure rather than the model of one paper. The cascades of the funnel models (`aitm`, `esmm`)
+    are special cases with losses of their own. With zero weights on all `c_t` the towers are parallel,
+    `y_t = h_t(s_t(u))`, as in `shared_bottom`.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        order: Names of the tasks (of the head's towers, if it has others), first to last. Default: as given.
-        transfer: What is passed on: `"hidden"`, the stage `r_t`; `"logit"`; or `"probability"`, the logit through the
-            task's link (for a regression the number itself). The last two need the default head.
-        stop_gradient: Later losses do not train earlier towers through what is passed on. All still train `f`.
-        combine: `"concat"`: stages read `[u ; c_t]`; `"add"`: they read `u + P_t c_t`, `P_t` a matrix.
+        tasks: The tasks to learn. Default: those of the transform.
+        order: Names of the tasks (of the head's towers, if these are not the tasks) from first to last. Default: the
+            order in which they are given.
+        transfer: What is passed on: `"hidden"`, which is `r_t`; `"logit"`; or `"probability"`, the logit through the
+            task's link (for a regression the predicted number). The last two need the default head.
+        stop_gradient: Whether the losses of later tasks are kept from training earlier towers through what is passed
+            on. All of them still train `f`.
+        combine: With `"concat"` stages read `[u ; c_t]`; with `"add"` they read `u + P_t c_t`, where `P_t` is a matrix.
         bottom_units: Layer widths of `f`, or an `MLP`.
         stage_units: Layer widths of each `s_t`, or an `MLP`.
-        tower_units: Layer widths of each `h_t`, or an `MLP`. Default: none but the linear layer.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        tower_units: Layer widths of each `h_t`, or an `MLP`. Default: the linear layer alone.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1, an
-            order that does not hold every task once, a transfer that the head does not allow.
+        ValueError: If names are duplicate or illegal, sizes are not known, units are not whole numbers >= 1, `order`
+            does not hold every task once, or the head does not allow the transfer.
 
     Example:
 

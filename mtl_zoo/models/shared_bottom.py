@@ -22,26 +22,28 @@ from mtl_zoo.options import Embedding, Units
     cost="one bottom: D b_1 + b_1 b_2 + ..., and T towers",
 )
 class SharedBottom(MultiTaskModel):
-    """Shared-bottom: one network under all tasks, one tower a task.
+    """Shared-bottom: one network under all tasks, and one tower for each task.
 
     With `x` the concatenated feature vectors and `h_k` the tower of task k:
 
         u = f(x)
         y_k = h_k(u)
 
-    The simplest way to share, and the yardstick for the others. Tasks that have little in common can harm each other.
+    It is the simplest way to share, and what the other models are compared with. Tasks that have little in common can
+    harm each other.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
+        tasks: The tasks to learn. Default: those of the transform.
         bottom_units: Layer widths of `f`, or an `MLP`.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, sizes are not known, or units are not whole numbers >= 1.
 
     Example:
 

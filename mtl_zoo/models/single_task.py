@@ -24,26 +24,27 @@ from mtl_zoo.options import Embedding, Units
 class SingleTask(MultiTaskModel):
     """Single-task: independent networks side by side, the baseline of every comparison.
 
-    With `x_k` task k's own feature vectors:
+    With `x_k` the feature vectors of task k's own embedding:
 
         y_k = h_k(f_k(x_k))
 
-    The tasks share nothing (with `share_embeddings`, the embedding tables alone), so training them together is training
-    them apart, as long as the optimizer treats parameters one by one (clipping by the global norm does not). A
-    comparison is fair when each task keeps its own best epoch: `independent_tasks` tells trainers so.
+    The tasks share nothing (with `share_embeddings`, the embedding tables alone), so training them together is the same
+    as training them one by one, as long as the optimizer treats parameters separately (clipping by the global norm does
+    not). A comparison is fair when each task keeps its own best epoch: `independent_tasks` tells trainers to do so.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
+        tasks: The tasks to learn. Default: those of the transform.
         bottom_units: Layer widths of each `f_k`, or an `MLP`.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        share_embeddings: One embedding under all networks instead of one each.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        share_embeddings: Whether all networks read one embedding instead of one each.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, sizes are not known, or units are not whole numbers >= 1.
 
     Example:
 
@@ -80,5 +81,5 @@ class SingleTask(MultiTaskModel):
 
     @property
     def independent_tasks(self) -> bool:  # type: ignore[override]
-        """Whether each output has all its variables to itself."""
+        """Whether no two outputs share a variable."""
         return not self.share_embeddings and len(self.outputs_info) == len(self.loss_names)

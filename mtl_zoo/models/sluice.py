@@ -23,7 +23,7 @@ from mtl_zoo.options import Embedding, Units, as_mlp
     cost="T columns: T (D b + (L - 1) b^2), T towers, (G T)^2 numbers a layer and L T for the skips",
 )
 class Sluice(MultiTaskModel):
-    """Sluice network: a column a task, whose subspaces are mixed after every layer, and towers that read all layers.
+    """Sluice network: one column for each task, subspaces mixed after every layer, and towers that read all layers.
 
     With `x_k^0 = x`, the concatenated feature vectors, layer l of column k called `f_k^l`, and every layer's output cut
     into G subspaces of equal width:
@@ -36,26 +36,28 @@ class Sluice(MultiTaskModel):
     subspaces), which belongs to no task and acts in training only.
 
     What is uncertain: the penalty is written from memory of the paper, here over the batch and divided by its size; the
-    authors' code applies it to the weights of the layers instead, and leaves it off unless asked, as here. They start
-    alpha at 1 / (T G) throughout, or (by choice) with large and small entries in a pattern made for two tasks; here it
-    starts as in cross-stitch. Beta starts as in their script, 0.9 on the last layer.
+    authors' code applies it to the weights of the layers instead, and leaves it off unless asked, as here. That code
+    starts alpha at 1 / (T G) everywhere or, on request, with large and small entries in a pattern made for two tasks;
+    here it starts as in cross-stitch. Beta starts as in their script, with 0.9 on the last layer.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        column_units: Layer widths of each column, all equal, or such an `MLP`; a mix follows every layer.
+        tasks: The tasks to learn. Default: those of the transform.
+        column_units: Layer widths of each column, which must all be equal, or an `MLP` of that kind; a mix follows
+            every layer.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        num_subspaces: G, which must divide the width. With 1 the mix is that of cross-stitch.
-        diagonal: Start of the diagonal of alpha; rows sum to 1.
-        last_layer: Start of beta for the last layer; the layers below share the rest evenly.
-        orthogonality: nu. Default: 0.0, no penalty.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        num_subspaces: The number of subspaces, G, which must divide the width. With 1 the mix is that of cross-stitch.
+        diagonal: Where the diagonal of alpha starts; rows sum to 1.
+        last_layer: Where beta starts for the last layer; the layers below share the rest evenly.
+        orthogonality: The factor of the penalty, nu. Default: 0.0, which is no penalty.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1, layers
-            of different width, a width that `num_subspaces` does not divide.
+        ValueError: If names are duplicate or illegal, sizes are not known, units are not whole numbers >= 1, layers
+            differ in width, or `num_subspaces` does not divide the width.
 
     Example:
 

@@ -31,37 +31,40 @@ class SNRAver(MultiTaskModel):
         v_i^l = sum_j z_ij^l u_j^(l-1),   u_i^l = f_i^l(v_i^l)
         y_k = h_k(v_k^L),  the last level being the towers
 
-    No matrix turns what is added up (`snr_trans` has them), so all sub-networks of a level have one width, as they
-    do here by construction. With every gate at 1 each sub-network and tower reads the sum of all below.
+    Connections have no matrices (those of `snr_trans` have), so all sub-networks of a level must have one width, as
+    they do here by construction. With every gate at 1 each sub-network and tower reads the sum of all sub-networks
+    below.
 
-    Every gate is hard-concrete with a `log_alpha` of its own: sampled anew at each training step, fixed at inference
-    (see `mtl_zoo.layers.SubNetworkRouting` for the formula). A gate at exactly 0 cuts its connection, in the forward
-    pass and for gradients. The expected number of open gates, times `l0`, is among the model's `losses`; it belongs to
-    no task. `get_layer("routes_1").gates()` and `get_layer("tower_routes").gates()` show what has closed.
+    Every gate is a hard-concrete gate with a `log_alpha` of its own. It is sampled anew at each training step and fixed
+    at inference (`mtl_zoo.layers.SubNetworkRouting` has the formula). A gate at exactly 0 cuts its connection, for
+    values and for gradients. The expected number of open gates, times `l0`, is among the model's `losses` and belongs
+    to no task. `get_layer("routes_1").gates()` and `get_layer("tower_routes").gates()` show what has closed.
 
-    What is uncertain: the layout is from memory of the paper's figure (levels of parallel sub-networks, the towers
-    routed like a level); the constants of the gates are those of Louizos et al., as remembered.
+    What is uncertain: the layout is from memory of the paper's figure (levels of parallel sub-networks, with the towers
+    routed like a level), and the constants of the gates are, from memory, those of Louizos et al.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        num_levels: Levels of sub-networks below the towers.
-        num_experts: Sub-networks in each level.
+        tasks: The tasks to learn. Default: those of the transform.
+        num_levels: The number of levels of sub-networks below the towers.
+        num_experts: The number of sub-networks in each level.
         expert_units: Layer widths of each sub-network, or an `MLP`.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        l0: Factor of the expected number of open gates. Default: 1e-4.
-        beta: Temperature of the gates. Default: two thirds.
-        gamma: Below 0, lower end of the stretched gate.
-        zeta: Above 1, upper end of the stretched gate.
-        log_alpha: Start of every gate's parameter. 0.0 starts gates at 0.5; above, more open.
-        seed: Of the samples. Default: one from Keras' global seed.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        l0: The factor of the expected number of open gates. Default: 1e-4.
+        beta: The temperature of the gates. Default: two thirds.
+        gamma: The lower end of the stretched gate, below 0.
+        zeta: The upper end of the stretched gate, above 1.
+        log_alpha: Where every gate's parameter starts. With 0.0 gates start at 0.5; larger numbers start them more
+            open.
+        seed: Seed of the samples. Default: one drawn from Keras' global seed.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, sizes that are not known, units that are not whole numbers >= 1,
-            constants of the gates out of their range.
+        ValueError: If names are duplicate or illegal, sizes are not known, units are not whole numbers >= 1, or
+            constants of the gates are out of their range.
 
     Example:
 

@@ -27,7 +27,7 @@ from mtl_zoo.options import Embedding, Units
     requires=("domain",),
 )
 class STAR(MultiTaskModel):
-    """STAR: a shared network whose weights are multiplied by factors of the row's domain, under all tasks.
+    """STAR: a network that all tasks share, with its weights multiplied by factors of the row's domain.
 
     With `z` the feature vectors without the domain's own, `x` all of them, and p the row's domain:
 
@@ -35,29 +35,31 @@ class STAR(MultiTaskModel):
         u^l = act(u^(l-1) (W^l * W_p^l) + b^l + b_p^l),   u^0 = z'
         y_k = h_k([u^L, auxiliary(x)])
 
-    `gamma_p` and `W_p` start as 1, `beta_p` and `b_p` as 0: all domains start as the shared network. A batch may mix
-    domains; the moments are those of each domain's rows in it, running ones in inference (`PartitionedNormalization`).
-    A row whose domain is missing or unknown gets the mean of the domains' factors and the moments of all rows.
+    `gamma_p` and `W_p` start as 1, `beta_p` and `b_p` as 0, so all domains start as the shared network. A batch may mix
+    domains: the moments are those of each domain's rows in it, and in inference running moments (see
+    `PartitionedNormalization`). A row whose domain is missing or unknown gets the mean of the domains' factors and the
+    moments of all rows.
 
-    The paper has one task, and its last layer is a star as well; the towers above, each of which all domains share, are
-    ours. With `tower_units=()` a logit is, as in the paper, that of the star plus that of the auxiliary network. The
-    domain's own vector goes to the auxiliary network only: constant within a domain, it would be normalised to zeros.
-    The formulas are from memory; how the paper treats the domain's vector in `z` is not certain.
+    The paper has one task, and its last layer is a star as well; the towers above, which all domains share, are ours.
+    With `tower_units=()` a logit is, as in the paper, the sum of the star's and the auxiliary network's. The domain's
+    own vector goes to the auxiliary network only: it is constant within a domain, so the normalisation would turn it
+    into zeros. The formulas are from memory; how the paper treats the domain's vector in `z` is not certain.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        domain: Name of the `Categorical` that holds each row's domain. Default: the one called `"domain"`.
-        bottom_units: Layer widths of the star network, or an `MLP`; `norm="batch"` is by domain here.
+        tasks: The tasks to learn. Default: those of the transform.
+        domain: Name of the `Categorical` feature that holds each row's domain. Default: the one called `"domain"`.
+        bottom_units: Layer widths of the star network, or an `MLP`; `norm="batch"` normalises by domain here.
         auxiliary_units: Layer widths of the auxiliary network, or an `MLP`.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        embedding: An `Embedding`: sharded tables, L2 on what is looked up, cross layers. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        embedding: How features become vectors: sharded tables, an L2 penalty on the vectors looked up, cross layers.
+            Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: No feature holds the domain, or no other feature is there; duplicate or illegal names, sizes that
-            are not known, units that are not whole numbers >= 1.
+        ValueError: If no feature holds the domain or there is no other feature, names are duplicate or illegal, sizes
+            are not known, or units are not whole numbers >= 1.
 
     Example:
 

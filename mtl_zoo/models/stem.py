@@ -28,41 +28,43 @@ from mtl_zoo.options import DSelectK, Embedding, Gate, Units, as_mlp
     "u_1 u_2 + ... + u (T m_k + m_s), T + 1 gates at all levels but the last, T towers",
 )
 class STEM(MultiTaskModel):
-    """Shared and task-specific embeddings: every task reads all experts, and trains only its own and the shared ones.
+    """Shared and task-specific embeddings: every task reads all experts but trains only its own and the shared ones.
 
-    Each task k has embedding tables of its own, which give `x_k`, beside the shared ones, which give `x_s`. At each
-    level its experts `E_k` read `x_k` and the shared experts `E_s` read `x_s`; with `sg` for stop-gradient:
+    Each task k has its own embedding tables, which give `x_k`, beside the shared tables, which give `x_s`. At each
+    level its experts `E_k` read `x_k` and the shared experts `E_s` read `x_s`. With `sg` a stopped gradient:
 
         g_k = softmax(W_k MLP_k(x_k + x_s))
         f_k = g_k [sg(E_1) ; .. ; E_k ; .. ; sg(E_T) ; E_s]
         y_k = h_k(f_k)
 
-    With several levels `f_k` is the next level's `x_k`, and its `x_s` is what a shared gate makes of all experts:
+    With several levels `f_k` is the `x_k` of the next level, and the next level's `x_s` is what a shared gate makes of
+    all experts:
 
         f_s = softmax(W_s MLP_s(x_s)) [sg(E_1) ; .. ; sg(E_T) ; E_s]
 
-    So task k's tables and experts learn from k's labels alone, and serve all tasks. In the official code the shared
-    gate does not stop gradients: with two levels or more every task's loss then reaches the tables of all.
-    `stop_at_shared_gate=False` gives that.
+    So the tables and experts of task k learn from its labels alone, and serve all tasks. In the official code the
+    shared gate does not stop gradients, so with two levels or more the loss of every task reaches the tables of all;
+    `stop_at_shared_gate=False` does the same.
 
     Args:
         features: Feature specs with known sizes, or a fitted `FeatureTransform`.
-        tasks: The tasks. Default: those of the transform.
-        num_levels: Levels of experts. Default: one, as in the official code.
-        num_task_experts: Experts in `E_k`, the same for every task and level.
-        num_shared_experts: Experts in `E_s`, at every level.
+        tasks: The tasks to learn. Default: those of the transform.
+        num_levels: The number of levels of experts. Default: one, as in the official code.
+        num_task_experts: The number of experts in `E_k`, the same for every task and level.
+        num_shared_experts: The number of experts in `E_s`, at every level.
         expert_units: Layer widths of each expert, or an `MLP`, at every level.
-        gate_units: Layer widths of the MLP before each gate, or an `MLP`; `()` for none.
+        gate_units: Layer widths of the MLP before each gate, or an `MLP`; `()` leaves it out.
         tower_units: Layer widths of each `h_k`, or an `MLP`; a linear layer to the logit follows.
-        stop_at_shared_gate: Stop gradients from the shared gate to the experts of tasks.
-        gate: A `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default: `Gate()`.
-        embedding: An `Embedding`, for the tables of each task and the shared ones. Default: `Embedding()`.
-        head: Default: `Towers()`.
-        name: Keras name of the model.
+        stop_at_shared_gate: Whether gradients stop between the shared gate and the experts of tasks.
+        gate: How gates weigh experts: a `Gate` (temperature, dropout, entropy, bias) or a `DSelectK`. Default:
+            `Gate()`.
+        embedding: How features become vectors, for the tables of each task and the shared ones. Default: `Embedding()`.
+        head: The `Head` that turns each task's representation into logits. Default: `Towers()`.
+        name: The model's name in Keras.
 
     Raises:
-        ValueError: Duplicate or illegal names, a task named `shared`, sizes that are not known, levels, experts or
-            units that are not whole numbers >= 1.
+        ValueError: If names are duplicate or illegal, a task is named `shared`, sizes are not known, or the numbers of
+            levels, experts or units are not whole numbers >= 1.
 
     Example:
 
@@ -95,29 +97,33 @@ class STEM(MultiTaskModel):
         head: Head | None = None,
         name: str | None = None,
     ) -> None:
-        check.check_int("num_levels", num_levels)
-        check.check_int("num_task_experts", num_task_experts)
-        check.check_int("num_shared_experts", num_shared_experts)
+        check.check_count("num_levels", num_levels)
+        check.check_count("num_task_experts", num_task_experts)
+        check.check_count("num_shared_experts", num_shared_experts)
         plan = ModelPlan(features, tasks, head, embedding)
         check_extraction(plan.towers, num_task_experts, num_shared_experts)
         inputs = make_inputs(plan.features)
-        own = {tower: plan.embed(inputs, name=f"{tower}_embedding") for tower in plan.towers}
+        towers = {tower: plan.embed(inputs, name=f"{tower}_embedding") for tower in plan.towers}
         common = plan.embed(inputs, name=f"{SHARED}_embedding")
         for level in range(num_levels):
             at = f"_{level}"
             shared = make_experts(SHARED, num_shared_experts, expert_units, common, at)
-            experts = {tower: make_experts(tower, num_task_experts, expert_units, own[tower], at) for tower in own}
-            stopped = {tower: _stop(tower, experts[tower], at) for tower in own}
-            sums = {tower: keras.layers.Add(name=f"{tower}_gate_input{at}")([own[tower], common]) for tower in own}
+            experts = {
+                tower: make_experts(tower, num_task_experts, expert_units, towers[tower], at) for tower in towers
+            }
+            stopped = {tower: _stop(tower, experts[tower], at) for tower in towers}
+            sums = {
+                tower: keras.layers.Add(name=f"{tower}_gate_input{at}")([towers[tower], common]) for tower in towers
+            }
             if level < num_levels - 1:
                 seen = stopped if stop_at_shared_gate else experts
                 selector = _hidden(SHARED, common, gate_units, at)
                 common = select(SHARED, selector, [*seen.values(), shared], gate, at)
-            for tower in own:
+            for tower in towers:
                 seen = {**stopped, tower: experts[tower]}
                 selector = _hidden(tower, sums[tower], gate_units, at)
-                own[tower] = select(tower, selector, [*seen.values(), shared], gate, at)
-        super().__init__(plan, inputs, own, tower_units=tower_units, name=name)
+                towers[tower] = select(tower, selector, [*seen.values(), shared], gate, at)
+        super().__init__(plan, inputs, towers, tower_units=tower_units, name=name)
         self.num_levels = num_levels
         self.num_task_experts = num_task_experts
         self.num_shared_experts = num_shared_experts
@@ -128,7 +134,7 @@ class STEM(MultiTaskModel):
 
 
 def _stop(tower: str, experts: Experts, at: str) -> Experts:
-    """The experts as the gates of others see them."""
+    """The experts of a task as the gates of others see them: no gradient flows back."""
     return Experts(experts.names, StopGradient(name=f"{tower}_stopped{at}")(experts.outputs))
 
 

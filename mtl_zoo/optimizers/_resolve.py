@@ -1,4 +1,4 @@
-"""What `compile` takes as an optimizer: a name, numbers by part of the model, or an optimizer."""
+"""What `compile` takes as an optimizer: a name, an optimizer, or a dict of these for the parts of a model."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def as_optimizer(given: Any, *, scale_loss: bool = False) -> Any:
     """The optimizer that `given` stands for.
 
     Args:
-        given: `"auto"` (`LazyAdam()`: by row for tables, Adam for the rest); a name of this package
-            (`"row_wise_adagrad"`) or of Keras; an optimizer; a dict `{"embeddings": ..., "dense": ...}` of names,
-            optimizers or learning rates (numbers or schedules, of a `LazyAdam`); None.
-        scale_loss: Whether to wrap it for mixed float16, unless it is already.
+        given: `"auto"`, which is `LazyAdam()` (by row for tables, Adam for the rest); another name of this package
+            (such as `"row_wise_adagrad"`) or of Keras; an optimizer; a dict `{"embeddings": ..., "dense": ...}` of
+            names, optimizers or learning rates (numbers or schedules for a `LazyAdam`); or None.
+        scale_loss: Whether the optimizer is wrapped for mixed float16, unless it already is.
 
     Raises:
-        ValueError: An unknown name; a dict with other keys; a learning rate that is not above 0.
+        ValueError: If a name is unknown, a dict has other keys, or a learning rate is not above 0.
 
     Example:
 
@@ -55,7 +55,7 @@ def as_optimizer(given: Any, *, scale_loss: bool = False) -> Any:
 
 
 def _is_split(given: Any) -> bool:
-    # Keras' own serialised form of an optimizer is a dict, too.
+    # The form in which Keras serialises an optimizer is a dict, too.
     return isinstance(given, Mapping) and "class_name" not in given
 
 

@@ -1,4 +1,4 @@
-"""What the row-wise optimizers share: duplicate ids summed, clipping, and reads and writes of single rows."""
+"""What the row-wise optimizers share: sums over duplicate ids, clipping, and reads and writes of single rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def is_sparse(gradient: Tensor) -> bool:
 
 
 def sum_duplicates(gradient: Tensor) -> Tensor:
-    """A sparse gradient with each id once, its rows summed."""
+    """The sparse gradient with each id once and the rows of duplicates summed."""
     import tensorflow as tf
 
     ids, position = tf.unique(gradient.indices)
@@ -39,7 +39,7 @@ def sum_duplicates(gradient: Tensor) -> Tensor:
 
 
 class Rows:
-    """Some rows of a `tf.Variable`; each id stands once."""
+    """Some rows of a `tf.Variable`, with each id once."""
 
     def __init__(self, variable: Any, ids: Tensor) -> None:
         self._variable = variable
@@ -55,7 +55,7 @@ class Rows:
 
         self._variable.scatter_update(tf.IndexedSlices(values, self.ids))
 
-    # As each id stands once, reading, adding and writing is exact; TensorFlow's own scatter_add runs on one thread.
+    # Reading, adding and writing is exact, since each id occurs once; TensorFlow's own scatter_add runs on one thread.
 
     def add(self, values: Tensor) -> None:
         self.write(self.read() + values)
@@ -74,19 +74,19 @@ class TableRows(Rows):
 
     def slot(self, kind: str) -> Rows:
         slot = _keras_private.slots(self._optimizer, kind)[self._index]
-        # Of a mirrored table, Keras hands over the part on this device, but the slot whole.
+        # For a mirrored table, Keras passes the copy on this device, but all copies of the slot.
         return Rows(_backend.local_part(slot.value), self.ids)
 
 
 class RowUpdates(_keras_private.GradientHooks):
-    """Mixin that makes a Keras optimizer update the rows of a sparse gradient and nothing else.
+    """Mixin that makes a Keras optimizer update only the rows of a sparse gradient.
 
-    A subclass gives `update_rows(table, gradient, learning_rate)`: `table.slot(kind)` are a slot's rows, `gradient` the
-    rows' gradient. Dense gradients go the way of the Keras optimizer that it is mixed into.
+    A subclass defines `update_rows(table, gradient, learning_rate)`, where `table.slot(kind)` are the rows of a slot
+    and `gradient` is the gradient of the rows. Dense gradients are left to the Keras optimizer that it is mixed into.
     """
 
     def __init__(self, learning_rate: Any, **options: Any) -> None:
-        super().__init__(learning_rate=learning_rate, **options)  # type: ignore[call-arg]
+        super().__init__(learning_rate=learning_rate, **options)
         for name, reason in _WHOLE_TABLE.items():
             value = getattr(self, name)
             if value is not None and value is not False:
@@ -99,31 +99,29 @@ class RowUpdates(_keras_private.GradientHooks):
         self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
     ) -> Any:
         if isinstance(initializer, keras.initializers.Constant):
-            # Keras' own multiplies a matrix of ones: a slot would be in memory twice.
+            # Keras' own initializer multiplies a matrix of ones, so that a slot would be in memory twice.
             initializer = functools.partial(ops.full, fill_value=initializer.value)
-        return super().add_variable_from_reference(  # type: ignore[misc]
-            reference_variable, name=name, initializer=initializer
-        )
+        return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
 
     def update_rows(self, table: TableRows, gradient: Tensor, learning_rate: Any) -> None:
         raise NotImplementedError(f"{type(self).__name__} must define `update_rows(table, gradient, learning_rate)`.")
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Any) -> None:
         if not is_sparse(gradient):
-            super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+            super().update_step(gradient, variable, learning_rate)
             return
         table = TableRows(variable, gradient.indices, self)
         self.update_rows(table, ops.cast(gradient.values, variable.dtype), ops.cast(learning_rate, variable.dtype))
 
     def own_gradients(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        # Between workers each row travels once; the devices of one process share its memory.
+        # Between workers each row is sent once; the devices of one process share its memory.
         return self.prepare_gradients(gradients) if _backend.has_workers() else gradients
 
     def prepare_gradients(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         return [sum_duplicates(g) if is_sparse(g) else g for g in gradients]
 
     def clip_gradients(self, gradients: Sequence[Tensor], clip: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
-        """The rows left out are zero: clipping the others by value or norm equals clipping the dense gradient."""
+        """Clips as the dense gradient would be clipped: the rows that are left out are zero and change no norm."""
         clipped = clip([g.values if is_sparse(g) else g for g in gradients])
         return [_with_rows(g, rows) if is_sparse(g) else rows for g, rows in zip(gradients, clipped, strict=True)]
 

@@ -18,17 +18,17 @@ class LazyAdagrad(RowUpdates, keras.optimizers.Adagrad):
         a <- a + g^2
         w <- w - learning_rate g / sqrt(a + epsilon)
 
-    A row without a gradient does not move under Adagrad, so this is always Keras' Adagrad, by row. `RowWiseAdagrad`
-    keeps one accumulator per row instead.
+    A row without a gradient does not move under Adagrad, so the result is always that of Keras' Adagrad.
+    `RowWiseAdagrad` keeps one accumulator per row instead.
 
     Args:
-        learning_rate: Number, or a Keras schedule. Default: 0.001.
+        learning_rate: A number, or a Keras schedule. Default: 0.001.
         initial_accumulator_value: Where `a` starts. Default: 0.1.
         epsilon: Keeps the division finite. Default: 1e-7.
-        options: Those of `LazyAdam`.
+        options: The options of `LazyAdam`.
 
     Raises:
-        ValueError: As `LazyAdam`.
+        ValueError: In the cases of `LazyAdam`.
 
     Reference: Duchi, Hazan and Singer, JMLR 12 (2011), pages 2121-2159.
 

@@ -19,13 +19,14 @@ class LazyAdam(RowUpdates, keras.optimizers.Adam):
         v <- beta_2 v + (1 - beta_2) g^2
         w <- w - learning_rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
 
-    Where every row is touched at every step, this is Keras' Adam. It differs elsewhere: the moments of a row that a
-    batch leaves out do not decay, and the row does not go on moving by its momentum. Weights with a dense gradient
-    (all of them, on backends other than TensorFlow) are updated by Keras' Adam itself, so one LazyAdam serves a model
-    whole. Clipping is that of the dense gradient of the global batch: duplicate ids and replicas are summed first.
+    Where every row is touched at every step, this is Keras' Adam. Elsewhere it differs: the moments of a row that a
+    batch leaves out do not decay, and the row does not go on moving by its momentum. Weights with a dense gradient (all
+    of them, on backends other than TensorFlow) are updated by Keras' Adam itself, so one LazyAdam serves the whole
+    model. Gradients are clipped as the dense gradient of the global batch would be: duplicate ids and replicas are
+    summed first.
 
     Args:
-        learning_rate: Number, or a Keras schedule. Default: 0.001.
+        learning_rate: A number, or a Keras schedule. Default: 0.001.
         beta_1: Decay of the first moment. Default: 0.9.
         beta_2: Decay of the second moment. Default: 0.999.
         epsilon: Keeps the division finite. Default: 1e-7.
@@ -33,8 +34,8 @@ class LazyAdam(RowUpdates, keras.optimizers.Adam):
         options: `clipnorm`, `clipvalue`, `global_clipnorm` and `name`, as in Keras.
 
     Raises:
-        ValueError: `weight_decay`, `use_ema`, `gradient_accumulation_steps` or `loss_scale_factor` is given: each
-            would walk the whole table at every step, or mean something else by row.
+        ValueError: If `weight_decay`, `use_ema`, `gradient_accumulation_steps` or `loss_scale_factor` is given. Each
+            would touch the whole table at every step, or mean something else when applied by row.
 
     Reference: Kingma and Ba, ICLR 2015, arXiv:1412.6980; by row as `LazyAdam` of TensorFlow Addons.
 

@@ -19,21 +19,21 @@ class LazyFtrl(RowUpdates, keras.optimizers.Ftrl):
         z  <- z + g + 2 shrinkage w - (n'^p - n^p) / learning_rate w
         w  <- (clip(z, -l1, l1) - z) / (n'^p / learning_rate + 2 l2 + beta / learning_rate)
 
-    Where every row is touched at every step, this is Keras' Ftrl. It differs elsewhere: a row that no batch touched
+    Where every row is touched at every step, this is Keras' Ftrl. Elsewhere it differs: a row that no batch touched
     keeps its initial value, where Keras' sets it to zero in the first step, and shrinkage acts on touched rows only.
 
     Args:
-        learning_rate: Number, or a Keras schedule. Default: 0.001.
-        learning_rate_power: At most 0. Default: -0.5.
+        learning_rate: A number, or a Keras schedule. Default: 0.001.
+        learning_rate_power: The power `-p`, at most 0. Default: -0.5.
         initial_accumulator_value: Where `n` starts. Default: 0.1.
         l1_regularization_strength: `l1`. Default: 0.0.
         l2_regularization_strength: `l2`. Default: 0.0.
         l2_shrinkage_regularization_strength: `shrinkage`. Default: 0.0.
-        beta: As in the paper. Default: 0.0.
-        options: Those of `LazyAdam`.
+        beta: The `beta` of the formula and of the paper. Default: 0.0.
+        options: The options of `LazyAdam`.
 
     Raises:
-        ValueError: As `LazyAdam`; an argument outside its range.
+        ValueError: In the cases of `LazyAdam`, or if an argument is outside its range.
 
     Reference: McMahan et al., KDD 2013, doi:10.1145/2487575.2488200.
 

@@ -21,13 +21,13 @@ class LazySGD(RowUpdates, keras.optimizers.SGD):
     batch leaves out does not go on moving.
 
     Args:
-        learning_rate: Number, or a Keras schedule. Default: 0.01.
+        learning_rate: A number, or a Keras schedule. Default: 0.01.
         momentum: Share of the last move that is repeated. Default: 0.0.
         nesterov: Whether to look ahead by the momentum. Default: False.
-        options: Those of `LazyAdam`.
+        options: The options of `LazyAdam`.
 
     Raises:
-        ValueError: As `LazyAdam`; `momentum` is no float in [0, 1].
+        ValueError: In the cases of `LazyAdam`, or if `momentum` is not a float in [0, 1].
 
     Reference: Sutskever et al., ICML 2013, PMLR 28(3):1139-1147.
 

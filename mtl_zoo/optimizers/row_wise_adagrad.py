@@ -21,18 +21,18 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Optimizer):
         a <- a + sum_j g_j^2 / d
         w <- w - learning_rate g / (sqrt(a) + epsilon)
 
-    A row is an index of the first axis. The elements of a vector (a bias) have an accumulator each. A row without a
-    gradient does not move, so sparse and dense gradients give the same weights. Made for tables; for the other weights
-    of a model see `SplitOptimizer`.
+    A row is an index of the first axis, so every element of a vector (such as a bias) has an accumulator of its own. A
+    row without a gradient does not move, so sparse and dense gradients give the same weights. The optimizer is made for
+    tables; `SplitOptimizer` combines it with another one for the other weights of a model.
 
     Args:
-        learning_rate: Number, or a Keras schedule. Default: 0.01.
+        learning_rate: A number, or a Keras schedule. Default: 0.01.
         initial_accumulator_value: Where `a` starts, at least 0. Default: 0.0.
         epsilon: Keeps the division finite, above 0. Default: 1e-8.
-        options: Those of `LazyAdam`.
+        options: The options of `LazyAdam`.
 
     Raises:
-        ValueError: As `LazyAdam`; an argument outside its range.
+        ValueError: In the cases of `LazyAdam`, or if an argument is outside its range.
 
     Reference: Adagrad: Duchi, Hazan and Singer, JMLR 12 (2011); by row as `EXACT_ROWWISE_ADAGRAD` of FBGEMM.
 
@@ -87,14 +87,14 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Optimizer):
         table.subtract(self.move(gradient, a, learning_rate))
 
     def move(self, gradient: Tensor, accumulator: Tensor, learning_rate: Any) -> Tensor:
-        """What a step takes off rows with this gradient and accumulator."""
+        """What a step subtracts from rows with this gradient and accumulator."""
         divisor = ops.sqrt(accumulator) + self.epsilon
         rank = len(gradient.shape)
         return learning_rate * gradient / (ops.reshape(divisor, (-1,) + (1,) * (rank - 1)) if rank > 1 else divisor)
 
     def get_config(self) -> Config:
-        own = {"initial_accumulator_value": self.initial_accumulator_value, "epsilon": self.epsilon}
-        return {**super().get_config(), **own}
+        config = {"initial_accumulator_value": self.initial_accumulator_value, "epsilon": self.epsilon}
+        return {**super().get_config(), **config}
 
 
 def _row_means(x: Tensor) -> Tensor:

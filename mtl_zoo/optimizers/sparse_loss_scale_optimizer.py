@@ -11,14 +11,15 @@ from mtl_zoo.optimizers._rows import is_sparse
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class SparseLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
-    """Dynamic loss scaling for mixed float16, which looks for infinities in the rows of the batch only.
+    """Dynamic loss scaling for mixed float16 that looks for infinities in the rows of the batch only.
 
-    Keras' own makes a dense gradient of every table to look at. `compile` of a model wraps its optimizer in this.
+    Keras' own optimizer turns the gradient of every table into a dense one for this. `compile` of a model wraps its
+    optimizer in this one where it is needed.
 
     Args:
         inner_optimizer: The optimizer that takes the unscaled gradients.
-        initial_scale: Scale of the loss at the start. Default: 32768.0.
-        dynamic_growth_steps: Steps with finite gradients after which the scale doubles. Default: 2000.
+        initial_scale: The scale of the loss at the start. Default: 32768.0.
+        dynamic_growth_steps: The number of steps with finite gradients after which the scale doubles. Default: 2000.
 
     Example:
 

@@ -20,17 +20,18 @@ class SplitOptimizer(keras.optimizers.Optimizer):
     """One optimizer for the embedding tables of a model, another for its other weights.
 
     The tables are those of `FeatureEmbedding`. Each part has its own learning rate, schedule and clipping (a
-    `global_clipnorm` counts the part's weights only), and steps together with the other. `learning_rate` reads that of
-    the dense part; set those of `split.embeddings` and `split.dense`.
+    `global_clipnorm` counts the weights of its part only), and both take their steps together. `learning_rate` reads
+    that of the dense part; to set one, use `split.embeddings` and `split.dense`.
 
     Args:
-        embeddings: Keras optimizer of the tables. Default: `LazyAdam()`.
-        dense: Keras optimizer of the other weights. Default: `LazyAdam()`, which is Adam for them.
-        name: Keras name.
+        embeddings: The Keras optimizer of the tables. Default: `LazyAdam()`.
+        dense: The Keras optimizer of the other weights. Default: `LazyAdam()`, which is Adam for them.
+        name: The optimizer's name in Keras.
 
     Raises:
-        TypeError: A part is no Keras optimizer.
-        ValueError: A part scales the loss or accumulates gradients; both parts are one object; `learning_rate` is set.
+        TypeError: If a part is not a Keras optimizer.
+        ValueError: If a part scales the loss or accumulates gradients, both parts are one object, or `learning_rate` is
+            set.
 
     Example:
 
@@ -61,12 +62,12 @@ class SplitOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        for part, own in self._parts(variables):
-            part.build(own)
+        for part, part_variables in self._parts(variables):
+            part.build(part_variables)
 
     @property
     def own_variables(self) -> list[Any]:
-        """The step counter and what else belongs to neither part."""
+        """The step counter and other variables that belong to neither part."""
         return super().variables
 
     @property
@@ -78,15 +79,15 @@ class SplitOptimizer(keras.optimizers.Optimizer):
         variables = _keras_private.built_variables(self) if trainable_variables is None else list(trainable_variables)
         if not self.built:
             self.build(variables)
-        for part, own, gradients in self._parts(variables, grads):
-            # A part whose variables all lie outside the loss has nothing to do, which Keras would call an error.
+        for part, part_variables, gradients in self._parts(variables, grads):
+            # If no loss depends on a part's variables there is nothing to do, which Keras would call an error.
             if any(gradient is not None for gradient in gradients):
-                part.apply(gradients, own)
+                part.apply(gradients, part_variables)
         self.iterations.assign_add(1)
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
-        for part, own in self._parts(var_list):
-            part.finalize_variable_values(own)
+        for part, part_variables in self._parts(var_list):
+            part.finalize_variable_values(part_variables)
 
     @property
     def learning_rate(self) -> Any:
@@ -99,7 +100,7 @@ class SplitOptimizer(keras.optimizers.Optimizer):
             f"`optimizer.dense.learning_rate`. Received: learning_rate={learning_rate!r}"
         )
 
-    # Keras saves the parts on its own, so that their variables are not written twice.
+    # Only the variables of neither part: Keras saves the parts by itself, and would write theirs twice.
 
     def save_own_variables(self, store: Any) -> None:
         for i, variable in enumerate(self.own_variables):

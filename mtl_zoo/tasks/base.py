@@ -82,7 +82,7 @@ class Task:
 
     Attributes:
         kind: The kind's name in the registry, and in saved files.
-        link: How a logit becomes a score: `"sigmoid"`, `"softmax"` or `"identity"`.
+        link: How a logit becomes a score: `"identity"`, or the name of an activation of Keras.
         losses: The losses by name, the usual one first.
         default_metrics: Names of the metrics that `"auto"` stands for.
         selection_metric: The exact metric that epochs are compared by.
@@ -177,7 +177,9 @@ class Task:
 
     def scores(self, logits: Any) -> Any:
         """Logits through the link: a probability, probabilities of classes, or the number itself."""
-        raise NotImplementedError
+        import keras
+
+        return logits if self.link == "identity" else keras.activations.get(self.link)(logits)
 
     def loss_labels(self, y: Any) -> Any:
         """Cleaned labels, (batch,), in the unit of the logits."""
@@ -192,7 +194,9 @@ class Task:
 
     def read_label(self, column: LabelColumn) -> np.ndarray:
         """The labels of a column, (rows,) float64 with NaN where missing; refuses what is no label of this task."""
-        raise NotImplementedError
+        label = column.numbers()
+        column.refuse(f"must be {self.label_rule}, for task {self.name!r}", ~(np.isnan(label) | self.is_label(label)))
+        return label
 
     @property
     def label_rule(self) -> str:
@@ -215,7 +219,7 @@ class Task:
 
     def label_frequency(self, y: np.ndarray) -> float:
         """How much the observed labels vary, for methods that weigh tasks by it; 0 if they do not."""
-        raise NotImplementedError
+        return float(np.var(y))
 
     def leaked_classes(self, y: np.ndarray) -> np.ndarray | None:
         """Observed labels as true and false, if a feature that tells the two apart gives the label away."""
@@ -233,6 +237,12 @@ class Task:
     def exact_metrics(cls) -> dict[str, ExactMetric]:
         """Metrics of `evaluate` by name, in the order of its rows."""
         raise NotImplementedError
+
+
+def is_whole(values: Any) -> Any:
+    """Which values of an array or a tensor are whole numbers."""
+    with np.errstate(invalid="ignore"):  # of infinite ones
+        return values % 1 == 0
 
 
 TASKS: Registry[type[Task]] = Registry("kind")

@@ -64,11 +64,6 @@ class BinaryTask(Task):
     def arrays_config(self) -> dict[str, Any]:
         return {k: v for k, v in self.get_config().items() if k != "positive_weight"}
 
-    def scores(self, logits: Any) -> Any:
-        from keras import ops
-
-        return ops.sigmoid(logits)
-
     def read_label(self, column: LabelColumn) -> np.ndarray:
         rule = f"must be 0 or 1 (or missing) for task {self.name!r}"
         if column.is_text:

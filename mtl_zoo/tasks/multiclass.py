@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.tasks.base import TASKS, ExactMetric, LabelColumn, RowLoss, Task
+from mtl_zoo.tasks.base import TASKS, ExactMetric, LabelColumn, RowLoss, Task, is_whole
 
 _LARGEST_CLASS = 2**53
 
@@ -57,7 +57,7 @@ class MulticlassTask(Task):
             object.__setattr__(self, "classes", tuple(self.classes))
             if len(self.classes) < 2 or check.duplicates(self.classes):
                 raise ValueError(f"`classes` must be at least two different labels. Received: classes={self.classes!r}")
-            large = [c for c in self.classes if isinstance(c, numbers.Real) and abs(c) > _LARGEST_CLASS]
+            large = [c for c in self.classes if isinstance(c, numbers.Integral) and abs(int(c)) > _LARGEST_CLASS]
             if large:
                 raise ValueError(
                     "`classes` must be numbers up to 2**53, beyond which neighbours cannot be told apart, or strings. "
@@ -77,11 +77,6 @@ class MulticlassTask(Task):
         config["classes"] = self.classes if isinstance(self.classes, int) else list(self.classes)
         return config
 
-    def scores(self, logits: Any) -> Any:
-        from keras import ops
-
-        return ops.softmax(logits)
-
     @property
     def reads_text(self) -> bool:
         return any(isinstance(label, str) for label in self.class_labels)
@@ -94,7 +89,7 @@ class MulticlassTask(Task):
         return f"in 0..{self.units - 1}, or NaN where not observed"
 
     def is_label(self, values: Any) -> Any:
-        return (values >= 0) & (values < self.units) & (values % 1 == 0)
+        return (values >= 0) & (values < self.units) & is_whole(values)
 
     @property
     def num_classes(self) -> int:

@@ -90,7 +90,7 @@ class RegressionTask(Task):
         super().__post_init__()
         if isinstance(self.scale, str):
             check.check_choice("scale", self.scale, (STANDARDIZE, None))
-        elif isinstance(self.scale, Sequence):
+        elif isinstance(self.scale, tuple | list):
             object.__setattr__(self, "scale", _pair("scale", self.scale))
         elif self.scale is not None:
             check.check_number("scale", self.scale, above=0)

@@ -1,5 +1,6 @@
 """Training: callbacks that measure exactly, rules for what the best epoch is, checkpoints, clusters."""
 
+from mtl_zoo._allocator import keep_freed_memory
 from mtl_zoo.training.balancing_callback import BalancingLogger
 from mtl_zoo.training.callbacks import ExactValidation
 from mtl_zoo.training.checkpoints import Checkpoints
@@ -19,5 +20,6 @@ __all__ = [
     "PrimaryTask",
     "SideEvaluation",
     "WeightedScore",
+    "keep_freed_memory",
     "launch",
 ]

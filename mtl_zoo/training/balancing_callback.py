@@ -88,7 +88,12 @@ class BalancingLogger(keras.callbacks.Callback):
             raise ValueError(f"`timed` needs a split, whose rows are timed. Received: timed={timed}, split=None")
         self.intervals: list[Interval] = []
         self.gradient_seconds: tuple[float, float] | None = None
-        self.method, self.loss_names, self.gradients_of = "none", (), None
+        self.method = "none"
+        self.loss_names: tuple[str, ...] = ()
+        self.gradients_of: str | None = None
+        self._rows: Any = None
+        self._probe: Any = None
+        self._since: float | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model
@@ -127,7 +132,7 @@ class BalancingLogger(keras.callbacks.Callback):
         self._stop_clock()
 
     def _stop_clock(self) -> None:
-        if getattr(self, "_since", None) is not None:
+        if self._since is not None:
             self._seconds += time.perf_counter() - self._since
             self._since = None
 

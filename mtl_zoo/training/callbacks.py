@@ -73,7 +73,7 @@ class ExactValidation(keras.callbacks.Callback):
         restore_best: bool = True,
         batch_size: int = 4096,
         select: Selection | None = None,
-    ):
+    ) -> None:
         super().__init__()
         if len(split) == 0:
             raise ValueError("`split` must have at least one row. Received: an empty split")
@@ -98,7 +98,7 @@ class ExactValidation(keras.callbacks.Callback):
         self._weights: dict[str, list[np.ndarray]] = {}
         self._own: dict[str, list[Any]] = {}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         self.history, self.best_epochs, self._best, self._weights = [], {}, {}, {}
         self._own, self._compared = {}, self.select.metrics_of(self.model)
         if self.per_task and not getattr(self.model, "independent_tasks", False):
@@ -110,7 +110,7 @@ class ExactValidation(keras.callbacks.Callback):
             self._own = {task.name: self.model.task_variables(task.name) for task in self.model.tasks}
         self._rows = as_split(self.model, self.split)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         started = time.perf_counter()
         scores = self.model.predict(self._rows.inputs, batch_size=self.batch_size, verbose=0)
         table = evaluate_scores(self.model, self._rows, scores, only=set(self._compared.values()))
@@ -150,7 +150,7 @@ class ExactValidation(keras.callbacks.Callback):
                     self._weights[task] = [keras.ops.convert_to_numpy(v) for v in self._own[task]]
         return improved
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         missed = self.select.missed(self._best) if self._best else []
         if missed:
             warnings.warn(f"No epoch kept all floors. Below in the best one: {', '.join(missed)}.", stacklevel=2)
@@ -187,15 +187,15 @@ class EpochTimer(keras.callbacks.Callback):
         seconds: One number an epoch.
     """
 
-    def __init__(self, rows: int):
+    def __init__(self, rows: int) -> None:
         super().__init__()
         self.rows = check.check_int("rows", rows)
         self.seconds: list[float] = []
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.seconds.append(time.perf_counter() - self._started)
 
     @property

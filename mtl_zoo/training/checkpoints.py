@@ -6,12 +6,13 @@ import contextlib
 import json
 import logging
 import math
-import os
 import random
 import re
 import shutil
+import tempfile
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +21,16 @@ import numpy as np
 
 from mtl_zoo import _distribute, _keras_private
 from mtl_zoo import _validation as check
+from mtl_zoo._files import DamagedFile, intact, parse_json, remove_leftovers, whole_file
 
 _log = logging.getLogger(__name__)
 
 # Raised when the layout changes in a way that older code would misread.
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{12})\.ckpt")
-_PART, _BAD = ".part", ".bad"
+_BAD = ".bad"
+_WHAT = "a checkpoint"
+_HEADER = {"position": dict, "shapes": list, "metrics": int, "numpy": list, "python": list}
 # What a checkpoint takes beside the numbers: names and headers of the arrays.
 _OVERHEAD_BYTES = 1 << 20
 
@@ -61,6 +65,9 @@ class Checkpoints(keras.callbacks.Callback):
     (`.bad`), and the one before it is used. When writing fails in the middle of a run, the run goes on, with a warning,
     and the last one stays.
 
+    A checkpoint also knows the data and the batches of its run: their number of rows, names, types and a sample of
+    their values. A `tf.data.Dataset` is known by the number and the types of its batches alone.
+
     The state of other callbacks (patience, the best epoch) is not kept.
 
     Args:
@@ -75,8 +82,8 @@ class Checkpoints(keras.callbacks.Callback):
         resumed_from: The `Position` that `fit` went on from, or None.
 
     Raises:
-        ValueError: `every_steps` or `keep` < 1; `every_minutes` <= 0; when training starts, a model, optimizer or
-            data that the checkpoint was not written for, or `steps_per_epoch` or `validation_split`.
+        ValueError: `every_steps` or `keep` < 1; `every_minutes` <= 0; when training starts, a model, optimizer, data
+            or size of batches that the checkpoint was not written for, or `steps_per_epoch` or `validation_split`.
         OSError: When training starts: the folder cannot be written, or its disk has no room for a checkpoint.
 
     Example:
@@ -111,16 +118,24 @@ class Checkpoints(keras.callbacks.Callback):
         self.keep = check.check_int("keep", keep)
         self.resumed_from: Position | None = None
         self._saved_metrics: list[np.ndarray] = []
+        self._data: dict[str, Any] = {}
 
     @property
     def epoch(self) -> int:
         found = _newest(self.folder)
-        return 0 if found is None else _read_header(found)["position"]["epoch"]
+        return 0 if found is None else _position(_read_header(found)).epoch
 
     # What `fit` of a model asks for before training.
 
-    def resume(self, model: Any, seed: int) -> Position:
-        """Puts the model into the state of the last checkpoint that is whole; where to go on, or the very start."""
+    def resume(self, model: Any, seed: int, data: dict[str, Any]) -> Position:
+        """Puts the model into the state of the last checkpoint that is whole; where to go on, or the very start.
+
+        Args:
+            model: What is trained.
+            seed: Of the order of the rows, for a run that begins.
+            data: What the rows and batches of this run are known by, as plain values.
+        """
+        self._data = data
         chief = _distribute.worker_index(model) == 0
         if chief:
             self._check_folder(model)
@@ -145,11 +160,9 @@ class Checkpoints(keras.callbacks.Callback):
         needed = sum(_num_bytes(v) for v in _state(model)) + _OVERHEAD_BYTES
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for part in self.folder.glob(f"*{_PART}"):
-                part.unlink()
-            probe = self.folder / f"probe{_PART}"
-            probe.write_bytes(b"0")
-            probe.unlink()
+            _remove_leftovers(self.folder)
+            with tempfile.TemporaryFile(dir=self.folder) as probe:
+                probe.write(b"0")
         except OSError as error:
             raise OSError(
                 f"`folder` must be a folder that can be written. Received: folder={str(self.folder)!r}: {error}"
@@ -163,15 +176,15 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _restore(self, model, path) -> Position:
         variables = _state(model)
-        with zipfile.ZipFile(path) as archive:
-            header = json.loads(archive.read("header.json"))
-            _check_header(header, path, variables)
+        header = _read_header(path)
+        _check_header(header, path, variables, self._data)
+        with intact(path, _WHAT), zipfile.ZipFile(path) as archive:
             for number, variable in enumerate(variables):
                 variable.assign(_read_array(archive, f"{number}.npy"))
             self._saved_metrics = [_read_array(archive, f"metric-{i}.npy") for i in range(header["metrics"])]
             np.random.set_state(("MT19937", _read_array(archive, "numpy.npy"), *header["numpy"]))
-        random.setstate((header["python"][0], tuple(header["python"][1]), header["python"][2]))
-        return Position(**header["position"])
+            random.setstate((header["python"][0], tuple(header["python"][1]), header["python"][2]))
+            return _position(header)
 
     # What Keras calls.
 
@@ -228,7 +241,7 @@ class Checkpoints(keras.callbacks.Callback):
             return
         path = self.folder / _name(position.total)
         try:
-            _write(path, self.model, position)
+            _write(path, self.model, position, self._data)
         except OSError as error:
             _log.warning("no checkpoint at step %d: %s; the last one stays", position.total, error)
             return
@@ -272,14 +285,31 @@ def _fault(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-            return None if bad is None else f"wrong checksum of {bad}"
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        if bad is not None:
+            return f"wrong checksum of {bad}"
+        _read_header(path)
+    # A damaged archive may also say that it is encrypted, or packed by a method that there is not.
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError, zlib.error) as error:
         return str(error)
+    return None
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read("header.json"))
+    with intact(path, _WHAT), zipfile.ZipFile(path) as archive:
+        data = archive.read("header.json")
+    header = parse_json(data, path, _WHAT, {"format": int})
+    if header["format"] <= FORMAT:
+        parse_json(data, path, _WHAT, _HEADER)
+        _position(header)
+    return header
+
+
+def _position(header: dict[str, Any]) -> Position:
+    position = header["position"]
+    wrong = [name for name in Position._fields if type(position.get(name)) is not int]
+    if wrong:
+        raise DamagedFile(f"A checkpoint must say its position. Received: without {wrong}")
+    return Position(*(position[name] for name in Position._fields))
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -302,7 +332,7 @@ def _shapes(variables) -> list[list[int]]:
     return [list(variable.shape) for variable in variables]
 
 
-def _check_header(header, path, variables):
+def _check_header(header: dict[str, Any], path: Path, variables: list[Any], data: dict[str, Any]) -> None:
     if header["format"] > FORMAT:
         raise ValueError(
             f"{path} has format {header['format']}, written by a newer mtl_zoo; this version reads up to {FORMAT}."
@@ -312,9 +342,30 @@ def _check_header(header, path, variables):
             f"`folder` must hold checkpoints of this model and optimizer, or none. Received: {path}, with "
             f"{len(header['shapes'])} variables of other shapes than the {len(variables)} of this run"
         )
+    # Those of version 0.1.0 do not say what they were trained on.
+    before = header.get("data", data)
+    names = [name for name in (*before, *data) if before.get(name) != data.get(name)]
+    if names:
+        raise ValueError(
+            "`folder` must hold checkpoints of a run on the same data in the same batches, or none. "
+            f"Received: {path}, with {_shown(before, names)}; this run has {_shown(data, names)}"
+        )
 
 
-def _write(path: Path, model, position: Position) -> None:
+def _shown(data: dict[str, Any], names: list[str]) -> str:
+    return ", ".join(f"{name}={data.get(name)!r}" for name in dict.fromkeys(names))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes checkpoints that a killed process was writing, and nothing else."""
+    remove_leftovers(folder, _NAME.pattern)
+    for part in folder.glob("*.part"):
+        # As version 0.1.0 named them.
+        if _NAME.fullmatch(part.stem) and part.is_file():
+            part.unlink()
+
+
+def _write(path: Path, model: Any, position: Position, data: dict[str, Any]) -> None:
     """Writes a checkpoint beside its place, and puts it there when the disk has it."""
     variables, metrics = _state(model), _distribute.metric_totals(model)
     _, keys, *rest = np.random.get_state()
@@ -325,37 +376,17 @@ def _write(path: Path, model, position: Position) -> None:
         "metrics": len(metrics),
         "numpy": rest,
         "python": random.getstate(),
+        "data": data,
     }
-    part = path.with_name(path.name + _PART)
-    try:
-        with open(part, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr("header.json", json.dumps(header))
-                for number, variable in enumerate(variables):
-                    _write_array(archive, f"{number}.npy", keras.ops.convert_to_numpy(variable))
-                for number, value in enumerate(metrics):
-                    _write_array(archive, f"metric-{number}.npy", value)
-                _write_array(archive, "numpy.npy", keys)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-    _sync_folder(path.parent)
+    with whole_file(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("header.json", json.dumps(header))
+        for number, variable in enumerate(variables):
+            _write_array(archive, f"{number}.npy", keras.ops.convert_to_numpy(variable))
+        for number, value in enumerate(metrics):
+            _write_array(archive, f"metric-{number}.npy", value)
+        _write_array(archive, "numpy.npy", keys)
 
 
 def _write_array(archive, name, array):
     with archive.open(name, "w", force_zip64=True) as file:
         np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A file's name lasts when its folder has reached the disk; not every file system can be asked."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,4 +1,4 @@
-"""What gates do while a model trains, for TensorBoard."""
+"""Reports of gates while a model trains, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from mtl_zoo.evaluation.gate_report import GateReport, report_of_reader
 
 
 class GateLogger(keras.callbacks.Callback):
-    """Writes what `gate_report` finds to TensorBoard, every few epochs.
+    """Writes the results of `gate_report` to TensorBoard, every few epochs.
 
     The scalars of gate `click_gate` are `gates/click_gate/entropy`, `gates/click_gate/row_entropy` and, for each of its
-    experts, `gates/click_gate/weight/<expert>`; those of two gates that weigh the same experts are
-    `gate_similarity/<gate>/<other>/cosine` and `.../overlap`. The step is the epoch, from 1. Weights before training
-    are written too, as step 0.
+    experts, `gates/click_gate/weight/<expert>`; for two gates that weigh the same experts they are
+    `gate_similarity/<gate>/<other>/cosine` and `.../overlap`. The step is the epoch, counted from 1; step 0 has the
+    weights before training.
 
     Args:
-        split: The rows to look at: a split, a dict of inputs, or a table if the model has a transform.
-        log_dir: Folder of the event file.
-        every: Epochs from one report to the next.
-        batch_size: Rows a step.
+        split: The rows to report on: a split, a dict of inputs, or a table if the model has a transform.
+        log_dir: The folder of the event file.
+        every: The number of epochs from one report to the next.
+        batch_size: The number of rows in a batch.
 
     Attributes:
-        reports: {epoch: its `GateReport`}.
+        reports: The `GateReport` of each epoch, as a dict by epoch.
 
     Raises:
-        ValueError: `every` or `batch_size` < 1; when training starts, a model without gates.
+        ValueError: If `every` or `batch_size` is below 1; when training starts, if the model has no gates.
 
     Example:
 
@@ -84,7 +84,7 @@ class GateLogger(keras.callbacks.Callback):
 
 
 def write_scalars(writer: Any, step: int, scalars: dict[str, Any]) -> None:
-    """Scalars as TensorBoard's own function writes them, which needs the tensorboard package."""
+    """Writes scalars as TensorBoard's own function does, which would need the tensorboard package."""
     import tensorflow as tf
 
     metadata = tf.compat.v1.SummaryMetadata(

@@ -6,16 +6,17 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from mtl_zoo import _validation as check
+from mtl_zoo.training import _processes
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +60,9 @@ def launch(
     Without parameter servers there are `workers` processes, of which worker 0 is the chief. With them there are
     `servers` more, and a chief of its own that gives the workers their steps; the cluster has ended when it has. When a
     process fails, the others are ended too, and the cluster is started anew as often as `restarts` says: a command that
-    trains with `Checkpoints` goes on from the last one. Whatever ends `launch` (an exception, Ctrl-C, SIGTERM in the
-    main thread) ends all processes, and those that they have started.
+    trains with `Checkpoints` goes on from the last one. Whatever ends `launch` (an exception, Ctrl-C, SIGTERM or SIGHUP
+    in the main thread) ends all processes, and those that they have started, in other sessions too: they are asked, and
+    after five seconds, or a second signal, killed.
 
     Args:
         command: The program and its arguments, the same for every process.
@@ -69,14 +71,15 @@ def launch(
         restarts: How often the cluster is started again after a failure.
         logs: Folder of the logs, a file for each process (`worker-0.log`); what is there is kept.
         timeout: Seconds for one attempt, after which it has failed.
-        echo: Called with each line that the chief writes.
+        echo: Called with each line that the chief writes. If it fails (a closed pipe), it is called no more, but the
+            log goes on.
         environment: Variables of the processes, beside those of this one.
         started: Called at the start of each attempt with the ids of its processes, by name.
 
     Raises:
         ValueError: `command` is empty; `workers` < 1; `servers` or `restarts` < 0; `timeout` <= 0.
         OSError: The program cannot be started, or `logs` cannot be written.
-        SystemExit: This process got SIGTERM, for which it has no handler of its own.
+        SystemExit: This process got SIGTERM or SIGHUP, for which it has no handler of its own.
 
     Example:
 
@@ -99,8 +102,10 @@ def launch(
     folder.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
     for attempt in range(1, restarts + 2):
-        cluster = _Cluster(command, workers, servers, folder, attempt, echo, environment or {})
-        with _exit_on_sigterm(), cluster:
+        with (
+            _processes.Signals() as signals,
+            _Cluster(command, workers, servers, folder, attempt, echo, environment or {}, signals) as cluster,
+        ):
             if started is not None:
                 started(cluster.process_ids())
             failed = cluster.wait(timeout)
@@ -112,29 +117,9 @@ def launch(
     return Launched(128 - code if code < 0 else code, cluster.codes(), attempt, tuple(failures))
 
 
-@contextlib.contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """SIGTERM, which a scheduler sends, ends a process at once by default, and its children would stay."""
-
-    def leave(number, frame):
-        # A second one is not to cut short the end of the processes, which takes some seconds at most.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def _describe(code: int) -> str:
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        return _processes.describe(code)
     return "timeout" if code == _TIMEOUT else f"exit code {code}"
 
 
@@ -144,7 +129,17 @@ _TIMEOUT = 124
 class _Cluster:
     """The processes of one attempt."""
 
-    def __init__(self, command, workers, servers, folder, attempt, echo, environment):
+    def __init__(
+        self,
+        command: Sequence[str],
+        workers: int,
+        servers: int,
+        folder: Path,
+        attempt: int,
+        echo: Callable[[str], Any] | None,
+        environment: Mapping[str, str],
+        signals: _processes.Signals,
+    ):
         roles = {"worker": workers}
         if servers:
             roles = {"chief": 1, "worker": workers, "ps": servers}
@@ -154,10 +149,11 @@ class _Cluster:
         self._hosts, self._folder, self._attempt = hosts, folder, attempt
         self._command, self._echo, self._environment = list(command), echo, environment
         self._has_servers = servers > 0
+        self._signals, self._mark = signals, uuid.uuid4().hex
         self._processes: dict[str, subprocess.Popen] = {}
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self):
+    def __enter__(self) -> _Cluster:
         try:
             for role, index in self._tasks:
                 self._start(role, index)
@@ -166,13 +162,14 @@ class _Cluster:
             raise
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self._end()
 
     def _start(self, role: str, index: int) -> None:
         name = f"{role}-{index}"
         config = json.dumps({"cluster": self._hosts, "task": {"type": role, "index": index}})
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self._environment, "TF_CONFIG": config}
+        environment[_processes.MARK] = self._mark
         with open(self._folder / f"{name}.log", "a", encoding="utf-8", errors="replace") as file:
             file.write(f"--- attempt {self._attempt}\n")
             file.flush()
@@ -194,12 +191,22 @@ class _Cluster:
             thread.start()
             self._threads.append(thread)
 
-    def _copy(self, stream, name):
-        with open(self._folder / f"{name}.log", "a", encoding="utf-8", errors="replace") as file:
-            for line in stream:
-                file.write(line)
-                file.flush()
-                self._echo(line.rstrip("\n"))
+    def _copy(self, stream: IO[str], name: str) -> None:
+        """Reads to the end, whatever becomes of those that get the lines: a full pipe would stop the process."""
+        file = open(self._folder / f"{name}.log", "a", encoding="utf-8", errors="replace")
+        sinks: dict[str, Callable[[str], Any]] = {
+            f"written to {file.name}": lambda line: _write(file, line),
+            "shown": lambda line: self._echo(line.rstrip("\n")),  # type: ignore[misc]
+        }
+        for line in stream:
+            for what, sink in list(sinks.items()):
+                try:
+                    sink(line)
+                except (Exception, SystemExit) as error:  # rich ends the thread on a closed pipe
+                    del sinks[what]
+                    _log.warning("lines of %s are not %s any more: %s", name, what, error or type(error).__name__)
+        with contextlib.suppress(OSError):
+            file.close()
 
     @property
     def _chief(self) -> str:
@@ -227,34 +234,17 @@ class _Cluster:
         return {name: process.returncode for name, process in self._processes.items()}
 
     def _end(self) -> None:
-        """Ends all processes and whatever they have started: asked first, then killed."""
+        """Ends all processes and whatever they have started."""
+        _processes.end_all(self._processes.values(), self._mark, _GRACE_SECONDS, lambda: self._signals.hurry)
         for process in self._processes.values():
-            _signal_group(process, signal.SIGTERM)
-        end = time.monotonic() + _GRACE_SECONDS
-        for process in self._processes.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, end - time.monotonic()))
-        for process in self._processes.values():
-            _signal_group(process, signal.SIGKILL)
             process.wait()
-        for process in self._processes.values():
-            _await_group(process, end=time.monotonic() + _GRACE_SECONDS)
         for thread in self._threads:
             thread.join(_GRACE_SECONDS)
 
 
-def _signal_group(process: subprocess.Popen, number: int) -> None:
-    # The group outlives its first process while another member runs.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
-
-
-def _await_group(process: subprocess.Popen, end: float) -> None:
-    """Returns once what the process had started is gone too: a kill takes effect some time after it was sent."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        while time.monotonic() < end:
-            os.killpg(process.pid, 0)
-            time.sleep(_POLL_SECONDS)
+def _write(file: IO[str], line: str) -> None:
+    file.write(line)
+    file.flush()
 
 
 def _free_ports(count: int) -> list[int]:

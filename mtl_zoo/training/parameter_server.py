@@ -169,7 +169,7 @@ class ParameterServerTrainer:
         arguments = {name: value for name, value in arguments.items() if value is not None}
         if _data.holds_rows(x):
             arguments["shuffle"] = shuffle
-        run = _resume.Run(model, x, arguments | {"initial_epoch": initial_epoch})
+        run = _resume.Run(model, x, y, arguments | {"initial_epoch": initial_epoch})
         first = max(initial_epoch, run.first_epoch)
         data, _, arguments = _data.prepare_fit(model, x, y, arguments, run)
         if not isinstance(data, tf.data.Dataset):

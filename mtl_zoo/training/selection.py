@@ -108,20 +108,20 @@ class WeightedScore(Selection):
     weights: Mapping[str, float] | None = None
     metrics: Mapping[str, str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, weight in _mapping("weights", self.weights).items():
             check.check_number(f"weights[{name!r}]", weight, above=0)
         _mapping("metrics", self.metrics)
 
-    def compared(self, tasks):
+    def compared(self, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
         return {"weights": tuple(tasks if self.weights is None else self.weights)}
 
-    def score(self, scores):
+    def score(self, scores: Mapping[str, float]) -> float:
         defined = {name: score for name, score in scores.items() if not np.isnan(score)}
         weights = [1.0 if self.weights is None else self.weights[name] for name in defined]
         return float(np.average(list(defined.values()), weights=weights))
 
-    def is_better(self, new, best):
+    def is_better(self, new: Mapping[str, float], best: Mapping[str, float]) -> bool:
         return self.score(new) > self.score(best)
 
 
@@ -155,18 +155,18 @@ class PrimaryTask(Selection):
     floors: Mapping[str, float] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, floor in _mapping("floors", self.floors).items():
             check.check_number(f"floors[{name!r}]", floor)
             if name == self.primary:
                 raise ValueError(f"`floors` must name other tasks than the primary one. Received: {name!r} in both")
         _mapping("metrics", self.metrics)
 
-    def compared(self, tasks):
+    def compared(self, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
         del tasks
         return {"primary": (self.primary,), "floors": tuple(self.floors)}
 
-    def check_defined(self, scores):
+    def check_defined(self, scores: Mapping[str, float]) -> None:
         undefined = [name for name, score in scores.items() if np.isnan(score)]
         if undefined:
             raise ValueError(
@@ -174,19 +174,19 @@ class PrimaryTask(Selection):
                 "observed rows, or labels of one class only)"
             )
 
-    def score(self, scores):
+    def score(self, scores: Mapping[str, float]) -> float:
         return scores[self.primary]
 
-    def is_better(self, new, best):
+    def is_better(self, new: Mapping[str, float], best: Mapping[str, float]) -> bool:
         return self._rank(new) > self._rank(best)
 
-    def missed(self, scores):
+    def missed(self, scores: Mapping[str, float]) -> list[str]:
         return [f"{name} {self.floors[name]:g}" for name, gap in self._shortfalls(scores).items() if gap > 0]
 
-    def _rank(self, scores):
+    def _rank(self, scores: Mapping[str, float]) -> tuple[float, float]:
         return -sum(self._shortfalls(scores).values()), scores[self.primary]
 
-    def _shortfalls(self, scores):
+    def _shortfalls(self, scores: Mapping[str, float]) -> dict[str, float]:
         return {name: max(self.floors[name] - scores[name], 0.0) for name in self.floors}
 
 
@@ -220,7 +220,7 @@ class ParetoImprovement(Selection):
     tolerance: float = 0.0
     metrics: Mapping[str, str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.check_number("tolerance", self.tolerance, minimum=0)
         if self.tasks is not None:
             names = (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks)
@@ -230,13 +230,13 @@ class ParetoImprovement(Selection):
             object.__setattr__(self, "tasks", names)
         _mapping("metrics", self.metrics)
 
-    def compared(self, tasks):
+    def compared(self, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
         return {"tasks": tuple(tasks if self.tasks is None else self.tasks)}
 
-    def score(self, scores):
+    def score(self, scores: Mapping[str, float]) -> float:
         return float(np.nanmean(list(scores.values())))
 
-    def is_better(self, new, best):
+    def is_better(self, new: Mapping[str, float], best: Mapping[str, float]) -> bool:
         gains = [new[name] - best[name] for name in new if not np.isnan(new[name] - best[name])]
         return min(gains) >= -self.tolerance and max(gains) > self.tolerance
 

@@ -82,7 +82,7 @@ def row_of(comparison, method):
 
 def test_methods_are_ordered_and_points_of_the_grid_stand_apart(comparison):
     assert list(comparison.table["method"]) == ["pcgrad", "dwa(steps=4)", SWEEP, "equal", "mgda"]
-    assert list(comparison.points["weights"]) == ["static(click=1.8, sale=0.2)", "static(click=1, sale=1)"]
+    assert list(comparison.points["method"]) == ["static(click=1.8, sale=0.2)", "static(click=1, sale=1)"]
     assert comparison.title == "d (v), mmoe"
     assert comparison.metrics == {"click": "auc", "sale": "auc"}, "a product is no task that an epoch is chosen by"
     row = row_of(comparison, "pcgrad")
@@ -97,8 +97,8 @@ def test_differences_go_by_seed_with_a_t_interval(comparison):
     half = 4.303 * by_seed.std(ddof=1) / 3**0.5
     assert difference.mean == pytest.approx(by_seed.mean())
     assert (difference.low, difference.high) == (
-        pytest.approx(by_seed.mean() - half),
-        pytest.approx(by_seed.mean() + half),
+        pytest.approx(by_seed.mean() - half, rel=1e-3),
+        pytest.approx(by_seed.mean() + half, rel=1e-3),
     )
     assert difference.always_above and not difference.excludes_zero, "0.02 +- 0.0248: above on all seeds, and yet noise"
     mgda = row_of(comparison, "mgda")["to_sweep"]

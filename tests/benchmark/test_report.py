@@ -218,7 +218,10 @@ def test_markdown_and_terminal_fit():
     console = Console(width=80, record=True, file=open("/dev/null", "w"))
     print_report(sections, console)
     shown = console.export_text()
-    assert "+0.0500  90.0%" in shown and "0.9000" in shown and max(map(len, shown.splitlines())) <= 80
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["mmoe", "0.7500", "±", "0.0000", "+0.0500", "90.0%"] in lines  # one line a cell
+    assert ["mmoe", "1,234", "2.0", "1,000", "2"] in lines
+    assert "0.9000" in shown and max(map(len, shown.splitlines())) <= 80
 
 
 def test_command(tmp_path, capsys):

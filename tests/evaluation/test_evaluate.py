@@ -163,4 +163,4 @@ def test_the_note_counts_rows_without_a_group(stand_in, funnel):
     users[:40] = None
     split.groups["user_id"] = users
     row = value(evaluate(stand_in(tasks, scores, funnel=True), split, group="user_id"), "click", "gauc")
-    assert "40 rows have none" in row.note
+    assert "40 rows have no group" in row.note

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric
+from mtl_zoo._files import DamagedFile
 from mtl_zoo.datasets import Split
 from mtl_zoo.features import make_batches
 from mtl_zoo.features.cache import HEADER, open_cache, write_cache
@@ -153,3 +154,51 @@ def test_damage_is_found(tmp_path):
     (folder / HEADER).write_text(json.dumps({**header, "format": 2}))
     with pytest.raises(ValueError, match="holds a cache of format 2, written by a newer version of mtl_zoo"):
         open_cache(folder)
+
+
+def change(header, *path_and_value):
+    *path, key, value = path_and_value
+    for name in path:
+        header = header[name]
+    if value is None:
+        del header[key]
+    else:
+        header[key] = value
+
+
+# fault 32
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *[
+            ("groups", 0, "dtype", dtype)
+            for dtype in ("|O", "O", "V8", "<M8[s]", "U2", "nonsense", "i4,O", "(2,)i4", 3)
+        ],
+        *[("groups", 0, "file", name) for name in ("../other.bin", "/etc/passwd", "", 3, "a/0.bin")],
+        *[("groups", 0, "shape", shape) for shape in ([-1], ["3"], 3, [1.5], [2**70], [True])],
+        *[("groups", 0, "columns", columns) for columns in ([["dict", "a"]], [["inputs"]], [[]], 3, [["inputs", 3]])],
+        *[("groups", 0, key, None) for key in ("dtype", "file", "shape", "columns")],
+        *[("rows", rows) for rows in (-1, 2**62, "10", True, None)],
+        *[("groups", groups) for groups in ({}, [3], None)],
+        *[("format", number) for number in ("1", 1.5, None)],
+        ("transform", 3),
+    ],
+)
+def test_a_hostile_header_is_one_named_error(tmp_path, changes):
+    """None of these is read as numbers, leads out of the folder, or ends the process."""
+    write_cache((INPUTS, LABELS, WEIGHTS), tmp_path / "c")
+    (tmp_path / "other.bin").write_bytes((tmp_path / "c" / "0.bin").read_bytes())
+    header = json.loads((tmp_path / "c" / HEADER).read_text())
+    change(header, *changes)
+    (tmp_path / "c" / HEADER).write_text(json.dumps(header))
+    with pytest.raises(DamagedFile, match=r"Received: '.*|named in"):
+        open_cache(tmp_path / "c")
+
+
+# fault 27
+def test_what_is_not_the_caches_stays(tmp_path):
+    write_cache(INPUTS, tmp_path / "c")
+    (tmp_path / "c" / "model.keras").write_text("years")
+    with pytest.raises(ValueError, match="with 1 other files: model.keras"):
+        write_cache(INPUTS, tmp_path / "c")
+    assert len(open_cache(tmp_path / "c")) == 10

@@ -86,7 +86,7 @@ def test_what_a_graph_cannot_refuse_is_unknown(missing):
     )
     assert tensors["x"].numpy().tolist() == [1, 1, 4, 0]
     assert tensors["y"].numpy().tolist() == [1, 1, 3, 1]
-    np.testing.assert_array_equal(tensors["z"], [-1, 1, 1, np.nan])
+    np.testing.assert_array_equal(tensors["z"], [-1, 1, 1, 0])
 
 
 TEXT_LISTS = ["a|b|a", "", None, "c||b", "a"]
@@ -240,3 +240,32 @@ def test_a_module_saves_the_lookup_tables(tmp_path):
 
 def test_an_empty_vocabulary_works():
     both([Categorical("x", min_count=5)], {"x": ["a", "b"]}, {"x": ["a", None]})
+
+
+# fault 19, 34: both forms agree on every value, bad ones included
+BAD_NUMBERS = [1.0, -0.0, np.nan, np.inf, -np.inf, 1e30, 30.5]
+
+
+@pytest.mark.parametrize("train", [[1.0, 2.0, 4.0], [1.0, np.nan, 4.0], [1, 2, 40], [True, False, True]], ids=str)
+@pytest.mark.parametrize("normalization", ["standardize", "log", None, "quantile"])
+def test_numbers_agree_whatever_comes_later(train, normalization):
+    new = [1.0, 0.0, np.nan] if isinstance(train[0], bool) else BAD_NUMBERS
+    arrays = both([Numeric("x", normalization=normalization)], {"x": train}, {"x": new})
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    has_indicator = np.isnan(train).any() and normalization != "quantile"
+    assert ("x.missing" in arrays) == has_indicator
+    if has_indicator:
+        assert arrays["x.missing"].tolist() == [float(not np.isfinite(x)) for x in new]
+
+
+# fault 34
+@pytest.mark.parametrize("feature", [Categorical("x"), Numeric("x")], ids=lambda f: f.kind)
+def test_what_was_boolean_stays_boolean_in_both_forms(feature):
+    transform = FeatureTransform(feature).fit({"x": [True, False]})
+    later = pd.DataFrame({"x": [1, 0, 2]})
+    for form in (transform.encode, transform.raw_arrays):
+        with pytest.raises(ValueError, match=r"`x` must hold booleans.*Received: 1 of 3 rows with \[2"):
+            form(later)
+    np.testing.assert_array_equal(
+        *[both([feature], {"x": [True, False]}, {"x": x})["x"] for x in ([1, 0], [True, False])]
+    )

@@ -58,13 +58,13 @@ def test_the_rules(frame):
         "age": Categorical("age", dim=8),
         "clicks_before": Numeric("clicks_before", column="clicks before"),
         "price": Numeric("price"),
-        "height": Numeric("height", missing="mean"),
+        "height": Numeric("height"),
         "tags": Sequence("tags", dim=8, length=2),
         "history": Sequence("history", dim=8, length=50),
         "note": Categorical("note", dim=8),
     }
     arrays = transform.fit(frame).encode(frame)
-    assert set(arrays) == set(features)
+    assert set(arrays) == {*features, "height.missing"}
 
 
 def test_what_was_chosen_is_logged_and_described(frame, caplog):
@@ -81,7 +81,7 @@ def test_what_was_chosen_is_logged_and_described(frame, caplog):
     assert described.loc["is_new", "column"] == "is new?"
     assert described.loc["is_new", "rule"] == "booleans, 2 distinct"
     assert described.loc["level", "rule"] == "whole numbers, 5 distinct"
-    assert described.loc["height", "rule"].endswith("missing ones become the mean")
+    assert described.loc["height", "rule"].endswith("missing ones become the mean, and an indicator says which")
     assert described.loc["height", "missing"] == frame["height"].isna().sum()
     assert described.loc["history", "rule"] == "lists of whole numbers, up to 79 values, the last 50 kept"
     assert transform.fit(frame).describe().set_index("name").loc["tags", "rule"] == "lists of strings, up to 2 values"
@@ -152,6 +152,92 @@ def test_duplicate_columns_are_refused():
         FeatureTransform.infer(table, CLICK)
 
 
+# What a guess loses is said.
+
+
+def infer_and_hear(table, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        transform = FeatureTransform.infer(table, CLICK, **options)
+    return by_name(transform), [str(warning.message) for warning in caught]
+
+
+def many(values):
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({"x": values, "click": rng.integers(0, 2, len(values))})
+
+
+# fault 5
+@pytest.mark.parametrize("name", ["userId", "UserID", "user_id", "uid", "user", "movieId", "item.id", "sku", "ids"])
+def test_names_of_ids_in_any_style(name):
+    table = many(np.arange(1500)).rename(columns={"x": name})
+    features, heard = infer_and_hear(table)
+    assert features == {name: Categorical(name)} and not heard
+
+
+# fault 5
+@pytest.mark.parametrize("name", ["paid", "grid", "amount", "video_seconds", "valid"])
+def test_other_whole_numbers_are_numbers_and_said(name):
+    features, heard = infer_and_hear(many(np.arange(1500)).rename(columns={"x": name}))
+    assert features == {name: Numeric(name)}
+    assert len(heard) == 1 and name in heard[0] and "categorical=" in heard[0]
+
+
+# fault 6, 7, 21
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [
+        (["-", "N/A", "1,234", *map(str, range(1497))], "pandas.to_numeric"),
+        ([f"[{i}, {i + 1}]" for i in range(1500)], "ast.literal_eval"),
+        ([str(day.date()) for day in pd.date_range("2015-07-01", periods=1500)], "Derive columns"),
+        ([f"{day:%d/%m/%Y} 10:00" for day in pd.date_range("2015-07-01", periods=1500)], "Derive columns"),
+        (["|".join(f"g{i >> k & 7}" for k in (0, 3, 6)) for i in range(1500)], "multi_hot=True, separator='|'"),
+        ([", ".join(f"g{i >> k & 7}" for k in (0, 3, 6)) for i in range(1500)], "multi_hot=True, separator=','"),
+    ],
+    ids=["numbers", "lists", "dates", "times", "sets", "sets with commas"],
+)
+def test_strings_that_are_something_else_are_said(values, advice):
+    _, heard = infer_and_hear(many(values))
+    assert len(heard) == 1 and "`x`" in heard[0] and advice in heard[0]
+
+
+@pytest.mark.parametrize(
+    "values", [["a", "b", "c"] * 500, [f"a note, number {i}" for i in range(1500)], ["1", "x"] * 750]
+)
+def test_plain_strings_are_not_warned_of(values):
+    assert infer_and_hear(many(values))[1] == []
+
+
+# fault 20
+def test_columns_by_kind_and_the_threshold(frame):
+    features = by_name(
+        FeatureTransform.infer(frame, CLICK, numeric=["level", "age"], categorical=["clicks before"], threshold=3)
+    )
+    assert features["level"] == Numeric("level") and features["age"] == Numeric("age")
+    assert features["clicks_before"] == Categorical("clicks_before", column="clicks before")
+    assert isinstance(by_name(FeatureTransform.infer(frame, CLICK, threshold=4))["level"], Numeric)
+    with pytest.raises(ValueError, match=r"`numeric` must be names of columns. Received: numeric=3"):
+        FeatureTransform.infer(frame, CLICK, numeric=3)
+    with pytest.raises(ValueError, match=r"Received without: \['levle'\].*Did you mean \['level'\]"):
+        FeatureTransform.infer(frame, CLICK, numeric=["levle"])
+    with pytest.raises(ValueError, match=r"`exclude` must be names of columns"):  # fault 37
+        FeatureTransform.infer(frame, CLICK, exclude=None)
+    with pytest.raises(TypeError, match=r"`features` must be Categorical"):  # fault 37
+        FeatureTransform.infer(frame, CLICK, features="x")
+
+
+# fault 8
+def test_names_of_other_scripts_are_renamed_by_one_rule(caplog):
+    table = pd.DataFrame({"城市": ["a", "b"] * 2, "价格": [0.5, 1.5] * 2, "用户id": [1, 2] * 2, "click": [0, 1] * 2})
+    features = by_name(FeatureTransform.infer(table, CLICK))
+    assert {feature.source: name for name, feature in features.items()} == {
+        "城市": "u57ce_u5e02",
+        "价格": "u4ef7_u683c",
+        "用户id": "u7528_u6237_id",
+    }
+    assert "'城市': 'u57ce_u5e02'" in caplog.text
+
+
 # Leaks
 
 
@@ -169,7 +255,7 @@ def test_a_feature_that_gives_the_label_away_is_named(frame, kind):
     with pytest.warns(
         UserWarning, match="`dwell` alone predicts 'click', the label of task 'click', with AUC"
     ) as caught:
-        transform = FeatureTransform.infer(frame, CLICK)
+        transform = FeatureTransform.infer(frame, CLICK, numeric=["clicks before"])
         transform.fit(frame)
     assert len(caught) == 1  # once, though fit looks too
     explicit = Categorical("dwell") if kind in ("text", "flag") else Numeric("dwell", missing="mean")
@@ -181,7 +267,7 @@ def test_ids_and_noise_are_no_leak(frame):
     frame["pair_id"] = np.arange(N) // 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        FeatureTransform.infer(frame, CLICK).fit(frame)
+        FeatureTransform.infer(frame, CLICK, numeric=["clicks before"]).fit(frame)
 
 
 def test_leaks_are_looked_for_in_the_sample_space(frame):

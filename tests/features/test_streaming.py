@@ -237,6 +237,110 @@ def test_csv_with_line_breaks_in_values_is_refused(tmp_path):
         list(TableStream(tmp_path, SIMPLE).batches())
 
 
+# fault 9
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_compressed_csv_is_read_beside_plain_csv(tmp_path, monkeypatch, suffix, shuffle):
+    table = TABLE[["item", "price", "click"]]
+    monkeypatch.setattr(_stream_files, "CSV_BLOCK_BYTES", 900)
+    (tmp_path / "a.csv").write_text(table[:400].to_csv(index=False))
+    with pa.CompressedOutputStream(
+        str(tmp_path / f"b.csv{suffix}"), {".zst": "zstd", ".gz": "gzip"}.get(suffix, "bz2")
+    ) as file:
+        file.write(table[400:].to_csv(index=False).replace("\n", "\n\n", 300).encode())
+    stream = TableStream(tmp_path, SIMPLE, shuffle_rows=64)
+    assert stream.rows == ROWS and len(stream.files) == 2
+    found = flattened(items(stream.batches(64, shuffle=shuffle, seed=0)))
+    assert sorted(found) == list(range(2, ROWS + 2)) and (found == sorted(found)) is not shuffle
+    rest = stream.batches(64, shuffle=shuffle, seed=0, start=10)
+    assert flattened(items(rest.take(3))) == found[640:832]
+
+
+# fault 9
+def test_what_is_not_read_of_a_folder_is_named(tmp_path):
+    TABLE[["item", "price", "click"]].to_csv(tmp_path / "a.csv", index=False)
+    for name in ("b.csv.lz4", "notes.txt", "_SUCCESS", ".hidden"):
+        (tmp_path / name).write_text("")
+    with pytest.warns(
+        UserWarning, match=r"2 files in '.*' are not read: b.csv.lz4, notes.txt. Files that are: "
+    ) as told:
+        TableStream(tmp_path, SIMPLE)
+    assert told[0].filename == __file__
+
+
+# fault 9
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_columns_from_the_names_of_folders(tmp_path, kind):
+    table = TABLE[:90].assign(code=np.repeat(["000", "a/b", None], 30), day=np.repeat([1, 2, 3], 30))
+    transform = FeatureTransform(
+        (Categorical("item"), Categorical("code"), Numeric("day"), Numeric("price", missing="mean")),
+        BinaryTask("click"),
+    ).fit(table)
+    for i, name in enumerate(("000", "a%2Fb", "__HIVE_DEFAULT_PARTITION__")):
+        folder = tmp_path / f"code={name}" / f"day={i + 1}"
+        folder.mkdir(parents=True)
+        part = table[30 * i : 30 * i + 30][["item", "price", "click"]]
+        part.to_parquet(folder / "p.parquet") if kind == "parquet" else part.to_csv(folder / "p.csv", index=False)
+    ((inputs, _),) = TableStream(tmp_path, transform).batches(100)
+    order = np.argsort(inputs["item"].numpy())
+    for name, expected in transform.encode(table).items():
+        np.testing.assert_allclose(inputs[name].numpy()[order], expected, rtol=1e-6, err_msg=name)
+    (tmp_path / "code=a%2Fb").rename(tmp_path / "x")
+    (tmp_path / "x" / "day=2").rename(tmp_path / "x" / "day=two")
+    with pytest.raises(
+        ValueError, match="`day` must hold values of one kind in all files. Received: '.*day=two.*'two'"
+    ):
+        TableStream(tmp_path / "x" / "day=two", transform)
+
+
+# fault 15
+def test_other_encodings_and_marks_of_missing_values(tmp_path):
+    table = pd.DataFrame({"city": ["北京", "上海", None], "price": [1.5, np.nan, 2.0], "click": [0.0, 1.0, 0.0]})
+    transform = FeatureTransform((Categorical("city"), Numeric("price", missing="mean")), BinaryTask("click")).fit(
+        table
+    )
+    (tmp_path / "a.csv").write_text(table.to_csv(index=False, na_rep="\\N"), encoding="gbk")
+    stream = TableStream(tmp_path, transform, encoding="gbk", null_values=("\\N",))
+    ((inputs, _),) = stream.batches()
+    for name, expected in transform.encode(table).items():
+        np.testing.assert_array_equal(inputs[name].numpy(), expected)
+    for encoding in ("utf-16", "no-such-codec", None):
+        with pytest.raises(ValueError, match="`encoding` must be the name of a codec that writes a line break as one"):
+            TableStream(tmp_path, transform, encoding=encoding)
+    with pytest.raises(ValueError, match="`null_values` must be a list of texts"):
+        TableStream(tmp_path, transform, null_values="-")
+
+
+# fault 15
+def test_decimals_are_numbers(tmp_path):
+    from decimal import Decimal
+
+    table = TABLE[["item", "price", "click"]][:20].assign(price=np.arange(20) / 4)
+    as_decimals = pa.table(
+        {
+            "item": pa.array([Decimal(int(i)) for i in table["item"]], pa.decimal128(38, 0)),
+            "price": pa.array([Decimal(p) for p in table["price"]], pa.decimal128(20, 2)),
+            "click": [None if pd.isna(c) else int(c) for c in table["click"]],
+        }
+    )
+    pq.write_table(as_decimals, tmp_path / "a.parquet")
+    ((inputs, _),) = TableStream(tmp_path, SIMPLE).batches()
+    for name, expected in SIMPLE.encode(table).items():
+        np.testing.assert_array_equal(inputs[name].numpy(), expected)
+
+
+# fault 37
+def test_flipped_bytes_are_found_where_pages_have_checksums(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.Table.from_pandas(TABLE[["item", "price", "click"]])
+    pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)
+    whole = path.read_bytes()
+    for at in range(200, 16_000, 3_000):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(Exception, match=r"must hold files that can be read. Received: '.*a.parquet'"):
+            list(TableStream(path, SIMPLE).batches())
+
+
 # Damage
 
 
@@ -305,6 +409,50 @@ def test_a_wrong_value_is_named_with_its_part(tmp_path):
         Exception, match=r"`click` must be 0 or 1 .*\(in '.*x\.parquet', row group 3 \(rows 900 to 999\)"
     ):
         list(TableStream(tmp_path, SIMPLE).batches())
+
+
+# fault 15, fault 37
+@pytest.mark.parametrize("call", ["fit", "validate", "evaluate", "predict", "iterate", "iterate a map"])
+def test_errors_are_those_that_were_raised(tmp_path, call):
+    TABLE.assign(click=[*[0] * 999, 7]).to_parquet(tmp_path / "x.parquet", row_group_size=300)
+    data = TableStream(tmp_path, SIMPLE).batches(100)
+    model = create_model("shared_bottom", SIMPLE, bottom_units=(4,), tower_units=(2,))
+    model.compile("adam")
+    good = SIMPLE.batches(TABLE, 100)
+    calls = {
+        "fit": lambda: model.fit(data, verbose=0),
+        "validate": lambda: model.fit(good, validation_data=data, verbose=0),
+        "evaluate": lambda: model.evaluate(data, verbose=0),
+        "predict": lambda: model.predict(data, verbose=0),
+        "iterate": lambda: list(data),
+    }
+    message = r"^`click` must be 0 or 1 .*\(in '.*x\.parquet', row group 3 \(rows 900 to 999\)\)$"
+    if call == "iterate a map":
+        with pytest.raises(Exception, match="`click` must be 0 or 1"):
+            list(data.map(lambda *parts: parts))
+        return
+    with pytest.raises(ValueError, match=message) as raised:
+        calls[call]()
+    assert type(raised.value) is ValueError and raised.value.__cause__ is None
+
+
+# fault 37
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    TABLE.to_parquet(tmp_path / "x.parquet")
+    stream = TableStream(tmp_path, SIMPLE)
+    assert len(next(iter(stream.batches(np.int64(3), start=np.int64(2))))[1]["click"]) == 3
+    assert len(next(iter(SIMPLE.batches(TABLE, batch_size=np.int64(3))))[1]["click"]) == 3
+
+
+# fault 40
+def test_the_bound_of_memory_counts_the_length_of_strings(tmp_path):
+    bounds = []
+    for length in (10, 10_000):
+        table = pd.DataFrame({"city": ["x" * length + str(i) for i in range(500)], "click": [0, 1] * 250})
+        table.to_parquet(tmp_path / f"{length}.parquet")
+        transform = FeatureTransform(Categorical("city"), BinaryTask("click")).fit(table)
+        bounds.append(TableStream(tmp_path / f"{length}.parquet", transform, workers=2).memory_bound)
+    assert bounds[1] - bounds[0] == pytest.approx(2 * 500 * 3 * 9_990, rel=0.01)
 
 
 # Arguments

@@ -65,7 +65,7 @@ BAD_COLUMNS = [
     ),
     (Numeric("x"), [[1.0]], r"`x` must hold numbers. Received: lists of numbers"),
     (
-        Numeric("x"),
+        Numeric("x", missing=None),
         [1, np.nan, np.inf],
         r"finite numbers, since `missing` is None. Received: 2 of 3 rows with \[nan, inf\]",
     ),
@@ -85,6 +85,17 @@ BAD_COLUMNS = [
     (Encoded("x", len, dtype="int32"), [1.5], r"whole numbers of 32 bits, since dtype='int32'. Received: 1 of 1 rows"),
     (Encoded("x", len, dtype="string"), [1, 2], r"`x` must hold strings. Received: whole numbers"),
     (Encoded("x", len, dtype="string", shape=(1,)), [[1], [2]], r"`x` must hold strings. Received: lists of whole"),
+    # fault 35, 40: values beyond 32 bits; a hole in a vector
+    (Encoded("x", len), [1.0, 1e300], r"numbers that fit in 32 bits. Received: 1 of 2 rows with \[1e\+300\]"),
+    (
+        Encoded("x", len, shape=(2,)),
+        [[1.0, np.nan]],
+        r"`x` must hold finite numbers. Received: 1 of 1 rows with",
+    ),
+    (Numeric("x", normalization="quantile"), [1.7e308, -1.7e308], r"numbers whose variance is finite"),
+    # fault 37: a column of strings without any, a cell that is a table
+    (Numeric("x"), pd.Series([None, None], dtype="category"), r"`x` must hold a value to fit feature 'x'"),
+    (Numeric("x"), [pd.Series([1.0])], r"`x` must hold"),
     (Encoded("x", len, shape=(1,)), [["a"]], r"`x` must hold numbers for dtype='float32'. Received: lists of strings"),
 ]
 
@@ -141,7 +152,9 @@ def test_encode_refuses_another_type(train, new, message):
 
 
 def test_encode_refuses_missing_columns_and_bad_values():
-    transform = FeatureTransform([Numeric("x"), Categorical("c", size=3)], CLICK).fit(table(x=[1.0, 2.0], c=[0, 1]))
+    transform = FeatureTransform([Numeric("x", missing=None), Categorical("c", size=3)], CLICK).fit(
+        table(x=[1.0, 2.0], c=[0, 1])
+    )
     with pytest.raises(ValueError, match=r"Received without: \['c'\]"):
         transform.encode({"x": [1.0]})
     with pytest.raises(ValueError, match=r"since `missing` is None. Received: 1 of 1 rows"):

@@ -1,7 +1,9 @@
 """Training that was interrupted goes on to the weights of training that was not."""
 
 import errno
+import json
 import shutil
+import zipfile
 from collections import namedtuple
 
 import keras
@@ -11,6 +13,8 @@ import pytest
 
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric
+from mtl_zoo.features.streaming import TableStream
+from mtl_zoo.models._fingerprint import fingerprint
 from mtl_zoo.options import MLP
 from mtl_zoo.training import Checkpoints, checkpoints
 
@@ -146,6 +150,31 @@ def test_the_order_of_a_dataset_and_of_a_stream_goes_on(tmp_path):
         assert_same(whole, model)
 
 
+# fault 13
+def test_a_stream_in_fits_own_order_goes_on(tmp_path):
+    x, y = rows()
+    table = pd.DataFrame({**x, **y})
+    table.to_parquet(tmp_path / "rows.parquet")
+    transform = FeatureTransform([Categorical("user_id", dim=4), Numeric("age")], TASKS).fit(table)
+
+    def fit(folder, seed, stop_after=None):
+        keras.utils.set_random_seed(seed)
+        model = mtl_zoo.create_model("shared_bottom", transform, bottom_units=(6,), tower_units=())
+        model.compile("adam")
+        saves = Checkpoints(tmp_path / folder, every_steps=4)
+        callbacks = [saves, *([] if stop_after is None else [Interrupt(stop_after)])]
+        stream = TableStream(tmp_path / "rows.parquet", transform, shuffle_rows=40)
+        model.fit(stream, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=callbacks)
+        return model, saves
+
+    whole, _ = fit("whole", 0)
+    with pytest.raises(Interrupted):
+        fit("cut", 0, stop_after=10)
+    model, saves = fit("cut", 7)
+    assert saves.resumed_from.total == 8
+    assert_same(whole, model)
+
+
 def spoil_end(path):
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -249,6 +278,107 @@ def test_a_folder_that_vanishes_does_not_end_training(tmp_path, caplog):
     _, history, _ = train(run, callbacks=[After(5, lambda: shutil.rmtree(run))])
     assert len(history["loss"]) == EPOCHS
     assert "no checkpoint at step 8: [Errno 2] No such file or directory" in caplog.text
+
+
+# fault 27, fault 31
+def test_only_its_own_leftovers_are_removed(tmp_path):
+    train(tmp_path, stop_after=5)
+    (tmp_path / "thesis.part").write_text("years")
+    (tmp_path / "folder.part").mkdir()
+    (tmp_path / "step-000000000008.ckpt.part").mkdir()
+    for name in ("step-000000000006.ckpt.part", ".0123abcd.part.step-000000000006.ckpt"):
+        (tmp_path / name).write_text("half")
+    _, history, saves = train(tmp_path, every={"keep": 1})
+    assert saves.resumed_from.total == 4 and history
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "folder.part",
+        "step-000000000008.ckpt.part",
+        "step-000000000018.ckpt",
+        "thesis.part",
+    ]
+
+
+def fit_some(folder, count=ROWS, batch=BATCH, change=None, **arguments):
+    model = make_model()
+    x, y = rows()
+    x, y = {k: v[:count] for k, v in x.items()}, {k: v[:count].copy() for k, v in y.items()}
+    if change is not None:
+        y["click"][change] = 1 - y["click"][change]
+    model.fit(x, y, batch_size=batch, verbose=0, callbacks=[Checkpoints(folder, every_steps=2)], **arguments)
+
+
+# fault 29
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"batch": 50}, r"with batch_size=16; this run has batch_size=50"),
+        ({"count": 20}, r"with rows=88, sample='\w+'; this run has rows=20, sample='\w+'"),
+        ({"change": 0}, r"with sample='(\w+)'; this run has sample='(?!\1)"),
+        ({"shuffle": False}, r"with shuffle=True; this run has shuffle=False"),
+        ({"sample_weight": np.ones(ROWS)}, "with sample="),
+    ],
+    ids=["batch", "rows", "label", "order", "weights"],
+)
+def test_other_data_or_batches_are_refused_with_both_shown(tmp_path, other, message):
+    fit_some(tmp_path)
+    with pytest.raises(ValueError, match=f"`folder` must hold checkpoints of a run on the same data.*{message}"):
+        fit_some(tmp_path, **other)
+    fit_some(tmp_path, epochs=2)
+
+
+# fault 29
+def test_batches_of_a_dataset_are_counted(tmp_path):
+    def fit(batch_size):
+        data = mtl_zoo.features.make_batches(*rows(), batch_size=batch_size)
+        make_model().fit(data, verbose=0, callbacks=[Checkpoints(tmp_path)])
+
+    fit(16)
+    with pytest.raises(ValueError, match="with batches=6; this run has batches=2"):
+        fit(50)
+    fit(16)
+
+
+# fault 29
+def test_a_fingerprint_of_tables_is_of_their_values():
+    import pyarrow as pa
+
+    x, y = rows()
+    for kind in (pd.DataFrame, pa.table):
+        same, other = (fingerprint(kind({**x, **y}), None, None, 16, True) for _ in range(2))
+        changed = fingerprint(kind({**x, **y, "age": x["age"] + 1}), None, None, 16, True)
+        assert same == other != changed and same["rows"] == ROWS and "click" in same["columns"]
+    cells = pd.DataFrame({"tags": [[1, 2], None], "name": ["a", None]})
+    assert fingerprint(cells, None, None, 1, True)["rows"] == 2
+
+
+# fault 37
+def test_two_checkpoints_in_one_fit_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`callbacks` must hold one Checkpoints at most. Received: 2, of \['.*a', '.*b'\]"
+    ):
+        make_model().fit(*rows(), callbacks=[Checkpoints(tmp_path / "a"), Checkpoints(tmp_path / "b")])
+
+
+# fault 37
+def test_a_batch_size_may_be_a_numpy_number(tmp_path):
+    fit_some(tmp_path, batch=np.int64(44))
+    fit_some(tmp_path, batch=44)
+
+
+# fault 32
+@pytest.mark.parametrize("header", ["{", "[]", '{"format": 1}', '{"format": "1"}', "position"])
+def test_a_damaged_header_is_as_a_damaged_file(tmp_path, header, caplog):
+    train(tmp_path, stop_after=10)
+    path = checkpoints._checkpoints(tmp_path)[-1]
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    if header == "position":
+        header = json.dumps({**json.loads(content["header.json"]), "position": {"epoch": 1}})
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {**content, "header.json": header.encode()}.items():
+            archive.writestr(name, data)
+    _, _, saves = train(tmp_path)
+    assert saves.resumed_from.total == 4 and "step-000000000008.ckpt is not whole" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, monkeypatch):

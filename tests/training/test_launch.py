@@ -153,6 +153,95 @@ sys.exit({call})
     assert_ended(tmp_path)
 
 
+def launched(tmp_path, code, grace=0.5, **options):
+    """A process that launches two workers, and waits until it has all pids that they write."""
+    user = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from mtl_zoo.training import launch
+sys.modules[launch.__module__]._GRACE_SECONDS = {grace}
+sys.exit(launch(sys.argv[1:], workers=2, logs={str(tmp_path)!r}).code)
+"""
+    worker = [*program(WRITE_PID + textwrap.dedent(code)), str(tmp_path)]
+    return subprocess.Popen([sys.executable, "-c", user, *worker], stderr=subprocess.DEVNULL, **options)
+
+
+def await_pids(process, folder, count):
+    while len(list(folder.glob("*.pid"))) < count:
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+# fault 30
+@pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGINT] * 3], ids=["hangup", "three interrupts"])
+def test_no_signal_leaves_deaf_processes(tmp_path, signals):
+    deaf = (
+        "for n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\nwrite_pid('deaf-' + task, os.getpid())\ntime.sleep(600)"
+    )
+    process = launched(tmp_path, deaf, grace=20.0 if len(signals) > 1 else 0.5)
+    try:
+        await_pids(process, tmp_path, 4)
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.3)
+        assert process.wait(15) != 0, "the second signal cuts the grace time short"
+    finally:
+        process.kill()
+    assert_ended(tmp_path)
+
+
+# fault 30
+def test_daemons_end_with_the_cluster(tmp_path):
+    """What starts a session of its own, or has lost its parents."""
+    code = """
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    write_pid("session-" + task, child.pid)
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            write_pid("daemon-" + task, os.getpid())
+            time.sleep(600)
+        os._exit(0)
+    while len([n for n in os.listdir(sys.argv[1]) if n.endswith(".pid")]) < 6:
+        time.sleep(0.01)
+    """
+    done = launch([*program(WRITE_PID + textwrap.dedent(code)), str(tmp_path)], workers=2, logs=tmp_path, timeout=60)
+    assert done.code == 0
+    assert_ended(tmp_path)
+
+
+# fault 30
+def test_a_closed_pipe_does_not_stop_training(tmp_path):
+    """`mtl-zoo launch ... | head -1`."""
+    user = "import sys; from mtl_zoo import cli; sys.exit(cli.main(sys.argv[1:]))"
+    code = "for i in range(30_000): print('line', i)"
+    command = [sys.executable, "-c", user, "launch", "--workers", "1", "--logs", str(tmp_path), "--", *program(code)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout.readline() == "line 0\n"
+    process.stdout.close()
+    process.wait(120)
+    assert (tmp_path / "worker-0.log").read_text().endswith("line 29999\n")
+
+
+# fault 30
+def test_an_echo_that_fails_is_told_once(tmp_path, caplog):
+    def fail(line):
+        raise RuntimeError("of the caller")
+
+    code = "for i in range(30_000): print('line', i)"
+    assert launch(program(code), workers=1, logs=tmp_path, echo=fail, timeout=60).code == 0
+    assert caplog.text.count("lines of worker-0 are not shown any more: of the caller") == 1
+
+
+# fault 30
+@pytest.mark.parametrize("number", [9, 40])
+def test_any_signal_has_a_name(tmp_path, number):
+    done = launch(program(f"os.kill(os.getpid(), {number})"), workers=1, logs=tmp_path, timeout=60)
+    assert done.code == 128 + number
+    assert done.failures == ("worker-0: killed by " + {9: "SIGKILL", 40: "signal 40"}[number],)
+
+
 def test_a_users_own_handler_of_sigterm_stays(tmp_path):
     got = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))

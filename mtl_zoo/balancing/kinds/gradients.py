@@ -40,7 +40,7 @@ class GradientMethod(Balancing):
     taken_of: ClassVar[str] = "weight"
 
     @property
-    def gradients_of(self) -> str | None:  # type: ignore[override]
+    def gradients_of(self) -> str | None:
         return _IN_WORDS[self.taken_of]
 
     def prepare_for(self, model: Any, labels: Sequence[str], kinds: Sequence[str]) -> None:
