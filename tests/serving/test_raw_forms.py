@@ -56,7 +56,7 @@ def test_numbers(feature):
 # fault 19
 @pytest.mark.parametrize("feature", NUMERICS, ids=lambda f: f"{f.normalization}-{f.missing}")
 def test_whole_numbers_as_numbers(feature):
-    assert not compare(fitted(feature, [1, 2, 4, 8]), WHOLE)
+    assert not compare(fitted(feature, [1, 2, 4, 8]), WHOLE[1:])
 
 
 # fault 19
