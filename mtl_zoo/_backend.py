@@ -103,7 +103,7 @@ def _gather_and_mask(shards: Sequence[Any], ids: Any) -> Any:
     return total
 
 
-def sum_rows(shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spare: int) -> tuple[list, list]:
+def sum_rows(shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spare: int | None) -> tuple[list, list]:
     """Sums of the rows of lists of ids: `(batch, width)` for each, and the summed vectors of them all.
 
     Args:
@@ -121,7 +121,7 @@ def sum_rows(shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spare: int
     return [ops.sum(rows, axis=1) for rows in vectors], vectors
 
 
-def _sum_by_segment(shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spare: int) -> tuple[list, list]:
+def _sum_by_segment(shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spare: int | None) -> tuple[list, list]:
     import tensorflow as tf
 
     batch = tf.shape(lists[0][0], out_type=tf.int64)[0]

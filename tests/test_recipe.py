@@ -22,7 +22,7 @@ RECIPES = {
 }
 # Of a model's contract; the rest costs the same for every model, and is known to pass for others.
 OF_MODELS = "named_logits or config_makes or gets_a_gradient or private_parts or typo"
-STRUCTURE = "two_files or one_file or packaged or one_way or what_kind"
+STRUCTURE = "two_files or packaged or one_way or what_kind"
 
 
 def blocks_of(heading: str) -> dict[str, str]:

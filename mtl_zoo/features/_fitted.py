@@ -144,7 +144,7 @@ def _make_graph(fitted: Fitted) -> Any:
     class TransformGraph(tf.Module):
         def __init__(self) -> None:
             super().__init__(name="feature_transform")
-            lookups = {key: state.in_graph() for key, state in fitted.states.items()}
+            lookups: dict[Any, Any] = {key: state.in_graph() for key, state in fitted.states.items()}
             self._lookup_of = lookups.get
             # What an export must hold, by names that TensorFlow can write.
             held = {"/".join(key): lookup for key, lookup in lookups.items() if isinstance(lookup, tf.Module)}

@@ -64,13 +64,15 @@ def with_plain_errors(data: Any) -> Any:
 
     if not tf.executing_eagerly():
         return data
-    data.__class__ = _with_method(type(data), "__iter__", _iterate)
+    kind: Any = type(data)
+    data.__class__ = _with_method(kind, "__iter__", _iterate)
     return data
 
 
 def _iterate(data: Any) -> Any:
     iterator = super(type(data), data).__iter__()
-    iterator.__class__ = _with_method(type(iterator), "__next__", _next)
+    kind: Any = type(iterator)
+    iterator.__class__ = _with_method(kind, "__next__", _next)
     return iterator
 
 

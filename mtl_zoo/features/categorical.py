@@ -202,9 +202,8 @@ def _what_is_lost(column: Column, cells: Cells) -> str:
             "table[column].map(ast.literal_eval), for a Sequence."
         )
     for separator in ("|", ";", ","):
-        parts = texts.str.split(separator)
-        values = parts.explode().str.strip()
-        if (parts.str.len() > 1).mean() > _OFTEN and values.nunique() * 3 < len(texts):
+        values = texts.str.split(separator).explode().str.strip()
+        if texts.str.contains(separator, regex=False).mean() > _OFTEN and values.nunique() * 3 < len(texts):
             return (
                 f"seems to hold several values in a cell, and becomes a category of each combination. Received: {few}. "
                 f"Use Categorical(..., multi_hot=True, separator={separator!r}), or a Sequence."

@@ -39,7 +39,7 @@ class Encoded(Feature):
     """
 
     encoder: Any = dataclasses.field(repr=False, compare=False)
-    shape: tuple[int | None, ...] = dataclasses.field(default=(), kw_only=True)  # type: ignore[assignment]
+    shape: tuple[int | None, ...] = dataclasses.field(default=(), kw_only=True)
     dtype: str = dataclasses.field(default="float32", kw_only=True)
     key: str | None = dataclasses.field(default=None, kw_only=True)
 

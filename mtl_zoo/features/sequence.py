@@ -39,7 +39,7 @@ class Sequence(IdFeature):
     """
 
     length: int = dataclasses.field(default=50, kw_only=True)  # type: ignore[misc]
-    pooling: str | None = dataclasses.field(default="mean", kw_only=True)  # type: ignore[assignment]
+    pooling: str | None = dataclasses.field(default="mean", kw_only=True)
     separator: str = dataclasses.field(default="|", kw_only=True)  # type: ignore[misc]
 
     is_ordered: ClassVar[bool] = True

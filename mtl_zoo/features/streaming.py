@@ -329,9 +329,9 @@ def _columns(transform: FeatureTransform, labels: bool) -> tuple[dict[str, tuple
     by_dictionary = []
     for name, readers in fitted.readers().items():
         kind = fitted.columns[name].kind
-        wanted = {feature.text_kinds(kind) for feature in readers}
         usual = (kind, FLOAT) if kind == INTEGER else (kind,)
-        columns[name] = (next(iter(wanted)) if len(wanted) == 1 else None) or usual
+        wanted = {feature.text_kinds(kind) or usual for feature in readers}
+        columns[name] = wanted.pop() if len(wanted) == 1 else usual
         if all(feature.reads_distinct for feature in readers):
             by_dictionary.append(name)
     if labels:

@@ -84,7 +84,7 @@ class FeatureEmbedding(keras.layers.Layer):
         self._several_numbers = [place for place in numbers if len(place.inputs) > 1]
         self._encoded = [place for place in places if isinstance(place.request, Encoder)]
         # Copies: specs may serve several models, and several embeddings of one, which must not train each other.
-        self.encoders = {}
+        self.encoders: dict[str, Any] = {}
         for place in self._encoded:
             if place.request.key not in self.encoders:
                 self.encoders[place.request.key] = _copy(place.request.layer)
@@ -114,7 +114,9 @@ class FeatureEmbedding(keras.layers.Layer):
             yield group, [next(tables) for _ in shard_bounds(group.num_rows, self.shards)]
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
-        blocks, vectors, squares = [], {}, []
+        blocks: list[tuple[list[_Place], Any]] = []
+        vectors: dict[str, Any] = {}
+        squares = []
         for group, shards in self._tables_by_group():
             single, pooled, looked_up = self._look_up(group, shards, inputs)
             blocks += single
@@ -221,7 +223,7 @@ class FeatureEmbedding(keras.layers.Layer):
         shapes = {feature.name: self._output_shape(_Place.of(feature), inputs) for feature in self.features}
         if self.joined:
             batch = inputs[self._batch_input].shape[0]
-            return keras.KerasTensor((batch, sum(shape[-1] for shape in shapes.values())), self.compute_dtype)
+            return keras.KerasTensor((batch, sum(shape[-1] or 0 for shape in shapes.values())), self.compute_dtype)
         return {name: keras.KerasTensor(shape, self.compute_dtype) for name, shape in shapes.items()}
 
     def _output_shape(self, place: _Place, inputs: Mapping[str, Any]) -> tuple[int | None, ...]:

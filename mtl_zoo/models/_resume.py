@@ -136,7 +136,7 @@ def _find(callbacks: Any) -> Any:
 
 
 def _data_of_run(x: Any, y: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    batch_size = _data._batch_size(arguments, _data.TRAIN_BATCH_SIZE)
+    batch_size = _data.batch_size(arguments, _data.TRAIN_BATCH_SIZE)
     return fingerprint(x, y, arguments.get("sample_weight"), batch_size, arguments.get("shuffle", True))
 
 
