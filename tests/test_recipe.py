@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("mtl_zoo", "setup.cfg", "CONTRIBUTING.md", "tests")
+COPIED = ("mtl_zoo", "setup.cfg", "CONTRIBUTING.md", "CHANGELOG.md", "tests")
 # By the heading of a recipe: what its contract calls the toy that the recipe adds, and how many of its tests are run.
 RECIPES = {
     "Adding a model": ("tests/contract/test_models.py", "toy", 5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -32,9 +33,16 @@ class Column:
     num_ids: int | None = None
     is_raw: bool = False
 
+    @functools.cached_property
+    def array_type(self) -> np.dtype[Any]:
+        """The type of an array that is taken as it is."""
+        return np.dtype(object if self.dtype == "string" else self.dtype)
+
     def shaped(self, argument: str, values: Any) -> np.ndarray:
         """An array of (rows, *shape). As Keras does: a column may be (rows, 1), and a width of 1 may be left out."""
         array = values if isinstance(values, np.ndarray) else np.asarray(values)
+        if array.ndim == 1 and not self.shape:
+            return array
         dimensions = 1 + len(self.shape)
         if array.ndim == dimensions + 1 and array.shape[-1] == 1:
             array = array[..., 0]
@@ -89,7 +97,7 @@ class Column:
                 )
         elif self.dtype != "string":
             self._check_kind(argument, array)
-        return array if self.dtype == "string" or array.dtype == self.dtype else array.astype(self.dtype)
+        return array if self.dtype == "string" or array.dtype == self.array_type else array.astype(self.dtype)
 
     def example(self, rows: int) -> np.ndarray:
         """Values that any such column may hold: an empty string, zeros, False, or the first ids of a table."""

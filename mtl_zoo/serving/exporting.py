@@ -54,10 +54,10 @@ def export(
     scoring = Scoring(model, raw)
     writer.check(scoring)
     folder = Path(path).absolute()
-    refuse_other_content("path", folder, writer.marker, writer.what)
-    if (folder / writer.marker).exists() and not overwrite:
-        raise ValueError(f"`path` holds {writer.what}; overwrite=True replaces it. Received: path={str(folder)!r}")
     try:
+        refuse_other_content("path", folder, writer.marker, writer.what)
+        if (folder / writer.marker).exists() and not overwrite:
+            raise ValueError(f"`path` holds {writer.what}; overwrite=True replaces it. Received: path={str(folder)!r}")
         with whole_folder(folder) as part:
             names = writer.write(scoring, part)
             compare(writer, scoring, part)

@@ -118,9 +118,10 @@ class Scorer:
         for name, column in columns.items():
             label = f"{argument}[{name!r}]"
             array = column.shaped(label, given[name])
-            if array.dtype != column.dtype:
+            if array.dtype != column.array_type:
                 column.check_values(label, array)
-            arrays[name] = column.typed(label, array)
+                array = column.typed(label, array)
+            arrays[name] = array
         return arrays
 
     def _check_size(self, argument: str, arrays: Mapping[str, np.ndarray]) -> None:

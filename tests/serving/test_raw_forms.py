@@ -26,14 +26,14 @@ def fitted(feature, values):
     return FeatureTransform(feature, BinaryTask("click")).fit(table)
 
 
-def compare(transform, values, dtype):
+def compare(transform, values):
     """Values with a score that is not finite. Each is encoded alone, as one that is refused says nothing of others."""
     import tensorflow as tf
 
     (feature,) = transform.features
     model = create_model("shared_bottom", transform, bottom_units=(4,), tower_units=(4,))
     scoring = Scoring(model, raw=True)
-    raw = tf.constant(values, dtype)
+    raw = tf.constant(values, scoring.columns[feature.source].dtype)
     graph = {name: array.numpy() for name, array in transform.encode_in_graph({feature.source: raw}).items()}
     scores = scoring({feature.source: raw})["click"].numpy()
     unscored = [value for value, score in zip(values, scores, strict=True) if not np.isfinite(score).all()]
@@ -50,13 +50,13 @@ def compare(transform, values, dtype):
 # fault 19
 @pytest.mark.parametrize("feature", NUMERICS, ids=lambda f: f"{f.normalization}-{f.missing}")
 def test_numbers(feature):
-    assert not compare(fitted(feature, [1.0, 2.0, 4.0, 8.0]), BAD, "float64")
+    assert not compare(fitted(feature, [1.0, 2.0, 4.0, 8.0]), BAD)
 
 
 # fault 19
 @pytest.mark.parametrize("feature", NUMERICS, ids=lambda f: f"{f.normalization}-{f.missing}")
 def test_whole_numbers_as_numbers(feature):
-    assert not compare(fitted(feature, [1, 2, 4, 8]), WHOLE, "int64")
+    assert not compare(fitted(feature, [1, 2, 4, 8]), WHOLE[1:])
 
 
 # fault 19
@@ -70,10 +70,10 @@ def test_whole_numbers_as_numbers(feature):
     ids=["listed", "hashed", "sequence"],
 )
 def test_text(feature, values):
-    assert not compare(fitted(feature, values), [*TEXTS, "a|b", "|", "a||b"], "string")
+    assert not compare(fitted(feature, values), [*TEXTS, "a|b", "|", "a||b"])
 
 
 # fault 19
 @pytest.mark.parametrize("options", [{}, {"hash_buckets": 7}, {"size": 5}], ids=["listed", "hashed", "range"])
 def test_whole_numbers_as_ids(options):
-    assert not compare(fitted(Categorical("x", dim=2, **options), [1, 2, 3]), WHOLE[1:], "int64")
+    assert not compare(fitted(Categorical("x", dim=2, **options), [1, 2, 3]), WHOLE[1:])

@@ -210,6 +210,17 @@ def test_a_failed_rename_keeps_the_old_model(small, tmp_path, monkeypatch):
     assert (tmp_path / "exported" / "saved_model.pb").exists()
 
 
+# fault 37
+def test_a_full_disk_is_named(small, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(OSError, match=r"`path` must be a folder that can be written.*No space left"):
+        export_serving(small, tmp_path / "exported")
+    assert not list(tmp_path.iterdir())
+
+
 def test_input_names():
     columns = ["item id", "item_id", "for", "2nd", "größe", "a", "?", "a/b", "a b"]
     assert input_names(columns) == {

@@ -59,7 +59,10 @@ class SavedModel(Format):
         # encoder its weights a second time.
         module.weights = list(whole.variables)
         module.tables = scoring.lookup_tables()
-        tf.saved_model.save(module, str(folder), signatures=signatures)
+        try:
+            tf.saved_model.save(module, str(folder), signatures=signatures)
+        except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
+            raise OSError(str(error)) from error
         return {column: names[column] for column in scoring.columns}
 
     def read(self, folder: Path) -> Read:
