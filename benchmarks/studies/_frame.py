@@ -51,7 +51,6 @@ def parser(text: str, defaults: Mapping[str, Any], out: str = "rows are added; w
 
 def start(file: str) -> None:
     """Runs the study in `file` as a command, under its own name, by which child processes find its functions."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.exit(importlib.import_module(f"benchmarks.studies.{Path(file).stem}").main())
 
 
@@ -177,5 +176,4 @@ def ratios(times: Sequence[float], base: Sequence[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _inside(*sys.argv[1:])

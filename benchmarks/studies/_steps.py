@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from benchmarks.studies._cost import Cost, graph_cost
-from mtl_zoo.benchmark.runner import resolve_hyperparameters
+from mtl_zoo.benchmark.hyperparameters import resolve_hyperparameters
 from mtl_zoo.features.batching import make_batches
 from mtl_zoo.features.spec import FIRST_ID, Categorical, Feature, Numeric, Sequence
 from mtl_zoo.layers import FeatureEmbedding

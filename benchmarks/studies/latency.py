@@ -23,7 +23,7 @@ import pandas as pd
 from benchmarks.studies import _frame as frame
 from benchmarks.studies._cost import ceilings, graph_cost
 from mtl_zoo.benchmark.config import parse_assignments
-from mtl_zoo.benchmark.runner import resolve_hyperparameters
+from mtl_zoo.benchmark.hyperparameters import resolve_hyperparameters
 from mtl_zoo.export import export_serving, make_scorer
 from mtl_zoo.features.spec import Categorical, Feature, Numeric
 from mtl_zoo.features.transform import FeatureTransform

@@ -23,6 +23,7 @@ from benchmarks.studies import _frame as frame
 from benchmarks.studies.memory import peak_mb
 from mtl_zoo import _backend
 from mtl_zoo.datasets import Dataset, load_dataset
+from mtl_zoo.datasets.synthetic_funnel import NUM_USERS
 from mtl_zoo.evaluation import evaluate
 from mtl_zoo.features.spec import FIRST_ID, Categorical
 from mtl_zoo.models import MultiTaskModel, create_model
@@ -42,7 +43,7 @@ def draw_data(table_rows: int, train_rows: int, seed: int = 0) -> Dataset:
     rng = np.random.default_rng([seed, 1])
     share = 1 / np.arange(1, DEVICES_PER_USER + 1)
     # What a hash gives: any row of the table, two devices on one row now and then.
-    bucket = rng.integers(0, table_rows, size=(len(set(data.train.groups["user_id"])), DEVICES_PER_USER))
+    bucket = rng.integers(0, table_rows, size=(NUM_USERS, DEVICES_PER_USER))
     for split in (data.train, data.validation, data.test):
         users = split.groups["user_id"]
         device = rng.choice(DEVICES_PER_USER, size=len(users), p=share / share.sum())

@@ -14,19 +14,12 @@ from rich.markup import escape
 
 from mtl_zoo.benchmark.balancing import check_balancing
 from mtl_zoo.benchmark.config import RunConfig, configs_from_dict, load_configs, parse_assignments
+from mtl_zoo.benchmark.hyperparameters import features_of, resolve_hyperparameters, resolve_reference
 from mtl_zoo.benchmark.pareto import pareto
 from mtl_zoo.benchmark.progress import Shown
 from mtl_zoo.benchmark.report import print_report
 from mtl_zoo.benchmark.results import ResultStore
-from mtl_zoo.benchmark.runner import (
-    RunSummary,
-    dataset_name,
-    features_of,
-    load,
-    resolve_hyperparameters,
-    resolve_reference,
-    run_config,
-)
+from mtl_zoo.benchmark.runner import RunSummary, dataset_name, load, run_config
 from mtl_zoo.benchmark.summary import summarise
 from mtl_zoo.models import create_model
 

@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import inspect
-import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +14,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo.benchmark import environment
@@ -29,16 +28,16 @@ from mtl_zoo.benchmark.balancing import (
     sweep_points,
 )
 from mtl_zoo.benchmark.config import STATIC_SWEEP, RunConfig
+from mtl_zoo.benchmark.hyperparameters import as_json, features_of, resolve_hyperparameters
+from mtl_zoo.benchmark.hyperparameters import sized as sized_arguments
 from mtl_zoo.benchmark.progress import Silent, StepReporter
 from mtl_zoo.benchmark.results import ResultStore
-from mtl_zoo.benchmark.training import train_once
+from mtl_zoo.benchmark.training import Trained, train_once
 from mtl_zoo.datasets import Dataset, Split, load_dataset
 from mtl_zoo.datasets._base import is_table
 from mtl_zoo.evaluation import evaluate_scores
-from mtl_zoo.features.spec import Feature
-from mtl_zoo.models import create_model, model_info, parameter_count, parameter_matched
+from mtl_zoo.models import create_model
 from mtl_zoo.optimizers import as_optimizer
-from mtl_zoo.options import MLP, DSelectK, Embedding, Gate
 from mtl_zoo.training.callbacks import judged_outputs, task_scores
 
 _log = logging.getLogger(__name__)
@@ -49,8 +48,6 @@ class _UnknownLoss(ValueError):
 
 
 OnTrained = Callable[[Any, Dataset, RunConfig, int], None]
-# What a comparison at one size tolerates; a model that comes no nearer runs as near as it comes, and its rows say so.
-TOLERANCE = 0.02
 
 
 @dataclasses.dataclass
@@ -112,9 +109,9 @@ def run_config(
             continue
         with _kept_failure(config, seed, about, store, progress) as run:
             # Once for all seeds, and not at all where all are skipped: it takes seconds.
-            sized = sized or _sized(config, dataset, arguments)
+            sized = sized or sized_arguments(config, dataset, arguments)
             own, match = sized
-            about |= {"hyperparameters": _as_json(own), "parameter_match": match and _as_json(match)}
+            about |= {"hyperparameters": as_json(own), "parameter_match": match and as_json(match)}
             train = functools.partial(_sweep, store) if config.balancing == STATIC_SWEEP else _train
             rows, scores, seconds = train(
                 config, dataset, own, seed, about, save_scores=save_scores, progress=progress, after=on_trained
@@ -172,66 +169,6 @@ def dataset_name(config: RunConfig) -> str:
     return config.dataset
 
 
-def resolve_hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a model: those given, as text can give them, over its defaults.
-
-    A dict given for `gate` becomes a `Gate`, for `embedding` an `Embedding`, for `*_units` an `MLP`. The name of an
-    option over its fields makes it that option, as results spell them: `{"DSelectK": {"num_selected": 2}}`.
-
-    Raises:
-        ValueError: No such model or argument, or a value object is refused.
-
-    Example:
-
-    >>> from mtl_zoo.benchmark.runner import resolve_hyperparameters
-    >>> resolve_hyperparameters("mmoe", {"gate": {"temperature": 2.0}})["gate"].temperature
-    2.0
-    """
-    parameters = inspect.signature(model_info(model).cls).parameters
-    known = {name: p.default for name, p in parameters.items() if name not in ("features", "tasks", "name", "head")}
-    for name in given:
-        if name not in known:
-            raise ValueError(
-                f"`hyperparameters` must be arguments of {model!r}. Received: {name!r}. "
-                f"Expected: any of {', '.join(known)}"
-            )
-    return {**known, **{name: _as_option(name, value) for name, value in given.items()}}
-
-
-_OPTIONS = {option.__name__: option for option in (Gate, DSelectK, Embedding, MLP)}
-
-
-def _as_option(name: str, value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    option = {"gate": Gate, "embedding": Embedding}.get(name, MLP if name.endswith("_units") else None)
-    if len(value) == 1 and next(iter(value)) in _OPTIONS:
-        ((chosen, value),) = value.items()
-        option = _OPTIONS[chosen]
-    if option is None:
-        return {key: _as_option(key, item) for key, item in value.items()}
-    try:
-        return option(**value)
-    except TypeError as error:
-        fields = ", ".join(field.name for field in dataclasses.fields(option))
-        raise ValueError(f"`{name}` must be {option.__name__}({fields}). Received: {dict(value)!r}") from error
-
-
-def resolve_reference(config: RunConfig) -> dict[str, Any]:
-    """All arguments of the reference model, which a configuration with `parameter_matched` has."""
-    reference = config.parameter_matched
-    return resolve_hyperparameters(reference["model"], reference.get("hyperparameters") or {})
-
-
-def _as_json(value: Any) -> str:
-    def plain(item: Any) -> Any:
-        if hasattr(item, "get_config"):
-            return {type(item).__name__: item.get_config()}
-        return item.item() if isinstance(item, np.generic) else str(item)
-
-    return json.dumps(value, sort_keys=True, default=plain)
-
-
 def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The columns that a run's rows share and that are known before it starts, `key` among them."""
     options = dict(dataset.options)
@@ -242,9 +179,9 @@ def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], se
         "variant": dataset.variant,
         "data_version": dataset.version,
         "split_rule": dataset.split_rule,
-        "dataset_options": _as_json(options),
+        "dataset_options": as_json(options),
         "model": config.model,
-        "hyperparameters": _as_json(arguments),
+        "hyperparameters": as_json(arguments),
         "seed": seed,
         "epochs": config.epochs,
         "patience": "" if config.patience is None else config.patience,
@@ -257,12 +194,12 @@ def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], se
     matched |= {"balancing_options": config.balancing_options} if config.balancing_options else {}
     commit, dirty = environment.commit()
     return {
-        "key": hashlib.sha256(_as_json(identity | matched).encode()).hexdigest()[:16],
+        "key": hashlib.sha256(as_json(identity | matched).encode()).hexdigest()[:16],
         **identity,
-        "balancing_spec": _as_json(balancing_spec(config)),
+        "balancing_spec": as_json(balancing_spec(config)),
         "commit": commit,
         "dirty": "" if dirty is None else dirty,
-        "versions": _as_json(environment.versions_of_result()),
+        "versions": as_json(environment.versions_of_result()),
         "hardware": environment.hardware(),
     }
 
@@ -291,13 +228,6 @@ def _loss_weights(config: RunConfig, model: Any) -> dict[str, float]:
     return {name: config.loss_weights.get(name, defaults[name]) for name in losses}
 
 
-def features_of(config: RunConfig, dataset: Dataset) -> tuple[Feature, ...]:
-    """The data set's features without those that the configuration leaves out."""
-    for name in config.leave_out:
-        check.check_choice("leave_out", name, [feature.name for feature in dataset.features])
-    return tuple(feature for feature in dataset.features if feature.name not in config.leave_out)
-
-
 def _with_fraction(config: RunConfig, dataset: Dataset) -> Dataset:
     """The data set with the share of its training rows that the configuration asks for."""
     every = len(dataset.train)
@@ -308,22 +238,6 @@ def _with_fraction(config: RunConfig, dataset: Dataset) -> Dataset:
     return dataclasses.replace(
         dataset, train=dataset.train.sample(rows, dataset.options.get("seed", 0)), split_rule=rule
     )
-
-
-def _sized(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The arguments at the size of the reference model, and what came of it; as they are if there is no reference."""
-    reference = config.parameter_matched
-    if not reference:
-        return dict(arguments), None
-    given = (features_of(config, dataset), dataset.tasks)
-    count = reference.get("count", "dense")
-    target = parameter_count(create_model(reference["model"], *given, **resolve_reference(config)), count)
-    # The nearest size, however far.
-    model = parameter_matched(config.model, *given, like=target, count=count, tolerance=1e9, **arguments)
-    found = parameter_count(model, count)
-    match = {"like": reference["model"], "count": count, "target": target, "parameters": found}
-    match["within_tolerance"] = abs(found - target) <= TOLERANCE * target
-    return {name: getattr(model, name) for name in arguments}, match
 
 
 def _train(
@@ -338,6 +252,30 @@ def _train(
     after: OnTrained | None,
 ) -> tuple[list[dict[str, Any]], dict[str, float], float]:
     """One run: (rows, headline test score by task, seconds of training)."""
+    trained = _fit(config, dataset, arguments, seed, progress)
+    model, timer, validation = trained.model, trained.timer, trained.validation
+    common = {
+        **about,
+        "parameters": model.count_params(),
+        "train_seconds": round(timer.total_seconds, 3),
+        "examples_per_second": round(timer.examples_per_second, 1),
+    }
+    rows = []
+    for split_name in ("validation", "test"):
+        split = dataset.splits[split_name]
+        scores = model.predict(split.inputs, verbose=0)
+        table = evaluate_scores(model, split, scores, group=config.group, products=True)
+        rows += _rows_of_split({**common, "split": split_name}, table, validation.best_epochs)
+        if split_name == "validation":
+            rows += _last_epoch(model, validation.history, rows)
+    if save_scores is not None:
+        _save_scores(Path(save_scores), model, dataset.test, scores, about)
+    if after is not None:
+        after(model, dataset, config, seed)
+    return rows, task_scores(model, table), timer.total_seconds
+
+
+def _fit(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], seed: int, progress: Silent) -> Trained:
     steps = math.ceil(len(dataset.train) / config.batch_size)
 
     def compile_arguments(model: Any) -> dict[str, Any]:
@@ -349,7 +287,7 @@ def _train(
         }
 
     progress.started(config, seed, steps * config.epochs)
-    trained = train_once(
+    return train_once(
         lambda: create_model(config.model, features_of(config, dataset), dataset.tasks, **arguments),
         compile_arguments,
         dataset,
@@ -360,31 +298,15 @@ def _train(
         per_task=True,
         callbacks=[StepReporter(progress)],
     )
-    model, timer, validation = trained.model, trained.timer, trained.validation
-    common = {
-        **about,
-        "parameters": model.count_params(),
-        "train_seconds": round(timer.total_seconds, 3),
-        "examples_per_second": round(timer.examples_per_second, 1),
-    }
+
+
+def _rows_of_split(
+    common: Mapping[str, Any], table: pd.DataFrame, best_epochs: Mapping[Any, int]
+) -> list[dict[str, Any]]:
     # An output that is no task of its own is of the epoch that the whole model is of.
-    epoch_of_model = max(validation.best_epochs.values())
-    rows, scores = [], {}
-    for split_name in ("validation", "test"):
-        split = dataset.splits[split_name]
-        scores = model.predict(split.inputs, verbose=0)
-        table = evaluate_scores(model, split, scores, group=config.group, products=True)
-        records: list[dict[Any, Any]] = table.drop(columns="note").to_dict("records")
-        for row in records:
-            best = validation.best_epochs.get(row["task"], epoch_of_model)
-            rows.append({**common, "split": split_name, "best_epoch": best, **row})
-        if split_name == "validation":
-            rows += _last_epoch(model, validation.history, rows)
-    if save_scores is not None:
-        _save_scores(Path(save_scores), model, dataset.test, scores, about)
-    if after is not None:
-        after(model, dataset, config, seed)
-    return rows, task_scores(model, table), timer.total_seconds
+    epoch_of_model = max(best_epochs.values())
+    records: list[dict[Any, Any]] = table.drop(columns="note").to_dict("records")
+    return [{**common, "best_epoch": best_epochs.get(row["task"], epoch_of_model), **row} for row in records]
 
 
 def _last_epoch(model: Any, history: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -420,7 +342,7 @@ def _sweep(
         points[key] = weights
         if key not in store.finished():
             own = {**about, "key": key, "balancing": balancing_text(point)}
-            own["balancing_spec"] = _as_json(balancing_spec(point))
+            own["balancing_spec"] = as_json(balancing_spec(point))
             rows, _, _ = _train(point, dataset, arguments, seed, own, **given)
             store.append(rows)
             keras.backend.clear_session()

@@ -356,6 +356,22 @@ def options_version(generator: int, options: Mapping[str, Any]) -> str:
     return f"{generator}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def consecutive_splits(counts: Sequence[int], **parts: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """`train`, `validation` and `test` of so many rows each, one after the other, from the arrays of all rows.
+
+    Args:
+        counts: Rows of each.
+        **parts: Arguments of `Split`: arrays by name.
+    """
+    end, splits = 0, dict[str, Any]()
+    for name, count in zip(("train", "validation", "test"), counts, strict=True):
+        rows, end = slice(end, end + count), end + count
+        splits[name] = Split(
+            **{part: {n: array[rows] for n, array in arrays.items()} for part, arrays in parts.items()}
+        )
+    return splits
+
+
 def shares(n: int, *parts: float) -> list[slice]:
     """`n` rows cut into consecutive slices with these shares; the last takes what rounding leaves."""
     ends = [round(n * end) for end in np.cumsum(parts[:-1])] + [n]

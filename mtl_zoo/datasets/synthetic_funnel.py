@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.datasets._base import Dataset, Split, options_version, register_dataset
+from mtl_zoo.datasets._base import Dataset, consecutive_splits, options_version, register_dataset
 from mtl_zoo.features.spec import FIRST_ID, Categorical, Feature, Numeric
 from mtl_zoo.features.spec import Sequence as SequenceFeature
 from mtl_zoo.tasks import BinaryTask, RegressionTask, Task
@@ -115,25 +115,8 @@ def synthetic_funnel(
     if domains == 1:
         raise ValueError("`domains` must be 0 (none) or at least 2. Received: domains=1")
 
-    world = _draw_world(seed, counts, domains, numeric)
-    truth, labels = _act(seed, world, rho, cart, watch_time)
-    inputs = {"user_id": world.users, "item_id": world.items, **dict(zip(FIELDS, world.fields, strict=True))}
-    if world.domains is not None:
-        inputs["domain"] = world.domains
-    inputs = {name: (ids + FIRST_ID).astype("int32") for name, ids in inputs.items()}
-    if world.numbers is not None:
-        inputs["number"] = world.numbers.astype("float32")
-    if history:
-        inputs["history"] = last_clicks(world.users, world.items, labels["click"], history)
-    groups = {"user_id": world.users} | ({} if world.domains is None else {"domain": world.domains})
-
-    ends = np.cumsum(counts)
-    splits: dict[str, Any] = {}
-    for name, end, count in zip(("train", "validation", "test"), ends, counts, strict=True):
-        rows = slice(end - count, end)
-        parts = ({key: array[rows] for key, array in part.items()} for part in (inputs, labels, groups, truth))
-        part_inputs, part_labels, part_groups, part_truth = parts
-        splits[name] = Split(part_inputs, part_labels, groups=part_groups, truth=part_truth)
+    parts = _draw(seed, counts, domains, numeric, rho, cart, watch_time, history)
+    splits = consecutive_splits(counts, **parts)
     if unobserved:
         splits["train"].labels = _hide(splits["train"].labels, unobserved, seed)
 
@@ -150,6 +133,31 @@ def synthetic_funnel(
         split_rule=f"consecutive rows of one stream (seed {seed}): {' / '.join(f'{n:,}' for n in counts)}",
         notes=("generated; true probabilities known",),
     )
+
+
+def _draw(
+    seed: int,
+    counts: tuple[int, int, int],
+    domains: int,
+    numeric: bool,
+    rho: float,
+    cart: bool,
+    watch_time: bool,
+    history: int,
+) -> dict[str, dict[str, np.ndarray]]:
+    """What the splits are cut from: `inputs`, `labels`, `groups` and `truth` of all rows."""
+    world = _draw_world(seed, counts, domains, numeric)
+    truth, labels = _act(seed, world, rho, cart, watch_time)
+    inputs = {"user_id": world.users, "item_id": world.items, **dict(zip(FIELDS, world.fields, strict=True))}
+    if world.domains is not None:
+        inputs["domain"] = world.domains
+    inputs = {name: (ids + FIRST_ID).astype("int32") for name, ids in inputs.items()}
+    if world.numbers is not None:
+        inputs["number"] = world.numbers.astype("float32")
+    if history:
+        inputs["history"] = last_clicks(world.users, world.items, labels["click"], history)
+    groups = {"user_id": world.users} | ({} if world.domains is None else {"domain": world.domains})
+    return {"inputs": inputs, "labels": labels, "groups": groups, "truth": truth}
 
 
 def _checked_size(size: Any) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.datasets._base import Dataset, Split, options_version, register_dataset
+from mtl_zoo.datasets._base import Dataset, consecutive_splits, options_version, register_dataset
 from mtl_zoo.features.spec import Encoded
 from mtl_zoo.tasks import RegressionTask
 
@@ -132,15 +132,10 @@ def synthetic_regression(
     expected = z + sum((np.sin(a * z + b) for a, b in zip(*sines, strict=True)), np.zeros_like(z))
     y = (expected + np.sqrt(NOISE_VARIANCE) * draw.standard_normal(z.shape)).astype("float32")
 
-    ends = np.cumsum(counts)
-    splits: dict[str, Any] = {}
-    for name, end, count in zip(("train", "validation", "test"), ends, counts, strict=True):
-        rows = slice(end - count, end)
-        splits[name] = Split(
-            {"x": x[rows]},
-            {"y1": y[rows, 0], "y2": y[rows, 1]},
-            truth={"y1": expected[rows, 0], "y2": expected[rows, 1]},
-        )
+    def by_task(values: np.ndarray) -> dict[str, np.ndarray]:
+        return {"y1": values[:, 0], "y2": values[:, 1]}
+
+    splits = consecutive_splits(counts, inputs={"x": x}, labels=by_task(y), truth=by_task(expected))
     labels = label_correlation(correlation, *sines, c=c)
     options = {"correlation": correlation, "c": c, "m": m, "d": d, "sines": [list(map(float, s)) for s in sines]}
     return Dataset(

@@ -9,7 +9,7 @@ from mtl_zoo.benchmark.balancing import check_balancing, sweep_points
 from mtl_zoo.benchmark.command import configs_of
 from mtl_zoo.benchmark.config import RunConfig, configs_from_dict, load_configs, parse_assignments, parse_value
 from mtl_zoo.benchmark.demo import demo_configs
-from mtl_zoo.benchmark.runner import resolve_hyperparameters
+from mtl_zoo.benchmark.hyperparameters import resolve_hyperparameters
 from mtl_zoo.datasets import dataset_info
 from mtl_zoo.models import list_models
 

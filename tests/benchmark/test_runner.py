@@ -12,8 +12,9 @@ import mtl_zoo_cli
 from mtl_zoo import MLP, DSelectK, Gate
 from mtl_zoo.benchmark import environment, runner
 from mtl_zoo.benchmark.command import configs_of
+from mtl_zoo.benchmark.hyperparameters import resolve_hyperparameters
 from mtl_zoo.benchmark.progress import Silent
-from mtl_zoo.benchmark.runner import resolve_hyperparameters, run_config
+from mtl_zoo.benchmark.runner import run_config
 from mtl_zoo.evaluation import evaluate
 from mtl_zoo.models import create_model, parameter_count
 
