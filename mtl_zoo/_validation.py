@@ -53,7 +53,7 @@ def check_choice(argument: str, value: Any, choices: Collection[Any]) -> Any:
 def check_int(argument: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ValueError(f"`{argument}` must be a whole number >= {minimum}. Received: {argument}={value!r}")
-    if maximum is not None and value > maximum:
+    if maximum is not None and int(value) > maximum:
         raise ValueError(f"`{argument}` must be a whole number <= {maximum:,}. Received: {argument}={value!r}")
     return int(value)
 
