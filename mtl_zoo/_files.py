@@ -128,7 +128,7 @@ def _others(folder: Path, marker: str | None = None) -> set[str]:
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
 

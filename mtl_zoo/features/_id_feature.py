@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mtl_zoo import _validation as check
+from mtl_zoo._files import name_within
 from mtl_zoo.features import vocabularies
 from mtl_zoo.features._columns import FLOAT, SHOWN, STRING, Cells, Column, Lists
 from mtl_zoo.features._states import ColumnType, Unseen
@@ -299,7 +300,7 @@ class IdFeature(Feature):
         if kept.get("vocabulary_given"):
             changes["vocabulary"] = state.given()
         if "pretrained" in kept:
-            changes["pretrained"] = np.load(folder / kept["pretrained"], allow_pickle=False)
+            changes["pretrained"] = np.load(name_within(folder, kept["pretrained"], "a transform"), allow_pickle=False)
         return dataclasses.replace(self, **changes) if changes else self
 
 

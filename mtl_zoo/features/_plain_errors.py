@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # Kinds and texts, since an error keeps the arrays of its frames in memory.
 _noted: deque[tuple[type[BaseException], str]] = deque(maxlen=64)
+# The classes of TensorFlow's data sets and iterators, with a method of ours.
+_classes: dict[type, type] = {}
 # TensorFlow cuts long texts short.
 _COMPARED = 400
 
@@ -81,7 +83,7 @@ def _next(iterator: Any) -> Any:
         return super(type(iterator), iterator).__next__()
 
 
-@functools.cache
-def _with_method(kind: Hashable, name: str, method: Callable[[Any], Any]) -> type:
-    base: Any = kind
-    return type(base.__name__, (base,), {name: method, "__module__": base.__module__})
+def _with_method(kind: type, name: str, method: Callable[[Any], Any]) -> type:
+    if kind not in _classes:
+        _classes[kind] = type(kind.__name__, (kind,), {name: method, "__module__": kind.__module__})
+    return _classes[kind]

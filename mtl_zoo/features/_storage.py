@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_zoo._files import refuse_other_content, whole_folder
+from mtl_zoo._files import intact, read_json, refuse_other_content, whole_folder
 from mtl_zoo.features import _fitted
 from mtl_zoo.features._states import STATES, ColumnType
 from mtl_zoo.features.base import Feature, Summary, features_from_config, features_to_config
@@ -77,14 +77,19 @@ def read(folder: str | os.PathLike) -> Stored:
     folder = Path(folder)
     if not (folder / META).exists():
         raise FileNotFoundError(f"`folder` must hold a saved transform ({META}). Received: folder={str(folder)!r}")
-    meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    meta = read_json(folder / META, "a transform", {"format": int})
     if meta["format"] > FORMAT:
         raise ValueError(
             f"`folder` holds a transform of format {meta['format']}, written by a newer version of mtl_zoo; this one "
             f"reads up to format {FORMAT}. Received: folder={str(folder)!r}. Upgrade mtl_zoo to read it."
         )
-    if meta["format"] == 1:
-        meta = _from_format_1(meta)
+    meta = read_json(folder / META, "a transform", {"sample_weight": (str, type(None)), "notes": list})
+    with intact(folder / META, "a transform"):
+        return _understood(folder, _from_format_1(meta) if meta["format"] == 1 else meta)
+
+
+def _understood(folder: Path, meta: dict[str, Any]) -> Stored:
+    """What the metadata of this format says, whoever wrote it."""
     states: _fitted.States = {
         (family, key): STATES[family].read(folder, config)
         for family, by_key in meta["states"].items()

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtl_zoo._files import name_within
 from mtl_zoo._registry import Registry
 from mtl_zoo.features._columns import EMPTY, MISSING_INTEGER, STRING, Cells
 from mtl_zoo.features._states import State, register_state
@@ -142,12 +143,13 @@ class Listed(Vocabulary):
 
     def write(self, folder: Path, stem: str) -> dict[str, Any]:
         values = pa.array(self.values, type=pa.large_string() if self.is_text else pa.int64())
-        pq.write_table(pa.table({"value": values}), folder / f"{stem}.parquet")
+        pq.write_table(pa.table({"value": values}), folder / f"{stem}.parquet", write_page_checksum=True)
         return {"kind": self.kind, "file": f"{stem}.parquet"}
 
     @classmethod
     def read_own(cls, folder: Path, config: dict[str, Any]) -> Listed:
-        values = pq.read_table(folder / config["file"])["value"]
+        path = name_within(folder, config["file"], "a transform")
+        values = pq.read_table(path, page_checksum_verification=True)["value"]
         is_text = not pa.types.is_integer(values.type)
         return cls(np.asarray(values.to_pandas(), dtype=object if is_text else np.int64))
 
