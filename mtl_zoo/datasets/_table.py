@@ -14,14 +14,8 @@ from mtl_zoo import _validation as check
 from mtl_zoo.datasets._base import Dataset, fitted_dataset
 from mtl_zoo.features.spec import Feature
 from mtl_zoo.features.transform import FeatureTransform
-from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask, Task
+from mtl_zoo.tasks import TASKS, Task
 
-_KINDS: dict[str, type[Task]] = {
-    "binary": BinaryTask,
-    "multiclass": MulticlassTask,
-    "regression": RegressionTask,
-}
-_MOST_CLASSES = 100
 _SHARES = (0.8, 0.1, 0.1)
 
 Table = pd.DataFrame | str | Path
@@ -134,30 +128,25 @@ def _task(table: pd.DataFrame, name: Any, about: Any) -> Task:
     values = table[label].dropna().unique()
     if kind is None:
         kind = _kind_of(label, values)
-    check.check_choice(f"tasks[{name!r}]", kind, tuple(_KINDS))
-    if kind == "multiclass":
-        keywords.setdefault(
-            "classes", tuple(sorted(value.item() if hasattr(value, "item") else value for value in values))
-        )
+    check.check_choice(f"tasks[{name!r}]", kind, tuple(TASKS))
     try:
-        return _KINDS[kind](check.suggest_name(str(name)), label=label, **keywords)
+        return TASKS[kind](
+            check.suggest_name(str(name)), label=label, **{**TASKS[kind].keywords_of(values), **keywords}
+        )
     except TypeError as error:
         raise ValueError(
-            f"`tasks` must give keywords of {_KINDS[kind].__name__}. Received: {name!r}: {error}"
+            f"`tasks` must give keywords of {TASKS[kind].__name__}. Received: {name!r}: {error}"
         ) from error
 
 
 def _kind_of(label: Any, values: Any) -> str:
-    """Labels 0 and 1 are binary, other numbers a regression, a few strings classes."""
-    if len(values) and all(isinstance(value, (bool, np.bool_)) for value in values):
-        return "binary"
-    if all(isinstance(value, (int, float, np.number)) for value in values):
-        return "binary" if set(values) <= {0, 1} else "regression"
-    if len(values) <= _MOST_CLASSES and all(isinstance(value, str) for value in values):
-        return "multiclass"
+    """The first kind of task that labels of these values are clearly of."""
+    for kind in TASKS.in_order():
+        if len(values) and kind.is_for(values):
+            return kind.kind
     raise ValueError(
-        f"`tasks` must name columns of labels: 0 and 1, numbers, or up to {_MOST_CLASSES} strings. Received: {label!r} "
-        f"with {len(values):,} different values such as {check.sample_values(values)}"
+        "`tasks` must name columns of labels: 0 and 1, numbers, or a few strings. Received: "
+        f"{label!r} with {len(values):,} different values such as {check.sample_values(values)}"
     )
 
 

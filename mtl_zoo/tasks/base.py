@@ -229,6 +229,16 @@ class Task:
     # Metrics.
 
     @classmethod
+    def is_for(cls, values: np.ndarray) -> bool:
+        """Whether a label column with these values, each once, is clearly of this kind. Kinds are asked in order."""
+        return False
+
+    @classmethod
+    def keywords_of(cls, values: np.ndarray) -> dict[str, Any]:
+        """Arguments that follow from a label column's values, each once."""
+        return {}
+
+    @classmethod
     def streaming_metrics(cls) -> dict[str, Callable[..., Any]]:
         """Keras metrics shown while training, by name: what makes one, given `name=`. They see scores."""
         raise NotImplementedError

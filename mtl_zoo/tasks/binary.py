@@ -97,6 +97,10 @@ class BinaryTask(Task):
         return y == 1
 
     @classmethod
+    def is_for(cls, values: np.ndarray) -> bool:
+        return all(isinstance(value, (bool, int, float, np.generic)) and value in (0, 1) for value in values)
+
+    @classmethod
     def streaming_metrics(cls) -> dict[str, Callable[..., Any]]:
         import keras
 

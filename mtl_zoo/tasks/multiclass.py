@@ -19,6 +19,10 @@ def _crossentropy(y: Any, logits: Any) -> Any:
     return ops.sparse_categorical_crossentropy(ops.cast(y, "int32"), logits, from_logits=True)
 
 
+# Of more different strings a column is text, or ids, and no classes.
+_MOST_CLASSES = 100
+
+
 @TASKS.register("multiclass")
 @dataclasses.dataclass(frozen=True)
 class MulticlassTask(Task):
@@ -99,6 +103,14 @@ class MulticlassTask(Task):
         """The chance that two rows differ: `1 - sum_c p_c^2` for classes with shares `p_c`."""
         _, counts = np.unique(y, return_counts=True)
         return float(1 - np.sum((counts / len(y)) ** 2))
+
+    @classmethod
+    def is_for(cls, values: np.ndarray) -> bool:
+        return len(values) <= _MOST_CLASSES and all(isinstance(value, str) for value in values)
+
+    @classmethod
+    def keywords_of(cls, values: np.ndarray) -> dict[str, Any]:
+        return {"classes": tuple(sorted(value.item() if hasattr(value, "item") else value for value in values))}
 
     @classmethod
     def streaming_metrics(cls) -> dict[str, Callable[..., Any]]:

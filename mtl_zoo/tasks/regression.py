@@ -176,6 +176,10 @@ class RegressionTask(Task):
         return float(np.var(self.loss_labels(y)))
 
     @classmethod
+    def is_for(cls, values: np.ndarray) -> bool:
+        return all(isinstance(value, (int, float, np.number)) for value in values) and len(values) > 1
+
+    @classmethod
     def streaming_metrics(cls) -> dict[str, Callable[..., Any]]:
         import keras
 
