@@ -176,16 +176,9 @@ class ParameterServerTrainer:
             raise ValueError(f"`x` must be a dict of arrays, a table or a tf.data.Dataset. Received: x={x!r}")
         steps = int(data.cardinality())
         history = keras.callbacks.History()
-        given = arguments.get("callbacks") or []
-        given = given if isinstance(given, list | tuple) else [given]
-        listeners = keras.callbacks.CallbackList(
-            [*_data.with_own_callbacks(model, list(given), run), history],
-            add_progbar=verbose != 0,
-            verbose=verbose,
-            epochs=epochs,
-            steps=steps if steps >= 0 else None,
-            model=model,
-        )
+        own = _data.with_own_callbacks(model, _as_list(arguments.get("callbacks")), run)
+        shown = {"verbose": verbose, "epochs": epochs, "steps": steps if steps >= 0 else None}
+        listeners = keras.callbacks.CallbackList([*own, history], add_progbar=verbose != 0, model=model, **shown)
         beside = _Beside(model, validation_data, validation_every, self.evaluations)
         step = _Step(self, data.element_spec)
         # Where checkpoints look for the metrics of the epoch so far.
@@ -195,14 +188,8 @@ class ParameterServerTrainer:
         left_out = run.begin()
         try:
             for epoch in range(first, epochs):
-                model.reset_metrics()
-                listeners.on_epoch_begin(epoch)
-                step.metric_totals = [keras.ops.convert_to_numpy(v) for v in _distribute.metric_variables(model)]
                 self._epoch(step, data.skip(left_out) if left_out else data, listeners, beside, epoch)
                 left_out = 0
-                logs = {name: float(value) for name, value in step.logs().items()}
-                listeners.on_epoch_end(epoch, logs)
-                beside.epoch_ended(epoch)
                 if model.stop_training:
                     break
         finally:
@@ -214,6 +201,9 @@ class ParameterServerTrainer:
 
     def _epoch(self, step: Any, data: Any, listeners: Any, beside: Any, epoch: int) -> None:
         waiting: collections.deque = collections.deque()
+        self.model.reset_metrics()
+        listeners.on_epoch_begin(epoch)
+        step.metric_totals = [keras.ops.convert_to_numpy(v) for v in _distribute.metric_variables(self.model)]
 
         def finish(number: int, remote: Any) -> None:
             step.add(remote.fetch())
@@ -229,6 +219,12 @@ class ParameterServerTrainer:
             waiting.append((number, self._coordinator.schedule(step.function, args=(batch,))))
         while waiting:
             finish(*waiting.popleft())
+        listeners.on_epoch_end(epoch, {name: float(value) for name, value in step.logs().items()})
+        beside.epoch_ended(epoch)
+
+
+def _as_list(given: Any) -> list:
+    return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
 
 
 class _Step:
