@@ -228,11 +228,6 @@ def additions_to_metrics(model: Any, update: Callable[[], Any]) -> list:
     return [scope.get_current_value(variable) for variable in variables]
 
 
-def track_loss(model: Any, loss: Any, x: Any) -> None:
-    """Enters the loss of a batch, given this replica's share of it, into the `loss` of the logs."""
-    _keras_private.track_loss(model, _backend.sum_over_replicas(loss), x)
-
-
 # Rows of several workers.
 
 

@@ -176,7 +176,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         """The loss of a batch, from its logits, with what it is made of."""
         rows = self.row_losses(batch, logits)
         loss = self.objective(self.weigh_losses(rows), self.other_losses(batch, logits), training)
-        return Outcome(loss, logits, rows)
+        return Outcome(loss, logits, rows, _backend.sum_over_replicas(loss))
 
     # Steps.
 
@@ -196,7 +196,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
 
     def log_step(self, batch: Batch, outcome: Outcome) -> dict[str, Any]:
         """Enters a batch into the loss and metrics of the logs, and gives their values so far."""
-        _distribute.track_loss(self, outcome.loss, batch.inputs)
+        _keras_private.track_loss(self, outcome.total, batch.inputs)
         return self.update_metrics(batch, outcome.logits, outcome.rows)
 
     def make_train_function(self, force: bool = False) -> Any:

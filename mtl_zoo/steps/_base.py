@@ -22,11 +22,14 @@ class Outcome(NamedTuple):
             global batch.
         logits: By output name, from before the update: what metrics are computed of.
         rows: The model's `row_losses` of these.
+        total: The loss of the global batch, which several replicas must add up before they reduce gradients: in the
+            other order they wait for each other for ever.
     """
 
     loss: Any
     logits: Any
     rows: Any
+    total: Any
 
 
 class Step:

@@ -44,9 +44,10 @@ class BalancedStep(Step):
 
     def run(self, model: Any, batch: Batch) -> Outcome:
         forward = forward_pass(model, batch)
+        total = _backend.sum_over_replicas(forward.loss)
         gradients = model.balancing.gradients(TaskGradients(model, forward))
         if not isinstance(forward.rest, int):  # there are penalties
             rest = forward.sources.gradients(forward.tape, forward.scaled_rest)
             gradients = [add(*both) for both in zip(gradients, rest, strict=True)]
         model.optimizer.apply(forward.sources.of_variables(gradients), model.trainable_variables)
-        return Outcome(forward.loss, forward.logits, forward.rows)
+        return Outcome(forward.loss, forward.logits, forward.rows, total)
