@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from toys import compile_eagerly
 
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, create_model
 from mtl_zoo.datasets import Split, load_dataset
@@ -23,7 +24,7 @@ def data():
 def fitted(data, name, epochs, validation, learning_rate=0.1, **arguments):
     keras.utils.set_random_seed(0)
     model = create_model(name, data.features, data.tasks, tower_units=(4,), **arguments)
-    model.compile(keras.optimizers.Adam(learning_rate), metrics=None)
+    compile_eagerly(model, keras.optimizers.Adam(learning_rate), metrics=None)
     model.fit(
         data.train.batches(300, shuffle=True, seed=0), epochs=epochs, verbose=0, shuffle=False, callbacks=[validation]
     )
