@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # Two test processes of one thread each: at most two cores, and TensorFlow's import is paid in parallel.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
+# A file stays in one process, so that what its tests share is made once. No test bounds a time, so slow ones run so too.
+PARALLEL := -n $(WORKERS) --dist loadfile
 # Every test compiles on JAX, which takes minutes: the contract tests, and the own ones of layers, metrics and balancing methods.
 JAX_TESTS := $(wildcard tests/balancing tests/contract tests/layers tests/models tests/optimizers tests/test_metrics.py)
 PEER_VENV := .venv-peers
@@ -17,7 +19,7 @@ PEER_OUT ?= results/peers
 help:
 	@echo "make demo         train, evaluate and compare the models on synthetic data; results/demo/"
 	@echo "make test         the tests, slow ones aside"
-	@echo "make test-slow    the slow tests"
+	@echo "make test-slow    the slow tests: what takes long, and the rest of each matrix of which make test runs a sample"
 	@echo "make test-jax     the contract tests, and those of layers, metrics, optimizers and balancing methods, on the JAX backend"
 	@echo "make test-slow-jax  the slow ones of these"
 	@echo "make lint types   ruff and mypy;  make format applies ruff's changes"
@@ -31,16 +33,16 @@ demo: $(VENV)/.package
 	$(BIN)/mtl-zoo demo --out results/demo
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "not slow" -n $(WORKERS)
+	$(PYTEST) -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.dev
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $(PARALLEL)
 
 test-slow-jax: $(VENV)/.jax
-	KERAS_BACKEND=jax $(PYTEST) -m slow $(JAX_TESTS)
+	KERAS_BACKEND=jax $(PYTEST) -m slow $(PARALLEL) $(JAX_TESTS)
 
 test-jax: $(VENV)/.jax
-	KERAS_BACKEND=jax $(PYTEST) -m "not slow" -n $(WORKERS) $(JAX_TESTS)
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(PARALLEL) $(JAX_TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,5 +1,5 @@
 """Training on parameter servers, all of them threads of this process; `tests/training/test_parameter_server.py` reads
-what it finds: `python tests/servers_case.py FOLDER WORKERS` writes FOLDER/found.json.
+what it finds: `python tests/servers_case.py FOLDER CASE`, a case being one, more or two, writes FOLDER/found.json.
 """
 
 from __future__ import annotations
@@ -95,48 +95,62 @@ def apart(logs, others):
     return max(abs(a - b) for name in logs for a, b in zip(logs[name], others[name], strict=True))
 
 
-def one_worker(resolver, folder):
-    """With one worker steps come one after the other: what one process finds is what must be found."""
-    from mtl_zoo.training import Checkpoints, ParameterServerTrainer
+OPTIONS = {"batch_size": BATCH, "epochs": 2}
+
+
+def train_on_servers(resolver, *callbacks, **choice):
+    """The weights and logs of a training on parameter servers."""
+    from mtl_zoo.training import ParameterServerTrainer
 
     x, y = data()
-    options = {"batch_size": BATCH, "epochs": 2}
-    choices = {
-        "lazy": {},
-        "split": {"optimizer": {"embeddings": 0.05, "dense": 0.01}},
-        "pcgrad": {"optimizer": "lazy_sgd", "balancing": "pcgrad"},
-    }
+    trainer = ParameterServerTrainer(lambda: make_model(**choice), ahead=1, resolver=resolver)
+    np.random.seed(5)
+    logs = trainer.fit(x, y, callbacks=list(callbacks), **OPTIONS).history
+    return weights(trainer.model), logs
+
+
+def compared(resolver, choices):
+    """What one process finds, and how far off one worker is, whose steps come one after the other."""
+    x, y = data()
     plain, found = {}, {}
     # All of them first: a process that joins a cluster loses what it held before.
     for name, choice in choices.items():
         model = make_model(**choice)
         np.random.seed(5)
-        logs = model.fit(x, y, verbose=0, **options).history
+        logs = model.fit(x, y, verbose=0, **OPTIONS).history
         plain[name] = weights(model), logs
 
-    def train(*callbacks, **choice):
-        trainer = ParameterServerTrainer(lambda: make_model(**choice), ahead=1, resolver=resolver)
-        np.random.seed(5)
-        logs = trainer.fit(x, y, callbacks=list(callbacks), **options).history
-        return weights(trainer.model), logs
-
     for name, choice in choices.items():
-        values, logs = train(**choice)
+        values, logs = train_on_servers(resolver, **choice)
         found[f"gap_{name}"] = gap(plain[name][0], values)
         found[f"logs_{name}"] = apart(plain[name][1], logs)
+    return plain, found
 
-    # Training that stops in the middle of an epoch, and a new trainer that goes on.
+
+def one_worker(resolver, folder):
+    """As one process trains, and again with a stop in the middle of an epoch and a new trainer that goes on."""
+    from mtl_zoo.training import Checkpoints
+
+    plain, found = compared(resolver, {"lazy": {}})
     try:
-        train(Checkpoints(folder / "run", every_steps=4), Watch(stop_at=14))
+        train_on_servers(resolver, Checkpoints(folder / "run", every_steps=4), Watch(stop_at=14))
     except KeyboardInterrupt:
         pass
     checkpoints, watch = Checkpoints(folder / "run", every_steps=4), Watch()
-    values, logs = train(checkpoints, watch)
+    values, logs = train_on_servers(resolver, checkpoints, watch)
     found["resumed_from"] = list(checkpoints.resumed_from)
     found["gap_resumed"] = gap(plain["lazy"][0], values)
     found["logs_resumed"] = apart({name: given[-1:] for name, given in plain["lazy"][1].items()}, logs)
     found["steps_resumed"], found["rows_resumed"] = len(watch.losses), watch.rows
     return found
+
+
+def more_choices(resolver, folder):
+    choices = {
+        "split": {"optimizer": {"embeddings": 0.05, "dense": 0.01}},
+        "pcgrad": {"optimizer": "lazy_sgd", "balancing": "pcgrad"},
+    }
+    return compared(resolver, choices)[1]
 
 
 def two_workers(resolver, folder):
@@ -201,8 +215,9 @@ def two_workers(resolver, folder):
     return found
 
 
-def main(folder, workers):
-    found = {1: one_worker, 2: two_workers}[workers](cluster(workers), folder)
+def main(folder, case):
+    run, workers = {"one": (one_worker, 1), "more": (more_choices, 1), "two": (two_workers, 2)}[case]
+    found = run(cluster(workers), folder)
     (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
     # Servers in this process never end.
     sys.stdout.flush()
@@ -211,4 +226,4 @@ def main(folder, workers):
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(__file__))
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2])

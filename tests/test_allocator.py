@@ -47,15 +47,23 @@ def mapped_blocks(*arguments, **env) -> int:
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is set")
 
 
-@pytest.mark.parametrize("env", [{}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}], ids=["plain", "huge_pages"])
+@pytest.mark.parametrize(
+    "env",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, id="huge_pages", marks=pytest.mark.slow),
+    ],
+)
 def test_tensors_take_memory_that_was_freed(env):
     assert mapped_blocks(**env) == 0
 
 
 @pytest.mark.parametrize(
     "env",
-    [{"MALLOC_MMAP_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}],
-    ids=lambda env: next(iter(env)),
+    [
+        pytest.param({"MALLOC_MMAP_THRESHOLD_": "131072"}, id="variable", marks=pytest.mark.slow),
+        pytest.param({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}, id="tunable"),
+    ],
 )
 def test_a_setting_of_the_users_own_is_left_alone(env):
     assert mapped_blocks(**env) == 8

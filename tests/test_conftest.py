@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 
+# What conftest.py asks of Keras; importing the real one, and TensorFlow with it, takes longer than all else here.
+KERAS = """
+from types import SimpleNamespace
+
+backend = SimpleNamespace(backend=lambda: "tensorflow", clear_session=lambda: None)
+utils = SimpleNamespace(set_random_seed=lambda seed: None)
+"""
 TESTS = """
 import pytest
 
@@ -27,6 +34,7 @@ def test_skips_for_another_reason():
 )
 def test_missing_data_is_a_failure_where_required(tmp_path, require, summary):
     shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    (tmp_path / "keras.py").write_text(KERAS)
     (tmp_path / "test_files.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    real_data: x\n")
     env = {

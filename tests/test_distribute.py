@@ -35,6 +35,7 @@ SCRIPT = textwrap.dedent(
 )
 
 
+@pytest.mark.slow  # distribute/test_mirrored.py compares more of a smaller model
 @pytest.mark.tensorflow
 def test_mirrored_training_equals_one_device():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)

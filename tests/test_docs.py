@@ -133,6 +133,7 @@ def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch):
     assert namespace["bottom"].bottom_units[0] == 2 * namespace["bottom"].bottom_units[1]
 
 
+@pytest.mark.slow  # a sweep and nine trainings
 @pytest.mark.tensorflow
 def test_the_lines_of_the_page_on_balancing_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

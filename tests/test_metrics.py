@@ -91,6 +91,7 @@ assert abs(float(metric.stateless_result(state)) - roc_auc_score(y, p)) < 1e-3
 """
 
 
+@pytest.mark.slow  # `make test-jax` runs this whole file there
 def test_on_jax():
     pytest.importorskip("jax")
     environment = {**os.environ, "KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}

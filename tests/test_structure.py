@@ -401,6 +401,7 @@ def test_import_does_nothing():
     assert "nothing" in run_python(code)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_the_recommender_libraries_live_in_one_process():
     """TFRS refuses Keras 3 unless TensorFlow is told to use the old Keras; `import keras` is still Keras 3 then."""

@@ -6,6 +6,7 @@ import inspect
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 import mtl_zoo
@@ -32,6 +33,17 @@ SMALL = {
     "stage_units": (5,),
     "tower_units": (5,),
 }
+
+
+# One model of each way to share: what they prove about a path that all models take need not be proved thirty times.
+FAMILIES = ("shared_bottom", "cross_stitch", "mmoe", "ple", "esmm", "star", "mose")
+
+
+def sample_of(names, always=FAMILIES):
+    """All of the names as parameters of a test. Those of the sample always run, the others when slow tests do."""
+    unknown = set(always) - set(names)
+    assert not unknown, f"the sample names what is not there: {sorted(unknown)}"
+    return [pytest.param(name, marks=() if name in always else pytest.mark.slow) for name in names]
 
 
 def small_arguments(model):

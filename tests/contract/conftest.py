@@ -1,10 +1,19 @@
-"""What of the contract runs by default: a model has about 8 s on each backend, the rest is marked slow."""
+"""What of the contract runs by default: every model is built, trained and copied, and the rest has a sample of them."""
 
 import keras
 import pytest
+from toys import FAMILIES
 
 # One model of each kind of sharing goes through all of it.
 IN_FULL = ("shared_bottom", "cross_stitch", "mmoe", "ple", "esmm")
+# What takes longest: one model of each family.
+EXPENSIVE = (
+    "test_saved_model_goes_on_training_identically",
+    "test_trains_under_mixed_precision",
+    "test_one_to_five_tasks_of_mixed_kinds",
+    "test_unobserved_rows_do_not_count",
+    "test_predict_gives_scores_in_row_order",
+)
 # What the base class does alike for every model.
 OF_THE_BASE = (
     "test_same_seed_same_result",
@@ -24,15 +33,21 @@ TRAINS_ON_JAX = "shared_bottom"
 DEEP = ("adatt", "home", "m3oe", "mose")
 
 
-def is_slow(test: str, name: str) -> bool:
+def is_slow(test: str, name: str, count: int | None = None) -> bool:
     if keras.backend.backend() == "tensorflow":
-        return test in OF_THE_BASE and name not in IN_FULL
+        if (test, count) == ("test_one_to_five_tasks_of_mixed_kinds", 2):
+            return True
+        return (test in OF_THE_BASE and name not in IN_FULL) or (test in EXPENSIVE and name not in FAMILIES)
     if test == "test_fit_lowers_the_loss":
         return name != TRAINS_ON_JAX
     return test not in ON_JAX or (test in GRADIENTS and name in DEEP)
 
 
+def named(item) -> dict:
+    return {key: value for key, value in item.callspec.params.items() if key in ("name", "count")}
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "contract/test_models" in item.nodeid and is_slow(item.originalname, item.callspec.params["name"]):
+        if "contract/test_models" in item.nodeid and is_slow(item.originalname, **named(item)):
             item.add_marker(pytest.mark.slow)

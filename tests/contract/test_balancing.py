@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from keras import ops
 from linear_case import take_step
-from toys import FIVE_TASKS, inputs, labels, labels_for
+from toys import FIVE_TASKS, inputs, labels, labels_for, sample_of
 
 from mtl_zoo import BinaryTask, Categorical, Numeric, RegressionTask, create_model, list_balancing
 from mtl_zoo.balancing import GramBalancing, LossBalancing, RepresentationBalancing, create_balancing
 
 METHODS = list_balancing()
 every_method = pytest.mark.parametrize("name", METHODS)
+# What takes long, with one of each kind: of losses, with weights of its own, with a second look at the losses, of
+# products, of directions, of the representation, and with a state by parameter.
+SAMPLE = ("dwa", "uncertainty", "famo", "mgda", "pcgrad", "grad_drop", "moco")
+sampled_methods = pytest.mark.parametrize("name", sample_of(METHODS, always=SAMPLE))
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 LIKES = (BinaryTask("click"), BinaryTask("like"), RegressionTask("watch_time"))
 
@@ -191,7 +195,7 @@ def test_fit_lowers_the_losses(name):
     assert total() < first
 
 
-@every_method
+@sampled_methods
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_one_to_five_tasks_of_mixed_kinds(name, count):
     tasks = FIVE_TASKS[-count:]
@@ -230,7 +234,7 @@ def test_a_task_without_an_observed_row_is_left_out(name):
     assert all_finite(model)
 
 
-@every_method
+@sampled_methods
 def test_a_batch_without_any_observed_row_changes_nothing(name):
     model = compiled(name)
     x, y = small_inputs(), labels_for(model)
@@ -257,7 +261,7 @@ def test_a_loss_that_is_not_finite_spoils_nothing_else(name):
     assert ops.convert_to_numpy(model.balancing.skipped).tolist() == [0, 0, 1]
 
 
-@every_method
+@sampled_methods
 def test_saved_training_goes_on_identically(name, tmp_path):
     options = dict(EVENTFUL.get(name, {}))
     if "update_every" in inspect.signature(type(method_of(name, ("a",)))).parameters:
@@ -278,7 +282,7 @@ def test_saved_training_goes_on_identically(name, tmp_path):
         assert np.abs(a - b).max() <= 1e-5 * max(np.abs(a).max(), 1e-3)
 
 
-@every_method
+@sampled_methods
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_trains_under_mixed_precision(name, policy):
     keras.config.set_dtype_policy(policy)

@@ -49,9 +49,13 @@ SCRIPT = textwrap.dedent(
     """
 )
 # 65 rows are 5 batches, the last of one row: a replica has none, and an execution of three steps two.
-CASE = {"accumulate": 2, "steps": 3, "balancing": "pcgrad"}
+CASE = {"accumulate": 2, "steps": 3}
 # The bias before a normalisation has no gradient but rounding, which Adam would make a step of.
-MORE = [{"optimizer": "sgd", "steps": 3, "norm": "batch"}, {"optimizer": "auto", "balancing": "famo"}]
+MORE = [
+    {**CASE, "balancing": "pcgrad"},
+    {"optimizer": "sgd", "steps": 3, "norm": "batch"},
+    {"optimizer": "auto", "balancing": "famo"},
+]
 
 
 def train(cases):

@@ -117,12 +117,16 @@ def test_a_cluster_that_does_not_end_is_ended(tmp_path):
     assert done.code == 124 and done.failures == ("worker-0: timeout",)
 
 
+COMMAND = "cli.main(['launch', '--workers', '2', '--logs', LOGS, '--', *sys.argv[1:]])"
+CALL = "launch(sys.argv[1:], workers=2, logs=LOGS).code"
+
+
 @pytest.mark.parametrize(
     ("call", "number", "code"),
     [
-        ("cli.main(['launch', '--workers', '2', '--logs', LOGS, '--', *sys.argv[1:]])", signal.SIGINT, 130),
-        ("cli.main(['launch', '--workers', '2', '--logs', LOGS, '--', *sys.argv[1:]])", signal.SIGTERM, 130),
-        ("launch(sys.argv[1:], workers=2, logs=LOGS).code", signal.SIGTERM, 143),
+        pytest.param(COMMAND, signal.SIGINT, 130, id="Ctrl-C"),
+        pytest.param(COMMAND, signal.SIGTERM, 130, id="command", marks=pytest.mark.slow),
+        pytest.param(CALL, signal.SIGTERM, 143, id="function", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_all(tmp_path, call, number, code):
