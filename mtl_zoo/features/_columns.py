@@ -28,6 +28,7 @@ SHOWN = {
 }
 _WHOLE = "must hold whole numbers or strings, since its values become ids"
 _WHOLE_ADVICE = "Use Numeric for measured numbers, or convert it: table[column].astype(str)"
+_NESTED = "Flatten them, or use Encoded with the shape of an array that each cell holds."
 _DATES = (
     *("date", "datetime", "datetime64", "time", "timedelta", "timedelta64", "period", "interval"),
     *("timestamp", "duration", "date32", "date64", "time32", "time64"),
@@ -157,7 +158,7 @@ class Column:
         self.categories: Column | None = None
         if isinstance(series.dtype, pd.CategoricalDtype):
             self.categories = Column(name, pd.Series(series.cat.categories))
-        self.is_list = False
+        self.is_list = self.is_nested = False
         self.kind = self._find_kind()
         if self.is_list:
             self._array = self._read_array()
@@ -165,6 +166,8 @@ class Column:
 
     @property
     def shown(self) -> str:
+        if self.is_nested:
+            return "lists of lists"
         return f"lists of {SHOWN[self.kind]}" if self.is_list else SHOWN[self.kind]
 
     def _find_kind(self) -> str:
@@ -189,6 +192,9 @@ class Column:
             kind = self._kind_of_objects()
         elif arrow is not None and pa.types.is_null(arrow):
             return EMPTY
+        elif arrow is not None and pa.types.is_map(arrow):
+            advice = "Weights of values are not read: keep the keys, as lists."
+            raise ValueError(self._refusal("must not hold maps", advice))
         else:
             raise ValueError(self._type_refusal(str(dtype).split("[")[0]))
         if kind != EMPTY and not self.is_list and bool(series.isna().all()):
@@ -233,9 +239,10 @@ class Column:
     def cells(self) -> Cells:
         """Its distinct values and where they stand."""
         if self.is_list:
+            advice = _NESTED if self.is_nested else "Use Sequence, or Categorical with multi_hot=True."
             raise ValueError(
                 f"`{self.name}` holds lists, which a feature with one value a row cannot read. Received: {self.shown}. "
-                "Use Sequence, or Categorical with multi_hot=True."
+                f"{advice}"
             )
         if self.categories is not None:
             inner = self.categories.cells()
@@ -277,6 +284,8 @@ class Column:
         if self.kind == EMPTY:
             none = np.array([], dtype=np.int64)
             return Lists(Cells(self.name, EMPTY, none, np.array([], dtype=object)), none, len(self.series))
+        if self.is_nested:
+            raise ValueError(f"`{self.name}` must hold lists of single values. Received: {self.shown}. {_NESTED}")
         if self.is_list:
             array = self._array
         elif self.kind == STRING:
@@ -346,6 +355,7 @@ class Column:
         if pa.types.is_null(element):
             return EMPTY
         if _is_list(element):
+            self.is_nested = True
             return FLOAT  # a matrix a row; only an Encoded feature reads it
         return Column(self.name, pd.Series(pc.list_flatten(self._array), dtype=pd.ArrowDtype(element))).kind
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import warnings
 from collections.abc import Hashable, Iterable
 from collections.abc import Sequence as SequenceABC
 from pathlib import Path
@@ -23,6 +24,9 @@ from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, UNKNOWN_ID
 from mtl_zoo.features.vocabularies import Hashed, Listed, Range, Vocabulary
 
 logger = logging.getLogger(__name__)
+
+# Share of values that look like pairs from which a column is taken to hold pairs.
+_MOSTLY = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +184,8 @@ class IdFeature(Feature):
                 )
             if read_cells.kind == FLOAT:
                 read_cells.whole_numbers()  # refuses the others
+            if feature.holds_lists and read_cells.kind == STRING:
+                _warn_of_weights(read_cells)
         if self.hash_buckets is not None:
             return Hashed(self.hash_buckets)
         if self.size is not None:
@@ -306,6 +312,17 @@ class IdFeature(Feature):
 
 def _cells_of(reading: Cells | Lists) -> Cells:
     return reading.cells if isinstance(reading, Lists) else reading
+
+
+def _warn_of_weights(cells: Cells) -> None:
+    weighed = pd.Series(cells.values.astype(str)).str.fullmatch(r".+:\d*\.?\d+")
+    if weighed.mean() > _MOSTLY:
+        warnings.warn(
+            f"`{cells.column}` seems to hold values with weights, which are not read: each pair is taken for a value. "
+            f"Received: {check.sample_values(cells.values[:3])}. Keep the values alone.",
+            UserWarning,
+            stacklevel=6,
+        )
 
 
 def _checked_range(size: int, features: SequenceABC[IdFeature], cells: SequenceABC[Cells]) -> Range:

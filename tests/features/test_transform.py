@@ -398,3 +398,9 @@ def test_fitting_a_transform_again_does_not_touch_a_frozen_copy():
     with pytest.raises(ValueError, match="`fit` must not be called on the transform of a model"):
         frozen.fit(table(user=["a"]))
     assert frozen.is_fitted and frozen.specs == transform.specs
+
+
+# fault 14: weights beside values are not silently part of the values
+def test_values_with_weights_are_warned_of():
+    with pytest.warns(UserWarning, match=r"`x` seems to hold values with weights.*\['a:0.5', 'b:2'\]"):
+        FeatureTransform(Categorical("x", multi_hot=True)).fit({"x": ["a:0.5|b:2", "b:2"]})

@@ -93,6 +93,14 @@ BAD_COLUMNS = [
         r"`x` must hold finite numbers. Received: 1 of 1 rows with",
     ),
     (Numeric("x", normalization="quantile"), [1.7e308, -1.7e308], r"numbers whose variance is finite"),
+    # fault 14: what is there, and what can be done
+    (Categorical("x"), [[["a"], ["b"]], [["c"]]], r"`x` holds lists.*Received: lists of lists. Flatten them"),
+    (Sequence("x"), [[["a"], ["b"]], [["c"]]], r"`x` must hold lists of single values. Received: lists of lists"),
+    (
+        Sequence("x"),
+        pd.Series([[("a", 1.0)]], dtype=pd.ArrowDtype(pa.map_(pa.string(), pa.float64()))),
+        r"`x` must not hold maps.*keep the keys, as lists",
+    ),
     # fault 37: a column of strings without any, a cell that is a table
     (Numeric("x"), pd.Series([None, None], dtype="category"), r"`x` must hold a value to fit feature 'x'"),
     (Numeric("x"), [pd.Series([1.0])], r"`x` must hold"),
