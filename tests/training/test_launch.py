@@ -177,7 +177,13 @@ def await_pids(process, folder, count):
 
 
 # fault 30
-@pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGINT] * 3], ids=["hangup", "three interrupts"])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param([signal.SIGHUP], id="hangup", marks=pytest.mark.slow),
+        pytest.param([signal.SIGINT] * 3, id="three interrupts"),
+    ],
+)
 def test_no_signal_leaves_deaf_processes(tmp_path, signals):
     deaf = (
         "for n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\nwrite_pid('deaf-' + task, os.getpid())\ntime.sleep(600)"
