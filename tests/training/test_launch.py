@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from mtl_zoo import cli
+import mtl_zoo_cli as cli
 from mtl_zoo.training import launch
 
 START = """
@@ -134,7 +134,7 @@ def test_a_signal_ends_all(tmp_path, call, number, code):
     program_of_user = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from mtl_zoo import cli
+import mtl_zoo_cli as cli
 from mtl_zoo.training import launch
 sys.modules[launch.__module__]._GRACE_SECONDS = 1.0
 LOGS = {str(tmp_path)!r}
@@ -177,7 +177,13 @@ def await_pids(process, folder, count):
 
 
 # fault 30
-@pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGINT] * 3], ids=["hangup", "three interrupts"])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param([signal.SIGHUP], id="hangup", marks=pytest.mark.slow),
+        pytest.param([signal.SIGINT] * 3, id="three interrupts"),
+    ],
+)
 def test_no_signal_leaves_deaf_processes(tmp_path, signals):
     deaf = (
         "for n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\nwrite_pid('deaf-' + task, os.getpid())\ntime.sleep(600)"
@@ -218,7 +224,7 @@ def test_daemons_end_with_the_cluster(tmp_path):
 # fault 30
 def test_a_closed_pipe_does_not_stop_training(tmp_path):
     """`mtl-zoo launch ... | head -1`."""
-    user = "import sys; from mtl_zoo import cli; sys.exit(cli.main(sys.argv[1:]))"
+    user = "import sys, mtl_zoo_cli as cli; sys.exit(cli.main(sys.argv[1:]))"
     code = "for i in range(30_000): print('line', i)"
     command = [sys.executable, "-c", user, "launch", "--workers", "1", "--logs", str(tmp_path), "--", *program(code)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
