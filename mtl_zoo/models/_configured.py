@@ -47,7 +47,16 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         return super().__new__(cls, *arguments, **options)
 
     def __init__(self, plan: ModelPlan, inputs: Any, logits: Any, tower_units: Any, name: str | None) -> None:
-        super().__init__(inputs=inputs, outputs=logits, name=name or self._default_name())
+        try:
+            super().__init__(inputs=inputs, outputs=logits, name=name or self._default_name())
+        except ValueError as error:
+            taken = [name for name in inputs if f'"{name}" is used' in str(error)]
+            if not taken:
+                raise
+            raise ValueError(
+                f"`features` must not be named like a layer of the model. Received: {taken[0]!r}. Rename it, for "
+                f"example to {taken[0] + '_'!r}; `column=` keeps the name of its column."
+            ) from error
         self._plan = plan
         self.tower_units = tower_units
         self._scoring: Scoring | None = None

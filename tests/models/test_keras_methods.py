@@ -99,3 +99,11 @@ def test_models_are_called_as_in_the_catalogue(transform):
     lines = []
     MMoE(transform, num_experts=1, expert_units=(2,), name="mine").summary(print_fn=lines.append)
     assert 'Model: "mine"' in "\n".join(map(str, lines))
+
+
+# fault 37: a feature named like a layer is refused by name
+@pytest.mark.parametrize("name", ["embedding", "experts", "click_tower"])
+def test_a_feature_named_like_a_layer_is_refused_by_name(name):
+    rule = "`features` must not be named like a layer of the model"
+    with pytest.raises(ValueError, match=f"{rule}. Received: '{name}'"):
+        MMoE([Categorical(name, size=4)], [BinaryTask("click")])
