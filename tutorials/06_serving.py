@@ -101,5 +101,5 @@ assert np.allclose(answer["order"], scores["order"], atol=1e-6)
 print("the exported model gives the same scores")
 
 # %% [markdown]
-# How long a large model takes on one core, in the median and at the 99th percentile, is measured by `python -m
-# benchmarks.latency`.
+# How long a large model takes on one core, in the median and at the 99th percentile, is measured by
+# `python -m benchmarks.studies.latency` in a clone.
