@@ -9,6 +9,7 @@ import gzip
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,7 +99,8 @@ class ResultStore:
             unknown = [name for name in row if name not in COLUMNS]
             if unknown:
                 raise ValueError(f"`rows` must have the columns of the file. Received: {unknown}")
-        rows = [{**row, "run_rows": len(rows)} for row in rows]
+        counts = Counter(row["key"] for row in rows)
+        rows = [{**row, "run_rows": counts[row["key"]]} for row in rows]
         with self._locked() as file:
             file.seek(0)
             content = file.read()

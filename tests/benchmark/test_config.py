@@ -172,7 +172,9 @@ def test_command_line():
 
 def test_demo_can_run():
     configs = demo_configs(3)
-    assert [config.model for config in configs] == ["single_task", "shared_bottom", "cross_stitch", "mmoe", "esmm"]
+    few_conversions = ["single_task", "shared_bottom", "esmm"]
+    every = ["single_task", "shared_bottom", "cross_stitch", "mmoe", "esmm"]
+    assert [config.model for config in configs] == [*every, *few_conversions]
     for config in configs:
         assert config.seeds == (0, 1, 2)
         resolve_hyperparameters(config.model, config.hyperparameters)
