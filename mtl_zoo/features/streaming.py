@@ -219,7 +219,9 @@ class TableStream:
 
         all_full = drop_remainder or self.rows % batch_size == 0
         known = None if start else num_batches
-        return self._layout.dataset(one_epoch, batch_size, all_full=all_full, num_batches=known)
+        data = self._layout.dataset(one_epoch, batch_size, all_full=all_full, num_batches=known)
+        data.encoded_features = self.transform.features  # a model of these need not look at the rows again
+        return data
 
     def _packed_runs(self, plan: Plan, runs: list[tuple[int, int]]) -> Iterator[tuple[np.ndarray, ...]]:
         if not runs:

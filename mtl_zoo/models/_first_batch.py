@@ -21,6 +21,7 @@ class FirstBatch:
     def __init__(self, model: Any):
         # The functions of a data set live as long as TensorFlow does, and must not keep the model with them.
         self._columns = dict(model.scoring.columns)
+        self._features = model.features
         self._alone = model.distribute_strategy.num_replicas_in_sync == 1 if _backend.is_tensorflow() else False
         self._refused: list[ValueError] = []
 
@@ -32,6 +33,8 @@ class FirstBatch:
 
         if not isinstance(data, tf.data.Dataset) or not self._holds_inputs(data.element_spec):
             return data
+        if getattr(data, "encoded_features", None) == self._features:
+            return data  # a stream has checked every row of it
         self._refuse_text(argument, data.element_spec)
         columns, refused, names = self._columns, self._refused, list(self._columns)
 
