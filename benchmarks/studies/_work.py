@@ -51,7 +51,7 @@ def cases(folder: Path) -> dict[str, Callable[[], Any]]:
     return {
         "fit from memory": lambda: model.fit(x, y, batch_size=1024, verbose=0),
         "fit from Parquet": lambda: model.fit(stream.batches(1024), verbose=0),
-        "encode": lambda: transform.encode(table),
+        "encode": lambda: [transform.encode(table) for _ in range(10)],
         "predict": lambda: model.predict(x, verbose=0),
         "scorer, 1,000 rows": lambda: score(many, 100),
         "scorer, 1 row": lambda: score(one, 500),
