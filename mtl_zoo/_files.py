@@ -188,11 +188,14 @@ def _locked_part(place: Path, is_folder: bool) -> tuple[Path, int]:
         # What a file's name ends in tells many a writer which format to write.
         part = place.with_name(f"{place.name}.{number}.part" if is_folder else f".{number}.part.{place.name}")
         part.mkdir() if is_folder else part.touch(exist_ok=False)
-        lock = os.open(part, os.O_RDONLY)
+        # Until it is locked, another process may take it for a leftover and remove it.
+        try:
+            lock = os.open(part, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         # Some file systems know no locks; there, leftovers stay.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another process may have taken it for a leftover before it was locked.
         if part.exists():
             return part, lock
         os.close(lock)
@@ -236,8 +239,8 @@ def _take_place(part: Path, folder: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        shutil.copymode(folder, part)
         try:
+            shutil.copymode(folder, part)
             if _exchange(part, folder) or _exchange_in_two_steps(part, folder):
                 return
         except FileNotFoundError:

@@ -172,6 +172,27 @@ def test_four_processes_save_to_one_folder(tmp_path):
     assert (tmp_path / "c" / "0.bin").read_text() == json.loads((tmp_path / "c" / "cache.json").read_text())["is"]
 
 
+# fault 31: what another process does at the worst moment, as it happened once in many runs
+@pytest.mark.parametrize("moment", ["before it is opened", "before it is locked"])
+def test_a_new_part_that_is_taken_for_a_leftover_is_made_again(tmp_path, monkeypatch, moment):
+    taken, real = [], os.open
+
+    def open_after_a_removal(path, *arguments):
+        if not taken and str(path).endswith(".part"):
+            taken.append(path)
+            if moment == "before it is opened":
+                os.rmdir(path)
+                return real(path, *arguments)
+            descriptor = real(path, *arguments)
+            os.rmdir(path)
+            return descriptor
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", open_after_a_removal)
+    save(tmp_path / "c", {"cache.json": "{}"})
+    assert taken and names(tmp_path) == ["c", "c/cache.json"]
+
+
 # fault 31, fault 38
 @pytest.mark.parametrize("kills", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_leaves_a_whole_folder(tmp_path, kills):
