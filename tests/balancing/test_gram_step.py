@@ -121,7 +121,8 @@ SCRIPT = textwrap.dedent(
         keras.utils.set_random_seed(3)
         with strategy.scope():
             model = build("shared_bottom", FIVE_TASKS)
-        model.compile(keras.optimizers.SGD(0.5), balancing=PCGrad(seed=seed), metrics=None, run_eagerly=eager)
+            optimizer = keras.optimizers.SGD(0.5)
+        model.compile(optimizer, balancing=PCGrad(seed=seed), metrics=None, run_eagerly=eager)
         y = labels()
         y["like"] = 1 - y["click"]  # what is good for one is bad for the other
         y = {name: y[name] for name in ("click", "conversion", "like", "watch_time", "effect")}
