@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -23,16 +23,6 @@ _TABLE_ROWS, _TABLE_FACTOR = 1 << 20, 4
 _WHOLE_PATTERN = "[0-9]{1,18}"
 
 VOCABULARIES: Registry[type[Vocabulary]] = Registry("kind")
-
-
-class GraphVocabulary(Protocol):
-    """A vocabulary in graph form: `ids` of strings or of whole numbers, int64, for what is neither missing nor odd."""
-
-    def ids(self, text: Any, number: Any) -> Any:
-        """One of `text` (tf.string) and `number` (tf.int64) is given, the other is None."""
-
-    def is_known_text(self, text: Any) -> Any:
-        """Which strings can stand for a value at all."""
 
 
 @register_state("vocabularies")
@@ -294,7 +284,13 @@ class _HashedInGraph:
 
 
 def look_up(vocabulary: Any, raw: Any) -> Any:
-    """int32 ids of a tensor of raw values, in its shape, from a vocabulary in graph form."""
+    """int32 ids of a tensor of raw values, in its shape.
+
+    Args:
+        vocabulary: A vocabulary in graph form. `ids(text, number)` gives int64 ids of what is neither missing nor odd,
+            one of the two being None; `is_known_text(text)` tells which strings can stand for a value at all.
+        raw: Strings or numbers.
+    """
     import tensorflow as tf
 
     if raw.dtype == tf.string:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -43,7 +42,3 @@ class Batch:
         """From what Keras hands to a step: inputs alone, or a tuple with labels and sample weights."""
         inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         return cls(inputs, labels, weights)
-
-    def weight_of(self, task: str) -> Any:
-        """The sample weights of one task's rows, or None."""
-        return self.weights.get(task) if isinstance(self.weights, Mapping) else self.weights
