@@ -12,7 +12,7 @@ from mtl_zoo.features._columns import EMPTY, STRING, Cells, Column
 from mtl_zoo.features._pieces import BYTES_PER_TOKEN, Pieces, given_pieces, is_encodable, learn_pieces
 from mtl_zoo.features._states import ColumnType, Unseen
 from mtl_zoo.features.base import Feature, Summary, register_feature
-from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, InputSpec, Rows
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, Encoder, InputSpec, Rows
 
 ENCODERS = ("mean", "cnn", "gru", "lstm", "attention", "transformer")
 
@@ -118,13 +118,15 @@ class Text(Feature):
         # No other feature's table or encoder can have such a name.
         table = f"pieces of {self._shared}"
         if self.encoder == "mean":
-            return Rows(table, self.num_ids or 0, self.dim, pooling="mean")
+            return Rows(table, self.num_ids or 0, self.dim, pooling="mean", unknown_rate=self.dropout_tokens)
         layer = self.encoder
         if isinstance(layer, str):
             from mtl_zoo.layers.text import make_text_encoder
 
             layer = make_text_encoder(layer, self.dim, self.max_length, name=f"{self._shared}_encoder")
-        return Rows(table, self.num_ids or 0, self.dim, pooling=None, encoder=layer, encoder_key=table)
+        encoder = Encoder(layer, table)
+        rate = self.dropout_tokens
+        return Rows(table, self.num_ids or 0, self.dim, pooling=None, encoder=encoder, unknown_rate=rate)
 
     @property
     def share_key(self) -> tuple[str, str]:
