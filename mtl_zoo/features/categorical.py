@@ -55,6 +55,9 @@ class Categorical(IdFeature):
         length: With `multi_hot`, the most values a cell may hold. Default: the most seen in `fit`.
         separator: With `multi_hot`, what splits a string into values.
         num_ids: Rows of the table, ids 0 and 1 included. Follows from the above, or set by `fit`.
+        unknown_rate: In training, a known value is read as unknown with this probability, at each step anew, so that
+            the row of unknown values learns what is true of all of them: without it that row is never trained where
+            the vocabulary is learned from the training table. For ids that new ones will join; 0.05 to 0.2.
 
     Example:
 
