@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "tasks": ("_validation", "_registry", "metrics"),
     "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
     "features.text": ("_validation", "features", "layers.text"),
+    "features.sequence": ("_validation", "features", "layers.history"),
     "layers": _BASE,
     "layers._places": (*_BASE, "features.base", "features.requests"),
     "layers.feature_embedding": (*_BASE, "layers._places", "layers._tables", "features.base", "features.requests"),
@@ -76,7 +77,10 @@ INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps
 NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
-    *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded", "text")),
+    *(
+        f"features.{name}"
+        for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded", "text")
+    ),
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"
