@@ -6,7 +6,7 @@ from mtl_zoo.balancing import list_balancing
 from mtl_zoo.datasets import list_datasets, load_dataset
 from mtl_zoo.evaluation import balancing_report, evaluate, gate_report
 from mtl_zoo.export import export_serving, make_scorer
-from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence
+from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence, Vector
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import EntireSpace, Towers
 from mtl_zoo.models import (
@@ -96,6 +96,7 @@ __all__ = [
     "SingleTask",
     "Sluice",
     "Towers",
+    "Vector",
     "balancing_report",
     "create_model",
     "evaluate",

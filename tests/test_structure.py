@@ -31,6 +31,7 @@ _BASE = (
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
+_FEATURES = ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks")
 _MODELS = ("heads", "models", "steps")
 _TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
@@ -46,7 +47,9 @@ MAY_IMPORT = {
     "_halves": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "metrics"),
-    "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
+    "features": _FEATURES,
+    # A kind that brings a layer of its own imports it where it is asked for it.
+    "features.vector": (*_FEATURES, "features", "layers.vector_encoder"),
     "layers": _BASE,
     "layers.feature_embedding": (*_BASE, "layers._tables", "features.base", "features.requests"),
     "losses": (*_BASE, "tasks"),
@@ -75,6 +78,7 @@ NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
     *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
+    *(f"features.{name}" for name in ("vector",)),
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"

@@ -13,6 +13,8 @@ from mtl_zoo.features.base import (
     require_fitted,
 )
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, UNKNOWN_ID
+from mtl_zoo.features.vector import Vector  # isort: split
+
 from mtl_zoo.features.sequence import Sequence  # isort: split
 
 from mtl_zoo.features.categorical import Categorical  # isort: split
@@ -31,6 +33,7 @@ __all__ = [
     "Feature",
     "Numeric",
     "Sequence",
+    "Vector",
     "as_features",
     "feature_from_config",
     "features_from_config",

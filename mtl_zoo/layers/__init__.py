@@ -31,6 +31,7 @@ from mtl_zoo.layers.sub_network_routing import SubNetworkRouting
 from mtl_zoo.layers.tied_bank import TiedBank
 from mtl_zoo.layers.transfer_attention import TransferAttention
 from mtl_zoo.layers.unstack_columns import UnstackColumns
+from mtl_zoo.layers.vector_encoder import VectorEncoder
 
 __all__ = [
     "BalancedMixture",
@@ -64,5 +65,6 @@ __all__ = [
     "TiedBank",
     "TransferAttention",
     "UnstackColumns",
+    "VectorEncoder",
     "make_gate",
 ]
