@@ -17,6 +17,8 @@ from mtl_zoo.features.vector import Vector  # isort: split
 
 from mtl_zoo.features.sequence import Sequence  # isort: split
 
+from mtl_zoo.features.datetime import Datetime  # isort: split
+
 from mtl_zoo.features.categorical import Categorical  # isort: split
 
 from mtl_zoo.features.numeric import Numeric  # isort: split
@@ -29,6 +31,7 @@ __all__ = [
     "MISSING_ID",
     "UNKNOWN_ID",
     "Categorical",
+    "Datetime",
     "Encoded",
     "Feature",
     "Numeric",

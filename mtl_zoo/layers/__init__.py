@@ -2,6 +2,7 @@
 
 from mtl_zoo.layers.balanced_mixture import BalancedMixture
 from mtl_zoo.layers.cross_stitch_unit import CrossStitchUnit
+from mtl_zoo.layers.datetime_encoder import DatetimeEncoder
 from mtl_zoo.layers.dense_stack import DenseStack
 from mtl_zoo.layers.domain_blocks import DomainBlocks
 from mtl_zoo.layers.domain_shares import DomainShares
@@ -38,6 +39,7 @@ __all__ = [
     "BaseGate",
     "CrossStitchUnit",
     "DSelectKGate",
+    "DatetimeEncoder",
     "DenseStack",
     "DomainBlocks",
     "DomainShares",
