@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "features": _FEATURES,
     # A kind that brings a layer of its own imports it where it is asked for it.
     "features.vector": (*_FEATURES, "features", "layers.vector_encoder"),
+    "features.image": (*_FEATURES, "features", "layers.image_cnn", "layers.image_encoder"),
     "features.datetime": (*_FEATURES, "features", "layers.vector_encoder", "layers.datetime_encoder"),
     "layers": _BASE,
     "layers.feature_embedding": (*_BASE, "layers._tables", "features.base", "features.requests"),
@@ -79,7 +80,7 @@ NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
     *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
-    *(f"features.{name}" for name in ("vector", "datetime")),
+    *(f"features.{name}" for name in ("vector", "datetime", "image")),
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"

@@ -1,4 +1,4 @@
-"""Time zones and the parts of a date, by whole numbers alone: the same lines for NumPy arrays and TensorFlow tensors."""
+"""Time zones and the parts of a date, by whole numbers alone: the same lines for arrays and TensorFlow tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 SECOND, DAY = 1_000_000, 86_400  # microseconds, seconds
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 # Microseconds of 0001-01-01 and of the end of 9999-12-31, as Python's dates go.
 FIRST, LAST = -62_135_596_800 * SECOND, 253_402_300_800 * SECOND - 1
 _ZONE_YEARS = (1900, 2100)

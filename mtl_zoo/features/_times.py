@@ -123,7 +123,8 @@ def _of_dates(series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         return _micros(series), np.ones(len(series), bool)
     codes, values = pd.factorize(series)
     stamps = [pd.Timestamp(value) for value in values]
-    micros = np.array([*(stamp.as_unit("us").value for stamp in stamps), MISSING_INTEGER], np.int64)
+    in_utc = [int(stamp.as_unit("us").to_datetime64().astype(np.int64)) for stamp in stamps]
+    micros = np.array([*in_utc, MISSING_INTEGER], np.int64)
     return micros[codes], np.array([*(stamp.tzinfo is None for stamp in stamps), False])[codes]
 
 
@@ -137,7 +138,9 @@ def _refuse(column: Column, rule: str, bad: np.ndarray, advice: str = "") -> Non
         few = np.flatnonzero(bad)[:5]
         found = "; ".join(f"row {row}: {str(column.series.iloc[row])!r}" for row in few)
         more = "; ..." if bad.sum() > len(few) else ""
-        raise ValueError(f"`{column.name}` {rule}. Received: {int(bad.sum())} of {len(bad)} rows, {found}{more}.{advice}")
+        raise ValueError(
+            f"`{column.name}` {rule}. Received: {int(bad.sum())} of {len(bad)} rows, {found}{more}.{advice}"
+        )
 
 
 def is_date(column: Column) -> bool:

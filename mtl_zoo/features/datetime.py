@@ -70,7 +70,8 @@ class Datetime(Feature):
 
         trend    (t - mean) / std
         elapsed  e = sign(d) ln(1 + |d|) of the days d from `since` to t, standardised
-        year     the calendar year, standardised ("cyclic"), or a row of a table of the years seen in training ("embedded")
+        year     the calendar year, standardised ("cyclic"), or a row of a table of the years of the training table
+                 ("embedded")
         month, day (of the month), weekday, hour
                  sin and cos of 2 pi part / period, counted from 0 ("cyclic"), or a row of a table ("embedded")
 
@@ -81,8 +82,8 @@ class Datetime(Feature):
         name: Names the feature and the model's input: float32 of shape (batch, numbers), or with `"embedded"` int32 of
             shape (batch, tables), beside the float32 input `<name>.numbers` if there are trend or elapsed.
         parts: Which of `"trend"`, `"elapsed"`, `"year"`, `"month"`, `"day"`, `"weekday"` and `"hour"`.
-        column: Its column in a table: datetime64 of any unit, Python's dates and datetimes, Arrow's timestamps and dates,
-            epoch numbers (with `unit`), or strings (with `format`). Default: `name`.
+        column: Its column in a table: datetime64 of any unit, Python's dates and datetimes, Arrow's timestamps and
+            dates, epoch numbers (with `unit`), or strings (with `format`). Default: `name`.
         side: Whose feature it is, `"user"` or `"item"`, for retrieval and reports. Default: None, neither's.
         since: The date that `"elapsed"` counts from: an ISO text or a date, told in `timezone` if it has no zone.
         timezone: The zone in which the parts are told, by its IANA name such as `"Europe/Rome"`. Times without a zone
@@ -221,7 +222,8 @@ class Datetime(Feature):
         there = micros[micros != MISSING_INTEGER]
         if not len(there):
             raise ValueError(
-                f"`{self.source}` must hold a date to fit feature {self.name!r}. Received: {len(micros)} rows, all missing"
+                f"`{self.source}` must hold a date to fit feature {self.name!r}. Received: {len(micros)} rows, all "
+                "missing"
             )
         zone = self._zone
         found = self._values(there, zone, _NUMPY)
@@ -312,6 +314,8 @@ class Datetime(Feature):
         micros = feature.read(column)
         summary = feature.summarize(micros)
         distinct, missing = summary.distinct or 0, summary.missing or 0
+        if distinct == 1 and not missing:
+            return Choice(None, f"constant: {column.series.iloc[0]}", distinct, missing)
         if not (micros[micros != MISSING_INTEGER] % (DAY * SECOND)).any():
             feature = dataclasses.replace(feature, parts=("trend", "month", "weekday"))
         return Choice(feature, f"dates, {distinct} distinct, as {', '.join(feature.parts)}", distinct, missing)
@@ -348,7 +352,7 @@ def _days_of(since: str, zone: _calendar.Zone) -> float:
     moment = datetime.datetime.fromisoformat(since)
     if moment.tzinfo is not None:
         return moment.timestamp() / DAY
-    seconds = int(moment.replace(tzinfo=datetime.timezone.utc).timestamp())
+    seconds = int(moment.replace(tzinfo=datetime.UTC).timestamp())
     return float(zone.to_utc(np.array([seconds]))[0][0]) / DAY
 
 

@@ -23,7 +23,9 @@ from mtl_zoo.features.categorical import Categorical  # isort: split
 
 from mtl_zoo.features.numeric import Numeric  # isort: split
 
-from mtl_zoo.features.encoded import Encoded
+from mtl_zoo.features.encoded import Encoded  # isort: split
+
+from mtl_zoo.features.image import Image
 
 __all__ = [
     "FEATURES",
@@ -34,6 +36,7 @@ __all__ = [
     "Datetime",
     "Encoded",
     "Feature",
+    "Image",
     "Numeric",
     "Sequence",
     "Vector",

@@ -69,9 +69,9 @@ class Vector(Feature):
         side: Whose feature it is, `"user"` or `"item"`, for retrieval and reports. Default: None, neither's.
         scaling: `"standardize"`, `"l2"`, or None, as they stand.
         encoder: What stands beside the other features' vectors. None: the vector itself. A whole number: a trained
-            linear projection of that width. Or a Keras layer from (batch, dim), with the indicator (batch, dim + 1), to
-            (batch, any width), of which each model trains and saves a copy.
-        key: Features with the same key share one scale, one indicator rule and one copy of the encoder. Default: `name`.
+            linear projection of that width. Or a Keras layer from (batch, dim), with the indicator (batch, dim + 1),
+            to (batch, any width), of which each model trains and saves a copy.
+        key: Features with the same key share one scale, and one copy of the encoder. Default: `name`.
         indicator: Whether there is the second input. Set by `fit`.
 
     Raises:

@@ -16,6 +16,8 @@ from mtl_zoo.layers.funnel_mixture import FunnelMixture
 from mtl_zoo.layers.funnel_product import FunnelProduct
 from mtl_zoo.layers.gate_unit import GateUnit
 from mtl_zoo.layers.gates import make_gate
+from mtl_zoo.layers.image_cnn import ImageCNN
+from mtl_zoo.layers.image_encoder import ImageEncoder
 from mtl_zoo.layers.layer_mixture import LayerMixture
 from mtl_zoo.layers.low_rank_feature_gate import LowRankFeatureGate
 from mtl_zoo.layers.lstm_bank import LSTMBank
@@ -51,6 +53,8 @@ __all__ = [
     "FunnelMixture",
     "FunnelProduct",
     "GateUnit",
+    "ImageCNN",
+    "ImageEncoder",
     "LSTMBank",
     "LayerMixture",
     "LowRankFeatureGate",

@@ -13,8 +13,8 @@ class VectorEncoder(keras.layers.Layer):
     """A vector and whether it is missing, side by side and through an encoder: `y = f([x; m])`.
 
     Args:
-        encoder: The layer `f`, from (batch, dim), or (batch, dim + 1) with an indicator, to (batch, any width). Default:
-            None, `y = [x; m]`.
+        encoder: The layer `f`, from (batch, dim), or (batch, dim + 1) with an indicator, to (batch, any width).
+            Default: None, `y = [x; m]`.
 
     Input: x (batch, dim), or a dict of x and m (batch,), the one whose name ends in `.missing`. Output: (batch, width).
 
