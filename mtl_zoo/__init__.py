@@ -6,7 +6,7 @@ from mtl_zoo.balancing import list_balancing
 from mtl_zoo.datasets import list_datasets, load_dataset
 from mtl_zoo.evaluation import balancing_report, evaluate, gate_report
 from mtl_zoo.export import export_serving, make_scorer
-from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence, Text
+from mtl_zoo.features.spec import Categorical, Datetime, Encoded, Image, Numeric, Sequence, Text, Vector
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import EntireSpace, Towers
 from mtl_zoo.models import (
@@ -65,6 +65,7 @@ __all__ = [
     "ESCM2IPS",
     "ESM2",
     "ESMM",
+    "Datetime",
     "Embedding",
     "Encoded",
     "EntireSpace",
@@ -73,6 +74,7 @@ __all__ = [
     "Gate",
     "Hierarchical",
     "HoME",
+    "Image",
     "L2Constrained",
     "M3oE",
     "MLMMoE",
@@ -97,6 +99,7 @@ __all__ = [
     "Sluice",
     "Text",
     "Towers",
+    "Vector",
     "balancing_report",
     "create_model",
     "evaluate",

@@ -70,6 +70,11 @@ class Fitted:
         for name, readers in self.readers().items():
             forms = {feature.raw_form() for feature in readers}
             form = next(iter(forms)) if len(forms) == 1 else None
+            if form is None and any(form and form.meaning for form in forms):
+                raise ValueError(
+                    f"`{name}` must be read in one way by all features of an exported model, which takes it once. "
+                    f"Received: {[feature.name for feature in readers]}. Give them columns of their own, copies of it."
+                )
             yield name, form or self.columns[name].raw_form, readers[0] if form else None
 
     def raw_arrays(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:

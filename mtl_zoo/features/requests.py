@@ -17,10 +17,15 @@ MOST_IDS = 2**31 - 1 - FIRST_ID
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """One tensor that a model takes: shape of a row, and type."""
+    """One tensor that a model takes: shape of a row, and type.
+
+    `meaning` is what its numbers stand for, where that is not what the column held: features of one column whose raw
+    forms mean different things cannot be exported together.
+    """
 
     shape: tuple[int | None, ...]
     dtype: str
+    meaning: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -112,7 +112,8 @@ class Sequence(IdFeature):
         if column.kind == FLOAT:
             raise ValueError(
                 f"`{column.name}` holds lists of numbers, which may be measured ones. Received: {column.shown}. Name "
-                "it in `features`, as Encoded(...) with an encoder of your own, or in `exclude`."
+                "it in `features`, as Vector(...) if all have one length or as Encoded(...) with an encoder of your "
+                "own, or in `exclude`."
             )
         lists = column.lists("|")
         distinct = int((lists.cells.counts > 0).sum())
