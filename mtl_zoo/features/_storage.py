@@ -92,6 +92,11 @@ class Stored:
     fitted: _fitted.Fitted
     notes: list[dict[str, Any]]
 
+    @property
+    def tables(self) -> tuple[EntityTable, ...]:
+        """The entity tables, with the columns that features read."""
+        return tuple(joined.table for joined in self.fitted.joined)
+
 
 def read(folder: str | os.PathLike) -> Stored:
     """The transform that `write` wrote, of this format or an older one."""

@@ -175,6 +175,5 @@ def take_rows(frame: pd.DataFrame, rows: np.ndarray, missing: bool) -> pd.DataFr
     for name in taken.columns:
         dtype = taken[name].dtype
         if isinstance(dtype, np.dtype) and dtype.kind in "iub":
-            # NumPy's own have no room for a missing value.
-            taken[name] = taken[name].astype("boolean" if dtype.kind == "b" else pd.array(taken[name][:0]).dtype)
+            taken[name] = taken[name].convert_dtypes()  # NumPy's own have no room for a missing value
     return taken.reindex(range(len(taken) + 1))

@@ -184,10 +184,10 @@ class FeatureTransform:
             ValueError: The transform is not fitted; a table is none of its own, is keyed by other ids, or lacks a
                 column that is read.
         """
-        fitted = self._require_fitted()
+        fitted, tables = self._require_fitted(), _entities.replaced(self._entities, entities)
         changed = copy.copy(self)
-        changed._entities, changed._graph, changed.unseen = _entities.replaced(self._entities, entities), None, {}
-        changed._fitted = fitted.with_tables(changed._entities)
+        changed._entities, changed._fitted = tables, fitted.with_tables(tables)
+        changed._graph, changed.unseen = None, {}
         return changed
 
     @property
@@ -336,8 +336,7 @@ class FeatureTransform:
         Raises:
             ValueError: The transform is not fitted, or the folder holds something else.
         """
-        fitted = self._require_fitted()
-        _storage.write(folder, self._specs, self.tasks, self.sample_weight, fitted, self._notes)
+        _storage.write(folder, self._specs, self.tasks, self.sample_weight, self._require_fitted(), self._notes)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> FeatureTransform:
@@ -348,8 +347,7 @@ class FeatureTransform:
             ValueError: A newer version of mtl_zoo wrote it.
         """
         stored = _storage.read(folder)
-        tables = [joined.table for joined in stored.fitted.joined]
-        transform = cls(stored.specs, stored.tasks, sample_weight=stored.sample_weight, entities=tables)
+        transform = cls(stored.specs, stored.tasks, sample_weight=stored.sample_weight, entities=stored.tables)
         transform._fitted, transform._notes = stored.fitted, stored.notes
         return transform
 
