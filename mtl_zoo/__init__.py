@@ -7,7 +7,7 @@ from mtl_zoo.datasets import list_datasets, load_dataset
 from mtl_zoo.evaluation import balancing_report, evaluate, gate_report
 from mtl_zoo.export import export_serving, make_scorer
 from mtl_zoo.features.entities import EntityTable
-from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence
+from mtl_zoo.features.spec import Categorical, Encoded, Neighbours, Numeric, Sequence
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import EntireSpace, Towers
 from mtl_zoo.models import (
@@ -83,6 +83,7 @@ __all__ = [
     "MTAN",
     "MoSE",
     "MulticlassTask",
+    "Neighbours",
     "Numeric",
     "OMoE",
     "PEPNet",

@@ -17,7 +17,7 @@ from mtl_zoo.features import _joined, _report
 from mtl_zoo.features._columns import EMPTY, Column, check_columns
 from mtl_zoo.features._joined import Joined, OfEntities
 from mtl_zoo.features._states import STATES, ColumnType, State, Unseen
-from mtl_zoo.features.base import Feature, Summary, features_to_config
+from mtl_zoo.features.base import Feature, Summary
 from mtl_zoo.features.entities import EntityTable
 from mtl_zoo.features.requests import FIRST_ID, InputSpec
 
@@ -143,7 +143,7 @@ class Fitted:
         if self.joined:
             small["entities"] = [joined.identity() for joined in self.joined]
             small["of_entities"] = {name: encoded.digest() for name, encoded in self.of_entities.items()}
-        about = {"features": features_to_config(self.features), **facts, **small}
+        about = {"features": [feature.identity() for feature in self.features], **facts, **small}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
         for entry in sorted(large, key=lambda entry: entry[0]):
             digest.update(json.dumps(entry, default=str).encode())
@@ -226,7 +226,8 @@ def fit(
         sharing.setdefault(feature.state_key or feature.name, []).append(feature)
     states: States = {}
     for key, group in sharing.items():
-        state = group[0].fit([(feature, readings[feature.name]) for feature in group])
+        teach = [feature for feature in group if not feature.borrows] or group
+        state = teach[0].fit([(feature, readings[feature.name]) for feature in teach])
         if state is not None:
             states[key] = state
     sized = tuple(f.sized(states.get(f.state_key), readings[f.name]) for f in features)  # type: ignore[arg-type]
@@ -242,9 +243,10 @@ def _make_graph(fitted: Fitted) -> Any:
         def __init__(self) -> None:
             super().__init__(name="feature_transform")
             lookups: dict[Any, Any] = {key: state.in_graph() for key, state in fitted.states.items()}
-            self._lookup_of = lookups.get
             # What an export must hold, by names that TensorFlow can write.
             held = {"/".join(key): lookup for key, lookup in lookups.items() if isinstance(lookup, tf.Module)}
+            self._read = {f.name: f.in_graph(lookups.get(f.state_key)) for f in fitted.features}
+            held |= {name: read for name, read in self._read.items() if isinstance(read, tf.Module)}
             self.tables = held
             self.entities = {
                 joined.table.title: _joined.in_graph(joined, {name: fitted.of_entities[name] for name in joined.reads})
@@ -260,7 +262,7 @@ def _make_graph(fitted: Fitted) -> Any:
                 if home is not None:
                     encoded |= self.entities[home.table.title].rows(feature, places[home.table.title])
                     continue
-                encoded |= feature.encode_in_graph(self._lookup_of(feature.state_key), raw[feature.source])
+                encoded |= feature.encode_in_graph(self._read[feature.name], raw[feature.source])
             return encoded
 
     # Tables made while a function is traced would live in that function's graph only.

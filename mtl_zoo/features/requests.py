@@ -34,6 +34,8 @@ class Rows:
         trainable: False freezes it.
         pretrained: (num_ids - 2, dim) that the known values start from, or None.
         pooling: How the rows of a list become one vector: `"sum"`, `"mean"` or `"max"`. None leaves (length, dim).
+        weights: Whether the feature's second input, (length,), holds the weight of each id of its list: rows are
+            multiplied by them, and `"mean"` divides by their sum.
     """
 
     table: str
@@ -42,6 +44,7 @@ class Rows:
     trainable: bool = True
     pretrained: np.ndarray | None = None
     pooling: str | None = "sum"
+    weights: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

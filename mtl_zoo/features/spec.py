@@ -20,6 +20,7 @@ from mtl_zoo.features.categorical import Categorical  # isort: split
 from mtl_zoo.features.numeric import Numeric  # isort: split
 
 from mtl_zoo.features.encoded import Encoded
+from mtl_zoo.features.neighbours import Neighbours
 
 __all__ = [
     "FEATURES",
@@ -29,6 +30,7 @@ __all__ = [
     "Categorical",
     "Encoded",
     "Feature",
+    "Neighbours",
     "Numeric",
     "Sequence",
     "as_features",

@@ -178,7 +178,7 @@ class FeatureEmbedding(keras.layers.Layer):
             looked_up.append(_backend.gather_rows(shards, _within(ids, sizes) + offsets))
             blocks.append((single, ops.cast(looked_up[0], self.compute_dtype)))
         lists = {p.name: _rows_and_mask(inputs[p.inputs[0]], p, group) for p in group.places if p.is_list}
-        summed = [p for p in group.places if p.is_list and p.request.pooling in ("sum", "mean")]
+        summed = [p for p in group.places if p.is_list and p.request.pooling in ("sum", "mean") and not p.weights]
         if summed:
             # Where a table has single values too it is never read at no row, and its first id may be one of theirs.
             spare = None if single else MISSING_ID
@@ -195,7 +195,10 @@ class FeatureEmbedding(keras.layers.Layer):
                 rows = _backend.gather_rows(shards, ids)
                 rows = ops.where(real[..., None], rows, ops.zeros_like(rows))
                 looked_up.append(rows)
-                pooled = _largest(rows, real) if place.request.pooling else rows
+                if place.weights:
+                    pooled = _weighed(rows, inputs[place.weights], real, place.request.pooling)
+                else:
+                    pooled = _largest(rows, real) if place.request.pooling else rows
                 vectors[place.name] = ops.cast(pooled, self.compute_dtype)
         return blocks, vectors, looked_up
 
@@ -278,6 +281,11 @@ class _Place(NamedTuple):
         return len(next(iter(self.shapes.values()))) > 1
 
     @property
+    def weights(self) -> str | None:
+        """The input with the weights of a list's ids, if there is one."""
+        return self.inputs[1] if isinstance(self.request, Rows) and self.request.weights else None
+
+    @property
     def is_unpooled(self) -> bool:
         return isinstance(self.request, Rows) and self.is_list and self.request.pooling is None
 
@@ -339,3 +347,17 @@ def _largest(rows: Any, real: Any) -> Any:
     real = real[..., None]
     lowest = ops.where(real, rows, ops.full_like(rows, -1e9))
     return ops.where(ops.any(real, axis=1), ops.max(lowest, axis=1), 0.0)
+
+
+def _weighed(rows: Any, weights: Any, real: Any, pooling: str | None) -> Any:
+    weights = ops.where(real, ops.cast(weights, rows.dtype), 0.0)[..., None]
+    rows = rows * weights
+    if pooling is None:
+        return rows
+    if pooling == "max":
+        return _largest(rows, real)
+    total = ops.sum(rows, axis=1)
+    if pooling == "sum":
+        return total
+    whole = ops.sum(weights, axis=1)
+    return ops.where(whole > 0, total / ops.where(whole > 0, whole, 1.0), 0.0)
