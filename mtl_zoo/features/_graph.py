@@ -229,11 +229,15 @@ def _kept(
     source: np.ndarray, target: np.ndarray, weight: np.ndarray, num_nodes: int, rules: Rules
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """At most `length` neighbours of each node: the heaviest, those of equal weight by id, or a sample."""
-    starts = _starts(source, num_nodes)
-    if np.diff(starts).max(initial=0) > rules.length:
-        rank = np.random.default_rng(rules.seed).random(len(source)) if rules.sampled else -weight
-        order = np.lexsort((rank, source))  # stable, so equal ranks stay in the order of ids
-        keep = order[np.arange(len(source)) - starts[source] < rules.length]
+    degrees = np.bincount(source, minlength=num_nodes)
+    crowded = degrees > rules.length
+    if crowded.any():
+        keep = ~crowded[source]
+        at = np.flatnonzero(~keep)
+        rank = np.random.default_rng(rules.seed).random(len(at)) if rules.sampled else -weight[at]
+        order = at[np.lexsort((rank, source[at]))]  # stable, so equal ranks stay in the order of ids
+        place = np.arange(len(at)) - (np.cumsum(degrees * crowded) - degrees * crowded)[source[order]]
+        keep[order[place < rules.length]] = True
         source, target, weight = source[keep], target[keep], weight[keep]
     return _starts(source, num_nodes), target, weight
 

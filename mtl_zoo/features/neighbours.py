@@ -267,4 +267,5 @@ class Neighbours(IdFeature):
     def read_arrays(self, folder: Path, kept: dict[str, Any], state: Vocabulary) -> Feature:
         path = name_within(folder, kept["edges"], "a transform")
         edges = pq.read_table(path, page_checksum_verification=True)
-        return dataclasses.replace(super().read_arrays(folder, kept, state), edges=edges)
+        spec: Any = super().read_arrays(folder, kept, state)
+        return dataclasses.replace(spec, edges=edges)
