@@ -83,7 +83,7 @@ NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
     *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
-    *(f"features.{name}" for name in ("vector", "datetime", "image", "text")),
+    *(f"features.{name}" for name in ("vector", "datetime", "image", "text", "neighbours")),
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"

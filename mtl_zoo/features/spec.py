@@ -26,6 +26,7 @@ from mtl_zoo.features.numeric import Numeric  # isort: split
 from mtl_zoo.features.encoded import Encoded  # isort: split
 
 from mtl_zoo.features.image import Image
+from mtl_zoo.features.neighbours import Neighbours
 from mtl_zoo.features.text import Text
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Encoded",
     "Feature",
     "Image",
+    "Neighbours",
     "Numeric",
     "Sequence",
     "Text",
