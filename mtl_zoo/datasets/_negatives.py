@@ -15,6 +15,19 @@ def pair_keys(users: np.ndarray, items: np.ndarray) -> np.ndarray:
     return users.astype("int64") << 32 | items.astype("int64")
 
 
+def sorted_keys(*keys: np.ndarray) -> np.ndarray:
+    """All keys once, sorted. NumPy's own `unique` hashes by the low bits, in which such keys are alike."""
+    every = np.sort(np.concatenate(keys))
+    return every[np.concatenate([[True], every[1:] != every[:-1]])] if len(every) else every
+
+
+def are_among(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Whether each key is one of the `known`, which are sorted."""
+    if not len(known):
+        return np.zeros(len(keys), bool)
+    return known[np.minimum(np.searchsorted(known, keys), len(known) - 1)] == keys
+
+
 def draw_pairs(
     users: np.ndarray, propose: Callable[[np.ndarray, np.random.Generator], np.ndarray], known: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -30,19 +43,17 @@ def draw_pairs(
         Users and items of the pairs. Of a user who has seen nearly everything there may be fewer than wanted.
     """
     rng = np.random.default_rng(seed)
-    taken = np.unique(known)
+    taken = sorted_keys(known)
     found_users, found_items = [], []
     for _ in range(_ROUNDS):
         if not len(users):
             break
         items = propose(users, rng)
         keys = pair_keys(users, items)
-        places = np.minimum(np.searchsorted(taken, keys), max(len(taken) - 1, 0))
-        free = (taken[places] != keys) if len(taken) else np.ones(len(keys), bool)
-        free &= ~pd.Series(keys).duplicated().to_numpy()
+        free = ~are_among(keys, taken) & ~pd.Series(keys).duplicated().to_numpy()
         found_users.append(users[free])
         found_items.append(items[free])
-        taken = np.union1d(taken, keys[free])
+        taken = sorted_keys(taken, keys[free])
         users = users[~free]
     empty = np.empty(0, "int64")
     return np.concatenate([empty, *found_users]), np.concatenate([empty, *found_items])
