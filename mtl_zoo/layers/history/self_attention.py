@@ -114,7 +114,7 @@ class HistorySelfAttention(keras.layers.Layer):
             return newest
         return ops.concatenate([newest, newest * ops.cast(query, newest.dtype)], axis=-1)
 
-    def compute_mask(self, *inputs: Any, **named: Any) -> None:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None  # the output is no list
 
     def compute_output_shape(self, rows_shape: Shape, query_shape: Shape | None = None) -> Shape:

@@ -64,7 +64,7 @@ class TargetAttention(keras.layers.Layer):
             weighed = ops.where(mask[..., None], weighed, ops.zeros_like(weighed))
         return ops.sum(weighed, axis=1)
 
-    def compute_mask(self, *inputs: Any, **named: Any) -> None:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None  # the output is no list
 
     def compute_output_shape(self, rows_shape: Shape, query_shape: Shape) -> Shape:
