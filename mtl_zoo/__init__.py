@@ -57,7 +57,7 @@ from mtl_zoo.models import (
     parameter_count,
     parameter_matched,
 )
-from mtl_zoo.options import MLP, DSelectK, Embedding, Gate
+from mtl_zoo.options import MLP, DSelectK, Embedding, FeatureFusion, Gate
 from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask
 from mtl_zoo.training import ExactValidation
 
@@ -82,6 +82,7 @@ __all__ = [
     "EntireSpace",
     "EntityTable",
     "ExactValidation",
+    "FeatureFusion",
     "FeatureTransform",
     "Gate",
     "Hierarchical",

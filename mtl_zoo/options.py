@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 import keras
@@ -142,6 +142,59 @@ class DSelectK(_Option):
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 @dataclasses.dataclass(frozen=True)
+class FeatureFusion(_Option):
+    """Several features of one thing, its text, picture and numbers, that become one vector in their place.
+
+    Without it they stand side by side (early fusion).
+
+    Args:
+        name: Names the vector.
+        features: Two features or more, each one vector.
+        how: `"gated"` (`mtl_zoo.layers.GatedFusion`: a mixture whose weights follow from all of them) or `"attention"`
+            (`mtl_zoo.layers.AttentionFusion`).
+        units: Width of the vector.
+        num_heads: Of `"attention"`: its heads.
+        query: Of `"attention"`: the feature that looks at the others, such as the user's id. It stays beside them.
+            Default: they look at each other.
+
+    Example:
+
+    >>> from mtl_zoo import Embedding, FeatureFusion
+    >>> Embedding(fusions=[FeatureFusion("content", ("title", "poster"))]).fusions[0].how
+    'gated'
+    """
+
+    name: str
+    features: tuple[str, ...]
+    how: str = "gated"
+    units: int = 32
+    num_heads: int = 2
+    query: str | None = None
+
+    def __post_init__(self) -> None:
+        check.check_name("name", self.name)
+        if isinstance(self.features, str) or not all(isinstance(name, str) for name in self.features):
+            raise ValueError(f"`features` must be names of features. Received: features={self.features!r}")
+        object.__setattr__(self, "features", tuple(self.features))
+        check.check_unique_names("features", self.features)
+        if len(self.features) < 2:
+            raise ValueError(f"`features` must name two features or more. Received: features={self.features!r}")
+        check.check_choice("how", self.how, ("gated", "attention"))
+        check.check_int("units", self.units, maximum=check.MAX_UNITS)
+        check.check_count("num_heads", self.num_heads)
+        if self.how == "attention" and self.units % self.num_heads:
+            raise ValueError(
+                f"`num_heads` must divide `units`. Received: num_heads={self.num_heads}, units={self.units}"
+            )
+        if self.query is not None and (self.how != "attention" or self.query in self.features):
+            raise ValueError(
+                "`query` must name another feature, for how='attention'. "
+                f"Received: query={self.query!r}, how={self.how!r}, features={self.features!r}"
+            )
+
+
+@keras.saving.register_keras_serializable(package="mtl_zoo")
+@dataclasses.dataclass(frozen=True)
 class Embedding(_Option):
     """How features become the vector `x` that a model reads: looked up, concatenated and, on request, crossed.
 
@@ -153,6 +206,9 @@ class Embedding(_Option):
         cross_layers: The number of DCN-v2 cross layers over `x`, `x_(l+1) = x_0 * (W_l x_l + b_l) + x_l`, made by
             `keras_rs.layers.FeatureCross`. Wang et al., WWW 2021, arXiv:2008.13535.
         cross_rank: The inner width of `W_l = U_l V_l`. Default: full matrices.
+        fusions: `FeatureFusion`s, each of which makes one vector of several features'. Default: (), side by side.
+        missing_rates: By feature: with this probability a row's value is read as missing in training, so that the model
+            learns to do without it (modality dropout). Default: {}.
 
     Example:
 
@@ -166,8 +222,16 @@ class Embedding(_Option):
     l2: float = 0.0
     cross_layers: int = 0
     cross_rank: int | None = None
+    fusions: tuple[FeatureFusion, ...] = ()
+    missing_rates: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        fusions = (self.fusions,) if isinstance(self.fusions, FeatureFusion) else tuple(self.fusions)
+        if not all(isinstance(fusion, FeatureFusion) for fusion in fusions):
+            raise TypeError(f"`fusions` must be FeatureFusions. Received: fusions={self.fusions!r}")
+        object.__setattr__(self, "fusions", fusions)
+        check.check_unique_names("fusions", [fusion.name for fusion in fusions])
+        object.__setattr__(self, "missing_rates", check_missing_rates(self.missing_rates))
         if not isinstance(self.initializer, str):
             raise ValueError(f"`initializer` must be a Keras name. Received: initializer={self.initializer!r}")
         keras.initializers.get(self.initializer)
@@ -176,6 +240,26 @@ class Embedding(_Option):
         check.check_count("cross_layers", self.cross_layers, minimum=0)
         if self.cross_rank is not None:
             check.check_int("cross_rank", self.cross_rank)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config["fusions"] = [fusion.get_config() for fusion in self.fusions]
+        for name in ("fusions", "missing_rates"):
+            if not config[name]:
+                del config[name]  # what 0.1.0 wrote
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        fusions = tuple(FeatureFusion.from_config(one) for one in config.get("fusions", ()))
+        return cls(**{**config, "fusions": fusions})
+
+
+def check_missing_rates(rates: Any) -> dict[str, float]:
+    """Probabilities by feature, 0 <= p < 1."""
+    if not isinstance(rates, Mapping):
+        raise TypeError(f"`missing_rates` must be a dict by feature. Received: missing_rates={rates!r}")
+    return {name: check.check_number(f"missing_rates[{name!r}]", p, minimum=0, below=1) for name, p in rates.items()}
 
 
 def as_mlp(argument: str, value: Units | int | Iterable[int], *, allow_empty: bool = False) -> MLP:

@@ -11,6 +11,7 @@ from mtl_zoo.layers.expert_bank import ExpertBank
 from mtl_zoo.layers.expert_gate import BaseGate, ExpertGate
 from mtl_zoo.layers.expert_mixture import ExpertMixture
 from mtl_zoo.layers.feature_embedding import FeatureEmbedding
+from mtl_zoo.layers.feature_fusion import AttentionFusion, GatedFusion
 from mtl_zoo.layers.feature_mask import FeatureMask
 from mtl_zoo.layers.funnel_mixture import FunnelMixture
 from mtl_zoo.layers.funnel_product import FunnelProduct
@@ -37,6 +38,7 @@ from mtl_zoo.layers.unstack_columns import UnstackColumns
 from mtl_zoo.layers.vector_encoder import VectorEncoder
 
 __all__ = [
+    "AttentionFusion",
     "BalancedMixture",
     "BaseGate",
     "CrossStitchUnit",
@@ -53,6 +55,7 @@ __all__ = [
     "FunnelMixture",
     "FunnelProduct",
     "GateUnit",
+    "GatedFusion",
     "ImageCNN",
     "ImageEncoder",
     "LSTMBank",

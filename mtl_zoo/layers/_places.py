@@ -141,6 +141,12 @@ def with_unknowns(ids: Any, rates: Any, seeds: Any) -> Any:
     return ops.where(ops.logical_and(drawn, ids >= FIRST_ID), UNKNOWN_ID, ids)
 
 
+def as_missing(x: Any, is_gone: Any, says_missing: bool) -> Any:
+    """An input with missing values in the rows of `is_gone`, (batch,): zeros, or ones if it says what is missing."""
+    missing = ops.ones_like(x) if says_missing else ops.zeros_like(x)
+    return ops.where(ops.reshape(is_gone, (-1, *(1 for _ in x.shape[1:]))), missing, x)
+
+
 def largest(rows: Any, real: Any) -> Any:
     # An empty list pools to zeros, as with the others.
     real = real[..., None]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from mtl_zoo.features.requests import MISSING_ID, Number, Rows
 from mtl_zoo.layers._places import (
     Place,
     TableGroup,
+    as_missing,
     call_encoder,
     check_queries,
     group_tables,
@@ -22,6 +23,8 @@ from mtl_zoo.layers._places import (
     within,
 )
 from mtl_zoo.layers._tables import InitialRows, add_table, shard_bounds
+from mtl_zoo.layers.feature_fusion import fusions_within, make_fusion
+from mtl_zoo.options import FeatureFusion, check_missing_rates
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -50,9 +53,13 @@ class FeatureEmbedding(keras.layers.Layer):
         l2: Factor of the penalty. Default: 0.0.
         joined: Give one tensor, the vectors side by side, in place of a dict: taking the looked-up rows apart and
             putting them together again costs more than looking them up.
+        fusions: `FeatureFusion`s: each takes several features' vectors and gives one, under its own name and behind the
+            others. Default: ().
+        missing_rates: By feature, the probability with which a row's value is read as missing in training: id 0, zeros,
+            and 1 where an input says what is missing. Default: {}.
 
     Raises:
-        ValueError: Sizes that are not known; `shards` below 1; `l2` below 0.
+        ValueError: Sizes that are not known; `shards` below 1; `l2` below 0; a fusion of what is no vector here.
 
     Input: dict of feature name -> tensor, as `make_inputs` gives. Output: dict of feature name -> (batch, width), or
     (batch, length, width) with `pooling=None`. `concatenate` joins it to one (batch, sum of widths) tensor, in the
@@ -76,6 +83,8 @@ class FeatureEmbedding(keras.layers.Layer):
         shards: int = 1,
         l2: float = 0.0,
         joined: bool = False,
+        fusions: Sequence[FeatureFusion] = (),
+        missing_rates: Mapping[str, float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -103,7 +112,17 @@ class FeatureEmbedding(keras.layers.Layer):
                 self.encoders[place.encoder.key] = _copy(place.encoder.layer)
         rows = [place for place in places if isinstance(place.request, Rows)]
         self._groups = group_tables(rows)
-        self._seeds = keras.random.SeedGenerator() if any(p.request.unknown_rate for p in rows) else None
+        names = [place.name for place in places]
+        self.missing_rates = {n: p for n, p in check_missing_rates(missing_rates or {}).items() if n in names}
+        for feature in self.features:
+            if feature.name in self.missing_rates and "string" in {s.dtype for s in feature.input_specs().values()}:
+                raise ValueError(f"`missing_rates` must name features that are numbers. Received: {feature.name!r}")
+        draws = self.missing_rates or any(place.request.unknown_rate for place in rows)
+        self._seeds = keras.random.SeedGenerator() if draws else None
+        self.fusions = fusions_within(fusions, names, [place.name for place in places if not place.is_unpooled])
+        self._fused = {fusion.name: make_fusion(fusion, self.dtype_policy) for fusion in self.fusions}
+        gone = {name for fusion in self.fusions for name in fusion.features}
+        self._given = [name for name in names if name not in gone] + list(self._fused)
 
     def build(self, input_shape: Any = None) -> None:
         self.tables = []
@@ -121,6 +140,8 @@ class FeatureEmbedding(keras.layers.Layer):
                 encoder.build(*self._encoded_shapes(place))
             if given.built:
                 encoder.set_weights(given.get_weights())
+        for fusion in self.fusions:
+            self._fused[fusion.name].build(*self._fused_shapes(fusion))
 
     def _tables_by_group(self) -> Iterator[tuple[TableGroup, list[Any]]]:
         """Each group with the weights that hold its rows."""
@@ -134,6 +155,8 @@ class FeatureEmbedding(keras.layers.Layer):
         masks: dict[str, Any] = {}
         squares = []
         seeds = self._seeds if training else None
+        if seeds is not None and self.missing_rates:
+            inputs = self._with_missing(inputs, seeds)
         for group, shards in self._tables_by_group():
             single, pooled, looked_up, real = self._look_up(group, shards, inputs, seeds)
             blocks += single
@@ -155,21 +178,35 @@ class FeatureEmbedding(keras.layers.Layer):
             query = None if place.encoder.query is None else _vector_of(place.encoder.query, blocks, vectors)
             layer = self.encoders[place.encoder.key]
             vectors[place.name] = call_encoder(layer, taken, masks.get(place.name), query)
+        for fusion in self.fusions:
+            parts = [_vector_of(name, blocks, vectors) for name in fusion.features]
+            query = {} if fusion.query is None else {"query": _vector_of(fusion.query, blocks, vectors)}
+            vectors[fusion.name] = self._fused[fusion.name](parts, **query)
         if self.joined:
             return self._join(blocks, vectors)
         for places, rows in blocks:
             taken_apart = ops.unstack(rows, len(places), axis=1)
             vectors |= {place.name: vector for place, vector in zip(places, taken_apart, strict=True)}
-        return {feature.name: vectors[feature.name] for feature in self.features}
+        return {name: vectors[name] for name in self._given}
+
+    def _with_missing(self, inputs: Mapping[str, Any], seeds: Any) -> dict[str, Any]:
+        """The inputs with some rows' values missing, drawn anew for each feature of `missing_rates`."""
+        changed = dict(inputs)
+        batch = ops.shape(inputs[self._batch_input])[0]
+        for name, rate in self.missing_rates.items():
+            is_gone = ops.less(keras.random.uniform((batch,), seed=seeds), rate)
+            for one in self._places[name].inputs:
+                changed[one] = as_missing(inputs[one], is_gone, one.endswith(".missing"))
+        return changed
 
     def _join(self, blocks: list[tuple[list[Place], Any]], vectors: Mapping[str, Any]) -> Any:
         """Neighbours in a block, (batch, features, width), stay together."""
         at_block = {p.name: (i, j) for i, (places, _) in enumerate(blocks) for j, p in enumerate(places)}
         runs: list[Any] = []
-        for feature in self.features:
-            at = at_block.get(feature.name)
+        for name in self._given:
+            at = at_block.get(name)
             if at is None:
-                runs.append(feature.name)
+                runs.append(name)
             elif runs and isinstance(runs[-1], list) and runs[-1][-1] == (at[0], at[1] - 1):
                 runs[-1].append(at)
             else:
@@ -243,19 +280,23 @@ class FeatureEmbedding(keras.layers.Layer):
                 )
 
     def concatenate(self, vectors: Mapping[str, Any]) -> Any:
-        """The vectors side by side, (batch, sum of widths), in the order of the features; `vectors` may leave some out.
+        """The vectors side by side, (batch, sum of widths), in the order of the features and fused ones last.
+
+        `vectors` may leave some out.
 
         Raises:
             ValueError: One of them is a sequence with `pooling=None`.
         """
         self._check_pooled([f for f in self.features if f.name in vectors])
-        ordered = [vectors[feature.name] for feature in self.features if feature.name in vectors]
+        ordered = [vectors[name] for name in self._given if name in vectors]
         return ordered[0] if len(ordered) == 1 else ops.concatenate(ordered, axis=-1)
 
     def compute_output_spec(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
-        shapes = {feature.name: self._output_shape(Place.of(feature), inputs) for feature in self.features}
+        shapes = {place.name: self._output_shape(place, inputs) for place in self._places.values()}
+        batch = inputs[self._batch_input].shape[0]
+        shapes |= {fusion.name: (batch, fusion.units) for fusion in self.fusions}
+        shapes = {name: shapes[name] for name in self._given}
         if self.joined:
-            batch = inputs[self._batch_input].shape[0]
             return keras.KerasTensor((batch, sum(shape[-1] or 0 for shape in shapes.values())), self.compute_dtype)
         return {name: keras.KerasTensor(shape, self.compute_dtype) for name, shape in shapes.items()}
 
@@ -272,11 +313,16 @@ class FeatureEmbedding(keras.layers.Layer):
     def _encoded_shapes(self, place: Place) -> tuple[Any, ...]:
         """Shapes that a feature's encoder is built for: of what it takes, and of its query if it has one."""
         query = place.encoder.query if place.encoder else None
-        if query is None:
-            return (place.encoded_shape,)
-        asked = self._places[query]
-        width = self._output_shape(asked, {name: keras.KerasTensor(shape) for name, shape in asked.shapes.items()})
-        return (place.encoded_shape, width)
+        return (place.encoded_shape,) if query is None else (place.encoded_shape, self._shape_of(query))
+
+    def _fused_shapes(self, fusion: FeatureFusion) -> tuple[Any, ...]:
+        parts = [self._shape_of(name) for name in fusion.features]
+        return (parts,) if fusion.query is None else (parts, self._shape_of(fusion.query))
+
+    def _shape_of(self, name: str) -> tuple[int | None, ...]:
+        """Shape of a feature's vector, for any batch."""
+        place = self._places[name]
+        return self._output_shape(place, {one: keras.KerasTensor(shape) for one, shape in place.shapes.items()})
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -286,12 +332,15 @@ class FeatureEmbedding(keras.layers.Layer):
             "shards": self.shards,
             "l2": self.l2,
             "joined": self.joined,
+            "fusions": [fusion.get_config() for fusion in self.fusions],
+            "missing_rates": self.missing_rates,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FeatureEmbedding:
         config = dict(config)
         config["features"] = features_from_config(config["features"])
+        config["fusions"] = [FeatureFusion.from_config(one) for one in config.get("fusions", ())]
         return cls(**config)
 
 

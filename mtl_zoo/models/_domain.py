@@ -13,11 +13,13 @@ def domain_feature(plan: ModelPlan, domain: str | None) -> Categorical:
     """The `Categorical` that names each row's domain: `domain`, by default the one called `"domain"`.
 
     Raises:
-        ValueError: No such feature, or one that holds several values a row.
+        ValueError: No such feature, or one that holds several values a row or is part of a fusion.
     """
     feature = plan.feature("domain", domain, "names_domain", "that holds each row's domain")
     if feature.multi_hot:
         raise ValueError(f"`domain` must hold one value a row. Received: domain={feature.name!r}, which is multi_hot")
+    if any(feature.name in fusion.features for fusion in plan.embedding.fusions):
+        raise ValueError(f"`domain` must not be part of a fusion. Received: domain={feature.name!r}")
     return feature
 
 

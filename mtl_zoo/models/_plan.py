@@ -37,9 +37,23 @@ class ModelPlan:
         if not isinstance(self.head, Head):
             raise TypeError(f"`head` must be a Head, such as EntireSpace(). Received: head={head!r}")
         self.embedding = as_embedding(embedding)
+        self._check_embedding()
         self.towers = self.head.tower_names(self.tasks)
         self.outputs = self.head.outputs(self.tasks)
         self.backbone_options = None  # of a model that is a head: what its backbone was made with, a paper's included
+
+    def _check_embedding(self) -> None:
+        """Refuses options of features that there are not."""
+        names = {feature.name for feature in self.features}
+        asked = {
+            name for one in self.embedding.fusions for name in (*one.features, *([one.query] if one.query else []))
+        }
+        for option, named in (("fusions", asked), ("missing_rates", set(self.embedding.missing_rates))):
+            if named - names:
+                raise ValueError(
+                    f"`{option}` of `embedding` must name features. Received: {sorted(named - names)}. "
+                    f"Features: {sorted(names)}"
+                )
 
     def _tasks_or_those_of_transform(self, tasks: Any) -> Any:
         if tasks is not None:
@@ -57,6 +71,8 @@ class ModelPlan:
             shards=options.shards,
             l2=options.l2,
             joined=joined,
+            fusions=options.fusions,
+            missing_rates=options.missing_rates,
             name=name,
         )
 

@@ -103,7 +103,8 @@ class PEPNet(MultiTaskModel):
         x = plan.cross(lookup.concatenate(vectors))
         (by_domain,) = GateUnit(x.shape[-1], gate_units, name="domain_gate")(vectors[of_domain.name], x)
         gated = keras.layers.Multiply(name="gated_embedding")([x, by_domain])
-        of_prior = lookup.concatenate({feature: vectors[feature] for feature in _prior_names(plan, prior, of_domain)})
+        names = _prior_names(plan, prior, of_domain, list(vectors))
+        of_prior = lookup.concatenate({feature: vectors[feature] for feature in names})
         network = as_mlp("bottom_units", bottom_units)
         towers = dict.fromkeys(plan.towers, gated)
         for i in range(len(network.units) + 1):
@@ -120,10 +121,11 @@ class PEPNet(MultiTaskModel):
         self.gate_units = gate_units
 
 
-def _prior_names(plan: ModelPlan, prior: str | Sequence[str] | None, of_domain: Categorical) -> list[str]:
-    known = [f.name for f in plan.features]
+def _prior_names(
+    plan: ModelPlan, prior: str | Sequence[str] | None, of_domain: Categorical, known: list[str]
+) -> list[str]:
     if prior is None:
-        prior = [f.name for f in plan.features if f.is_id and f is not of_domain]
+        prior = [f.name for f in plan.features if f.is_id and f is not of_domain and f.name in known]
         return prior or [of_domain.name]
     names = [prior] if isinstance(prior, str) else list(prior)
     unknown = [n for n in names if n not in known]
