@@ -208,7 +208,7 @@ class Embedding(_Option):
         cross_rank: The inner width of `W_l = U_l V_l`. Default: full matrices.
         fusions: `FeatureFusion`s, each of which makes one vector of several features'. Default: (), side by side.
         missing_rates: By feature: with this probability a row's value is read as missing in training, so that the model
-            learns to do without it (modality dropout). Default: {}.
+            learns to do without it (modality dropout). Default: None, for none.
 
     Example:
 
@@ -223,7 +223,7 @@ class Embedding(_Option):
     cross_layers: int = 0
     cross_rank: int | None = None
     fusions: tuple[FeatureFusion, ...] = ()
-    missing_rates: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
+    missing_rates: Mapping[str, float] | None = dataclasses.field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         fusions = (self.fusions,) if isinstance(self.fusions, FeatureFusion) else tuple(self.fusions)
@@ -231,7 +231,8 @@ class Embedding(_Option):
             raise TypeError(f"`fusions` must be FeatureFusions. Received: fusions={self.fusions!r}")
         object.__setattr__(self, "fusions", fusions)
         check.check_unique_names("fusions", [fusion.name for fusion in fusions])
-        object.__setattr__(self, "missing_rates", check_missing_rates(self.missing_rates))
+        rates = None if self.missing_rates is None else check_missing_rates(self.missing_rates)
+        object.__setattr__(self, "missing_rates", rates)
         if not isinstance(self.initializer, str):
             raise ValueError(f"`initializer` must be a Keras name. Received: initializer={self.initializer!r}")
         keras.initializers.get(self.initializer)

@@ -56,7 +56,7 @@ class FeatureEmbedding(keras.layers.Layer):
         fusions: `FeatureFusion`s: each takes several features' vectors and gives one, under its own name and behind the
             others. Default: ().
         missing_rates: By feature, the probability with which a row's value is read as missing in training: id 0, zeros,
-            and 1 where an input says what is missing. Default: {}.
+            and 1 where an input says what is missing. Default: None, for none.
 
     Raises:
         ValueError: Sizes that are not known; `shards` below 1; `l2` below 0; a fusion of what is no vector here.

@@ -48,7 +48,7 @@ class ModelPlan:
         asked = {
             name for one in self.embedding.fusions for name in (*one.features, *([one.query] if one.query else []))
         }
-        for option, named in (("fusions", asked), ("missing_rates", set(self.embedding.missing_rates))):
+        for option, named in (("fusions", asked), ("missing_rates", set(self.embedding.missing_rates or ()))):
             if named - names:
                 raise ValueError(
                     f"`{option}` of `embedding` must name features. Received: {sorted(named - names)}. "
