@@ -76,7 +76,10 @@ INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps
 NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
-    *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded", "text")),
+    *(
+        f"features.{name}"
+        for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded", "text")
+    ),
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"

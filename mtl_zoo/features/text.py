@@ -222,8 +222,9 @@ class Text(Feature):
         made: list[tuple[Feature, list[Any]]] = [
             (cls("review", encoder, dim=4, max_length=6, vocabulary_size=60), texts) for encoder in ENCODERS
         ]
-        given = cls("title", dim=3, max_length=3, vocabulary=("good", "film", "a", "##s"), lowercase=False)
-        return [*made, (given, texts), (dataclasses.replace(made[0][0], dropout_tokens=0.5), texts)]
+        pieces = ("good", "film", "a", "##s")
+        given = cls("title", dim=3, max_length=3, vocabulary=pieces, lowercase=False, dropout_tokens=0.5)
+        return [*made, (given, texts)]
 
     # Kept in files.
 
