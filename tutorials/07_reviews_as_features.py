@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Reviews as features
 #
-# What people write says more than what they tick. This tutorial reads the text of reviews as a feature beside the ids:
-# words become pieces, pieces vectors, and an encoder makes one vector of them. Two things are predicted, how well a drug
-# worked and the stars it got, and three encoders are compared with a model that does not read. The exported model takes
-# raw strings. It takes about a minute.
+# What people write says more than what they tick. This tutorial reads the text of reviews as a feature beside the
+# ids: words become pieces, pieces vectors, and an encoder makes one vector of them. Two things are predicted, whether
+# a drug worked and the stars it got, and three encoders are compared with a model that does not read. The exported
+# model takes raw strings. It takes about a minute.
 
 # %%
 import os

@@ -24,8 +24,8 @@ class Text(Feature):
 
     The pieces are WordPieces, learned from the different texts of the training table by `FeatureTransform.fit` unless
     `vocabulary` gives them. A text is brought to its first `max_length` pieces, ids (batch, max_length): 0 padding,
-    1 unknown, 2.. pieces. Each looks up a vector of width `dim`, and the encoder makes one vector of them. A text that is
-    missing, empty or blank has no piece, and is a vector of zeros.
+    1 unknown, 2.. pieces. Each looks up a vector of width `dim`, and the encoder makes one vector of them. A text that
+    is missing, empty or blank has no piece, and is a vector of zeros.
 
     Args:
         name: Names the feature and the model's input, an int32 tensor of shape (batch, max_length).

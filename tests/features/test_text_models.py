@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from keras import ops
 import toys
+from keras import ops
 from toys import sample_of, small_arguments, tasks_of
 
 import mtl_zoo
@@ -154,7 +154,7 @@ def test_every_model_takes_a_text(name):
 @pytest.mark.tensorflow
 def test_a_process_of_tensorflow_alone_scores_strings(tmp_path):
     title = Text("title", TextAttention(3), column="review", dim=3, max_length=4, vocabulary=VOCABULARY)
-    model = made(text("gru", vocabulary=None, vocabulary_size=50, lowercase=False), title)
+    model = made(text("cnn", vocabulary=None, vocabulary_size=50, lowercase=False), title)
     names = mtl_zoo.export_serving(model, tmp_path / "exported")
     assert names == {"review": "review", "user": "user"}
     strings = ["good film", "", "  ", "naïve 好 \x00 😀", "film " * 9999, "Good not"]
