@@ -2,11 +2,11 @@
 
     python -m benchmarks.studies.cold_text --out benchmarks/results/content/cold_text.csv
 
-For each seed, 300 films with a summary are held out of training altogether (the cold test) and 150 others for the
-choice of the epoch; of the other ratings a tenth is the warm test, and a tenth chooses as well. Every case is trained on
-the same rows: it is a function from the seed's split to the features, and the table that they read, entered under its
-name by `@case`. `like` (4 stars and more) is scored by AUC, `rating` by RMSE. Scores are kept beside the rows, so that a
-case that is added later is compared with those before, by a bootstrap of the films of each seed's test.
+For each seed, 300 films with a summary are held out of training altogether (the cold test), and 150 others for the
+choice of the epoch; of the other ratings a tenth is the warm test, and a tenth chooses as well. Every case is trained
+on the same rows: it is a function from the seed's split to the features, and the table that they read, entered under
+its name by `@case`. `like` (4 stars and more) is scored by AUC, `rating` by RMSE. Scores are kept beside the rows, so
+that a case that is added later is compared with those before, by a bootstrap of the films of each seed's test.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What a case makes of a split: features, and the table of a part of it, with columns of its own if it needs any."""
+    """What a case makes of a split: features, and of each part the table that they read, with columns of its own."""
 
     features: list[Any]
     table: Callable[[pd.DataFrame], pd.DataFrame] = lambda part: part
