@@ -24,8 +24,8 @@ class Text(Feature):
 
     The pieces are WordPieces, learned from the different texts of the training table by `FeatureTransform.fit` unless
     `vocabulary` gives them. A text is brought to its first `max_length` pieces, ids (batch, max_length): 0 padding,
-    1 unknown, 2.. pieces. Each looks up a vector of width `dim`, and the encoder makes one vector of them. A text that is
-    missing, empty or blank has no piece, and is a vector of zeros.
+    1 unknown, 2.. pieces. Each looks up a vector of width `dim`, and the encoder makes one vector of them. A text that
+    is missing, empty or blank has no piece, and is a vector of zeros.
 
     Args:
         name: Names the feature and the model's input, an int32 tensor of shape (batch, max_length).
@@ -222,8 +222,9 @@ class Text(Feature):
         made: list[tuple[Feature, list[Any]]] = [
             (cls("review", encoder, dim=4, max_length=6, vocabulary_size=60), texts) for encoder in ENCODERS
         ]
-        given = cls("title", dim=3, max_length=3, vocabulary=("good", "film", "a", "##s"), lowercase=False)
-        return [*made, (given, texts), (dataclasses.replace(made[0][0], dropout_tokens=0.5), texts)]
+        pieces = ("good", "film", "a", "##s")
+        given = cls("title", dim=3, max_length=3, vocabulary=pieces, lowercase=False, dropout_tokens=0.5)
+        return [*made, (given, texts)]
 
     # Kept in files.
 

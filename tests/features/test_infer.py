@@ -198,8 +198,9 @@ def test_other_whole_numbers_are_numbers_and_said(name):
         ([f"{day:%d/%m/%Y} 10:00" for day in pd.date_range("2015-07-01", periods=1500)], "Datetime('x', format="),
         (["|".join(f"g{i >> k & 7}" for k in (0, 3, 6)) for i in range(1500)], "multi_hot=True, separator='|'"),
         ([", ".join(f"g{i >> k & 7}" for k in (0, 3, 6)) for i in range(1500)], "multi_hot=True, separator=','"),
+        ([f"I have seen it {i} times, and liked it" for i in range(1500)], "Text('x')"),
     ],
-    ids=["numbers", "lists", "dates", "times", "sets", "sets with commas"],
+    ids=["numbers", "lists", "dates", "times", "sets", "sets with commas", "texts"],
 )
 def test_strings_that_are_something_else_are_said(values, advice):
     _, heard = infer_and_hear(many(values))
@@ -207,7 +208,13 @@ def test_strings_that_are_something_else_are_said(values, advice):
 
 
 @pytest.mark.parametrize(
-    "values", [["a", "b", "c"] * 500, [f"a note, number {i}" for i in range(1500)], ["1", "x"] * 750]
+    "values",
+    [
+        ["a", "b", "c"] * 500,
+        ["doctor or master of some science", "none of all these"] * 750,
+        [f"a note, number {i}" for i in range(1500)],
+        ["1", "x"] * 750,
+    ],
 )
 def test_plain_strings_are_not_warned_of(values):
     assert infer_and_hear(many(values))[1] == []

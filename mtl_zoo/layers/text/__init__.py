@@ -1,7 +1,7 @@
 """Layers that read the vectors of a text's tokens, (batch, length, dim), and give one vector a text.
 
-Each takes `mask`, (batch, length) booleans: which tokens are real. Padding changes nothing, wherever a batch is cut, and a
-text without any token is a vector of zeros.
+Each takes `mask`, (batch, length) booleans: which tokens are real. Padding changes nothing, wherever a batch is cut,
+and a text without any token is a vector of zeros.
 """
 
 from mtl_zoo.layers.text.attention import TextAttention

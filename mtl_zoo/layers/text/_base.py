@@ -22,7 +22,7 @@ class TextEncoder(keras.layers.Layer):
         """Width of the vector of a text."""
         raise NotImplementedError
 
-    def compute_mask(self, *inputs: Any, **named: Any) -> None:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None  # the output has no tokens
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
