@@ -6,7 +6,18 @@ from mtl_zoo.balancing import list_balancing
 from mtl_zoo.datasets import list_datasets, load_dataset
 from mtl_zoo.evaluation import balancing_report, evaluate, gate_report
 from mtl_zoo.export import export_serving, make_scorer
-from mtl_zoo.features.spec import Categorical, Datetime, Encoded, Image, Numeric, Sequence, Vector
+from mtl_zoo.features.entities import EntityTable
+from mtl_zoo.features.spec import (
+    Categorical,
+    Datetime,
+    Encoded,
+    Image,
+    Neighbours,
+    Numeric,
+    Sequence,
+    Text,
+    Vector,
+)
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import EntireSpace, Towers
 from mtl_zoo.models import (
@@ -69,6 +80,7 @@ __all__ = [
     "Embedding",
     "Encoded",
     "EntireSpace",
+    "EntityTable",
     "ExactValidation",
     "FeatureTransform",
     "Gate",
@@ -83,6 +95,7 @@ __all__ = [
     "MTAN",
     "MoSE",
     "MulticlassTask",
+    "Neighbours",
     "Numeric",
     "OMoE",
     "PEPNet",
@@ -97,6 +110,7 @@ __all__ = [
     "SharedBottom",
     "SingleTask",
     "Sluice",
+    "Text",
     "Towers",
     "Vector",
     "balancing_report",

@@ -52,8 +52,11 @@ MAY_IMPORT = {
     "features.vector": (*_FEATURES, "features", "layers.vector_encoder"),
     "features.image": (*_FEATURES, "features", "layers.image_cnn", "layers.image_encoder"),
     "features.datetime": (*_FEATURES, "features", "layers.vector_encoder", "layers.datetime_encoder"),
+    "features.text": (*_FEATURES, "features", "layers.text"),
+    "features.sequence": (*_FEATURES, "features", "layers.history"),
     "layers": _BASE,
-    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base", "features.requests"),
+    "layers._places": (*_BASE, "features.base", "features.requests"),
+    "layers.feature_embedding": (*_BASE, "layers._places", "layers._tables", "features.base", "features.requests"),
     "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
     "balancing": (*_BASE, "tasks", "losses"),
@@ -80,7 +83,7 @@ NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
     *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
-    *(f"features.{name}" for name in ("vector", "datetime", "image")),
+    *(f"features.{name}" for name in ("vector", "datetime", "image", "text", "neighbours")),
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"

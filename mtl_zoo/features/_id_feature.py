@@ -43,6 +43,7 @@ class IdFeature(Feature):
     pretrained: np.ndarray | None = dataclasses.field(default=None, kw_only=True, repr=False, compare=False)
     trainable: bool = dataclasses.field(default=True, kw_only=True)
     num_ids: int | None = dataclasses.field(default=None, kw_only=True)
+    unknown_rate: float = dataclasses.field(default=0.0, kw_only=True)
 
     # What splits a string into values, in kinds that hold lists.
     separator: ClassVar[str]
@@ -50,7 +51,8 @@ class IdFeature(Feature):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.check_int("dim", self.dim)
+        if self.dim is not None or not self.borrows:
+            check.check_int("dim", self.dim)
         check.check_int("min_count", self.min_count)
         given = [name for name in ("vocabulary", "size", "hash_buckets") if getattr(self, name) is not None]
         if len(given) > 1:
@@ -69,6 +71,9 @@ class IdFeature(Feature):
                 check.check_int(name, getattr(self, name), maximum=MOST_IDS)
         if self.key is not None:
             check.check_name("key", self.key)
+        object.__setattr__(
+            self, "unknown_rate", check.check_number("unknown_rate", self.unknown_rate, minimum=0, below=1)
+        )
         if self.num_ids is None:
             object.__setattr__(self, "num_ids", self._known_ids())
         elif self._known_ids() not in (None, self.num_ids):
@@ -148,6 +153,7 @@ class IdFeature(Feature):
             trainable=self.trainable,
             pretrained=self.pretrained,
             pooling=self.pooling,
+            unknown_rate=self.unknown_rate,
         )
 
     @property
@@ -233,7 +239,7 @@ class IdFeature(Feature):
         ids = np.append(known, MISSING_ID).astype(np.int32)[cells.codes]
         if isinstance(reading, Lists):
             ids = self._padded(ids, reading.rows, reading.num_rows)
-        return {self.name: ids}, _unseen(cells, known)
+        return {self.name: ids}, unseen_of(cells, known)
 
     def values(self, state: Vocabulary | None) -> tuple[Any, ...] | None:
         return self.vocabulary if state is None else state.given()
@@ -290,7 +296,10 @@ class IdFeature(Feature):
 
     def get_config(self) -> dict[str, Any]:
         """Sizes only: a fitted vocabulary lives in the transform, and a pretrained matrix in the weights."""
-        return {**super().get_config(), "vocabulary": None, "pretrained": None}
+        config = {**super().get_config(), "vocabulary": None, "pretrained": None}
+        if not self.unknown_rate:
+            del config["unknown_rate"]  # what 0.1.0 wrote
+        return config
 
     def write_arrays(self, folder: Path, stem: str) -> dict[str, Any]:
         kept: dict[str, Any] = {}
@@ -370,7 +379,7 @@ def _learned(cells: SequenceABC[Cells], is_text: bool, min_count: int, max_ids: 
     return Listed(np.asarray(ordered.to_pandas(), dtype=object if is_text else np.int64))
 
 
-def _unseen(cells: Cells, ids: np.ndarray) -> Unseen | None:
+def unseen_of(cells: Cells, ids: np.ndarray) -> Unseen | None:
     unknown = ids == UNKNOWN_ID
     count = int(cells.counts[unknown].sum())
     if not count:

@@ -26,6 +26,8 @@ from mtl_zoo.features.numeric import Numeric  # isort: split
 from mtl_zoo.features.encoded import Encoded  # isort: split
 
 from mtl_zoo.features.image import Image
+from mtl_zoo.features.neighbours import Neighbours
+from mtl_zoo.features.text import Text
 
 __all__ = [
     "FEATURES",
@@ -37,8 +39,10 @@ __all__ = [
     "Encoded",
     "Feature",
     "Image",
+    "Neighbours",
     "Numeric",
     "Sequence",
+    "Text",
     "Vector",
     "as_features",
     "feature_from_config",
