@@ -19,8 +19,7 @@ from mtl_zoo import _validation as check
 MISSING_INTEGER = int(np.iinfo(np.int64).min)
 
 STRING, INTEGER, FLOAT, BOOLEAN, EMPTY = "string", "integer", "float", "boolean", "empty"
-# Kinds that only a feature made for them reads.
-DATE, BYTES = "date", "bytes"
+DATE, BYTES = "date", "bytes"  # what only features made for them read
 SHOWN = {
     STRING: "strings",
     INTEGER: "whole numbers",
@@ -152,6 +151,8 @@ class Lists:
 class Column:
     """One column of a table: its kind of values, and the readings that features ask for."""
 
+    kind: str
+
     def __init__(self, name: str, series: pd.Series):
         if isinstance(series.dtype, pd.SparseDtype):
             series = pd.Series(np.asarray(series))
@@ -179,10 +180,9 @@ class Column:
         return f"lists of {SHOWN[self.kind]}" if self.is_list else SHOWN[self.kind]
 
     def _find_kind(self) -> str:
-        series, dtype = self.series, self.series.dtype
+        series, dtype, types = self.series, self.series.dtype, pd.api.types
         if self.categories is not None:
             return EMPTY if series.isna().all() else self.categories.kind
-        types = pd.api.types
         arrow = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else None
         if arrow is not None and pa.types.is_decimal(arrow):
             raise ValueError(self._type_refusal("decimal"))

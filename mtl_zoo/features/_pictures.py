@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ _FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
 _ALONE = {0x01, *range(0xD0, 0xD8)}
 # No file of that many pixels is larger: 16 bits and four channels, and a MiB of other things.
 _BYTES_A_PIXEL, _OTHER_BYTES = 8, 1 << 20
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class BadPicture(ValueError):
@@ -94,12 +96,18 @@ def read_file(folder: str, name: str, max_pixels: int) -> bytes:
         raise BadPicture(f"cannot be read: {error.strerror}") from error
 
 
-@functools.cache
 def decoder(height: int, width: int) -> Any:
     """A TensorFlow function from a checked picture's bytes to uint8 (height, width, 3)."""
+    with _ONE_AT_A_TIME:  # threads that decode the first pictures would each trace their own
+        return _traced(height, width)
+
+
+@functools.cache
+def _traced(height: int, width: int) -> Any:
     import tensorflow as tf
 
-    return tf.function(lambda content: _decoded(content, height, width), [tf.TensorSpec((), tf.string)])
+    traced = tf.function(lambda content: _decoded(content, height, width), [tf.TensorSpec((), tf.string)])
+    return traced.get_concrete_function()
 
 
 def decode(content: bytes, height: int, width: int) -> np.ndarray:

@@ -67,7 +67,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
-    """What all features have in common. Use Categorical, Numeric, Sequence or Encoded.
+    """What all features have in common. Use one of the kinds, such as Categorical.
 
     Args:
         name: Names the feature everywhere, and the model's input.

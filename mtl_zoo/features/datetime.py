@@ -227,7 +227,7 @@ class Datetime(Feature):
             )
         zone = self._zone
         found = self._values(there, zone, _NUMPY)
-        moments = {}
+        moments: dict[str, tuple[float, float]] = {}
         for part in ("trend", "elapsed", "year"):
             if part in self.parts:
                 values = np.asarray(found[part], np.float64)

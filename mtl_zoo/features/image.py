@@ -61,7 +61,7 @@ class Image(Feature):
 
     >>> import tensorflow as tf
     >>> from mtl_zoo import FeatureTransform, Image
-    >>> grey = tf.io.encode_png([[[128, 128, 128]] * 9] * 12).numpy()
+    >>> grey = tf.io.encode_png(tf.fill((12, 9, 3), tf.constant(128, tf.uint8))).numpy()
     >>> x = FeatureTransform(Image("poster", (4, 3))).fit({"poster": [grey, None]}).encode({"poster": [grey, None]})
     >>> x["poster"].shape, x["poster"][:, 0, 0].tolist(), x["poster.missing"].tolist()
     ((2, 4, 3, 3), [[128, 128, 128], [0, 0, 0]], [0.0, 1.0])

@@ -33,7 +33,7 @@ class FeatureTransform:
     give the same arrays.
 
     Args:
-        features: What to read, see `Categorical`, `Numeric`, `Sequence` and `Encoded`.
+        features: What to read, see `Categorical`, `Numeric`, `Sequence`, `Datetime`, `Vector`, `Image` and `Encoded`.
         tasks: What to predict; their labels, sample spaces and weights are columns of the same tables, and none of them
             may be a feature. Default: (): inputs only.
         sample_weight: Name of a column with non-negative weights of the rows, for all tasks.
@@ -97,9 +97,10 @@ class FeatureTransform:
         """A transform, not yet fitted, with a feature for each column of a table.
 
         The rules: strings, booleans, whole numbers with up to `threshold` distinct values and whole numbers named like
-        an id (`id`, `user_id`, `userId`, `uid`, `sku`) become `Categorical`; other numbers `Numeric`; lists `Sequence`.
-        Label, sample-space and weight columns are never features. Columns with one value are left out; columns where
-        every row differs are reported, unless they are named like an id. A column whose name is no legal feature name
+        an id (`id`, `user_id`, `userId`, `uid`, `sku`) become `Categorical`; other numbers `Numeric`; dates
+        and times `Datetime`; lists of measured numbers, all of one length, `Vector`; other lists `Sequence`. Label,
+        sample-space and weight columns are never features. Columns with one value are left out; columns where every row
+        differs are reported, unless they are named like an id. A column whose name is no legal feature name
         is renamed. What was chosen is logged, and `describe` returns it.
 
         Args:
@@ -114,7 +115,7 @@ class FeatureTransform:
             sample_weight: Name of a column with weights of the rows.
 
         Raises:
-            ValueError: A column holds dates or mixed types; `exclude` names no column; no feature is left.
+            ValueError: A column holds bytes, durations or mixed types; `exclude` names no column; no feature is left.
 
         Warns:
             UserWarning: A feature alone predicts a binary label with AUC above .999. A guess loses what a column says:
