@@ -119,7 +119,7 @@ def druglib(
             MulticlassTask("side_effects", classes=SIDE_EFFECTS),
         ),
         group_columns=("drug",),
-        entities={"drug": pd.DataFrame({"drug": drugs, "name": [drug.replace("-", " ") for drug in drugs]})},
+        entities={"drug": pd.DataFrame({"drug": drugs, "name": pd.Series(drugs).str.replace("-", " ", regex=False)})},
         keep_raw=True,
         name="druglib",
         variant=f"{split}_split",
