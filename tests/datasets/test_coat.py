@@ -31,10 +31,16 @@ def folder(tmp_path, matrices):
 
 def test_the_test_is_what_chance_chose(folder, matrices):
     data = load_dataset("coat", folder)
-    assert [len(split) for split in data.splits.values()] == [USERS * 24 - len(data.validation), len(data.validation), 4_640]
+    assert [len(split) for split in data.splits.values()] == [
+        USERS * 24 - len(data.validation),
+        len(data.validation),
+        4_640,
+    ]
     assert len(data.validation) == pytest.approx(696, abs=200)
     check_whole(data, "user_id", "item_id")
-    for user, item, rating, like in data.test.raw[["user_id", "item_id", "rating", "like"]].head(50).itertuples(index=False):
+    for user, item, rating, like in (
+        data.test.raw[["user_id", "item_id", "rating", "like"]].head(50).itertuples(index=False)
+    ):
         assert matrices["test"][user, item] == rating and like == (rating >= 4)
     assert data.variant == "rated,ids" and [f.name for f in data.features] == ["user_id", "item_id"]
     check_same(data, load_dataset("coat", folder))
@@ -47,7 +53,11 @@ def test_the_entire_space_has_every_pair(folder, matrices):
     rated = matrices["train"][rows["user_id"], rows["item_id"]] > 0
     np.testing.assert_array_equal(rows["rated"], rated)
     assert rows.loc[~rated, ["like", "rating"]].isna().all(axis=None) and rows.loc[rated, "like"].notna().all()
-    assert [(task.name, task.sample_space) for task in data.tasks] == [("rated", None), ("like", "rated"), ("rating", "rated")]
+    assert [(task.name, task.sample_space) for task in data.tasks] == [
+        ("rated", None),
+        ("like", "rated"),
+        ("rating", "rated"),
+    ]
 
 
 def test_features_and_propensities_where_they_are(folder, matrices):

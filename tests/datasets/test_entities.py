@@ -117,7 +117,9 @@ def test_drawn_pairs_are_new_and_different():
     assert len(keys) == len(users) == len(set(keys)) and not set(keys) & set(known)
     assert np.bincount(found[0]).tolist() == [8] * 30
     # A user who has seen everything gets none.
-    users, items = draw_pairs(np.array([0, 0]), lambda wanted, rng: wanted * 0, pair_keys(np.array([0]), np.array([0])), 0)
+    users, items = draw_pairs(
+        np.array([0, 0]), lambda wanted, rng: wanted * 0, pair_keys(np.array([0]), np.array([0])), 0
+    )
     assert len(users) == len(items) == 0
 
 
@@ -131,7 +133,7 @@ def test_keys_are_looked_up_without_hashing():
 @pytest.mark.parametrize("cold", [False, True])
 def test_negatives_stand_beside_positives(cold):
     rng = np.random.default_rng(0)
-    every = pd.DataFrame({"u": rng.integers(0, 40, 900), "i": rng.integers(0, 60, 900)}).drop_duplicates()
+    every = pd.DataFrame({"u": rng.integers(0, 40, 900), "i": rng.integers(0, 400, 900)}).drop_duplicates()
     part = cold_split(every["i"], 0) if cold else np.arange(len(every)) % 10 // 8
     part = part if cold else np.where(np.arange(len(every)) % 10 == 9, 2, part)
     tables = cut(every, part)

@@ -10,10 +10,16 @@ USERS, ARTISTS = 30, 80
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    listens = [(u, int(a), int(rng.integers(1, 5000))) for u in range(2, 2 + USERS) for a in rng.choice(ARTISTS, 20, False)]
+    listens = [
+        (u, int(a), int(rng.integers(1, 5000))) for u in range(2, 2 + USERS) for a in rng.choice(ARTISTS, 20, False)
+    ]
     edges = {(u, int(v)) for u in range(2, 2 + USERS) for v in rng.integers(2, 2 + USERS, 3) if u != v}
     edges = sorted(edges | {(v, u) for u, v in edges})
-    tags = [(u, a, int(rng.integers(1, 9)), 0 if i % 50 == 0 else 1, 1 + i % 12, 2009) for i, (u, a, _) in enumerate(listens) if i % 3]
+    tags = [
+        (u, a, int(rng.integers(1, 9)), 0 if i % 50 == 0 else 1, 1 + i % 12, 2009)
+        for i, (u, a, _) in enumerate(listens)
+        if i % 3
+    ]
     artists = [(a, f'Bj"ork {a}' if a % 2 else f"Sigur Rós {a}", "http://x", "") for a in range(ARTISTS)]
     write(
         tmp_path / "hetrec_lastfm_2k",
@@ -45,13 +51,17 @@ def test_labels_are_what_friends_do_in_training_rows(folder, split):
     exposed = by_hand(data)
     for part in data.splits.values():
         raw = part.raw
-        assert raw["exposed"].tolist() == [exposed(*pair) for pair in zip(raw["user_id"], raw["artist_id"], strict=True)]
+        assert raw["exposed"].tolist() == [
+            exposed(*pair) for pair in zip(raw["user_id"], raw["artist_id"], strict=True)
+        ]
         np.testing.assert_array_equal(raw["adopted"], raw["exposed"] * raw["listen"])
         assert raw["listen"].mean() == pytest.approx(0.5, abs=0.03)
         assert raw.loc[raw["listen"] == 0, ["plays", "tagged"]].isna().all(axis=None)
         assert 0 < raw["exposed"].mean() < 1
     positives = {
-        name: {k for k, y in zip(zip(s.raw["user_id"], s.raw["artist_id"], strict=True), s.raw["listen"], strict=True) if y}
+        name: {
+            k for k, y in zip(zip(s.raw["user_id"], s.raw["artist_id"], strict=True), s.raw["listen"], strict=True) if y
+        }
         for name, s in data.splits.items()
     }
     # A pair drawn for training is none of its listens; one drawn for the test is nobody's.
@@ -112,7 +122,9 @@ def test_refuses(folder):
     with pytest.raises(ValueError, match="`negatives` must be a whole number >= 0"):
         load_dataset("hetrec_lastfm_2k", folder, negatives=-1)
     write(folder / "hetrec_lastfm_2k", {"user_friends.dat": lines([(1, 2)], "\t", ("user", "friend"))})
-    with pytest.raises(ValueError, match="`user_friends.dat` must have the columns userID, friendID. Received: user, fr"):
+    with pytest.raises(
+        ValueError, match="`user_friends.dat` must have the columns userID, friendID. Received: user, fr"
+    ):
         load_dataset("hetrec_lastfm_2k", folder)
     write(folder / "hetrec_lastfm_2k", {"user_friends.dat": lines([(1, 2)], "\t", ("userID", "friendID"))})
     with pytest.raises(ValueError, match="`rows of user_friends.dat` must be that of the official files. Received: 1"):
