@@ -67,8 +67,8 @@ def test_copies_are_kept_if_asked(folder):
 def test_2023_with_metadata(tmp_path):
     rows = reviews_2023()
     meta = [
-        {"parent_asin": f"P{i}", "title": f"Soap {i}", "store": "S", "description": ["good", "soap"], "average_rating": 4.9,
-         "categories": ["Beauty", "Soap"]}
+        {"parent_asin": f"P{i}", "title": f"Soap {i}", "store": "S", "description": ["good", "soap"],
+         "average_rating": 4.9, "categories": ["Beauty", "Soap"]}
         for i in range(14)
     ]  # fmt: skip
     files = {"Baby_Products.jsonl": json_lines(rows), "meta_Baby_Products.jsonl.gz": json_lines(meta)}

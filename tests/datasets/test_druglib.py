@@ -22,7 +22,7 @@ def table(rows, seed):
             "sideEffects": rng.choice(SIDE_EFFECTS, rows),
             "condition": rng.choice([" Acne", "acne ", "NA", "null"], rows),
             "benefitsReview": [f'said "fine"\r\nand\tmore {i}' for i in range(rows)],
-            "sideEffectsReview": ["" if i % 2 else "naïve – none" for i in range(rows)],
+            "sideEffectsReview": ["" if i % 2 else "naïve: none" for i in range(rows)],
             "commentsReview": "-",
         }
     )
@@ -48,7 +48,7 @@ def test_official_split_and_texts(folder):
     assert [len(split) for split in data.splits.values()] == [180, 20, 60]
     assert [task.kind for task in data.tasks] == ["regression", "multiclass", "multiclass"]
     raw, original = data.test.raw, table(60, 1).reset_index(drop=True)
-    assert raw["review"][0] == 'said "fine" and more 0 naïve – none -' and raw["side_effects_review"][1] == ""
+    assert raw["review"][0] == 'said "fine" and more 0 naïve: none -' and raw["side_effects_review"][1] == ""
     assert set(raw["condition"]) == {"acne", "na", "null"}
     np.testing.assert_array_equal(data.test.labels["rating"], original["rating"])
     expected = [EFFECTIVENESS.index(name) for name in original["effectiveness"]]

@@ -34,8 +34,8 @@ def users():
 def videos():
     table = pd.DataFrame({"video_id": range(VIDEOS), "author_id": np.arange(VIDEOS) // 2, "video_type": "NORMAL"})
     tags = ["39,12", "", "7"]
-    return table.assign(upload_dt="2022-03-29", upload_type="ShortImport", music_id=1e15, music_type=9.0, visible_status=1,
-                        tag=[tags[i % 3] for i in range(VIDEOS)])  # fmt: skip
+    return table.assign(upload_dt="2022-03-29", upload_type="ShortImport", music_id=1e15, music_type=9.0,
+                        visible_status=1, tag=[tags[i % 3] for i in range(VIDEOS)])  # fmt: skip
 
 
 def files(variant="pure"):
