@@ -133,6 +133,21 @@ def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch):
     assert namespace["bottom"].bottom_units[0] == 2 * namespace["bottom"].bottom_units[1]
 
 
+@pytest.mark.real_data
+@pytest.mark.tensorflow
+def test_the_lines_of_the_page_on_data_sets_run(data_dir):
+    namespace = {"mtl_zoo": mtl_zoo}
+    exec(compile(code_of(DOCS / "concepts" / "datasets.md"), "datasets.md", "exec"), namespace)
+    data = namespace["data"]
+    assert "title" in data.train.inputs and data.variant == "cold_items_split"
+
+
+def test_the_page_on_data_sets_names_them_all():
+    text = (DOCS / "concepts" / "datasets.md").read_text(encoding="utf-8")
+    wanted = [name for name in mtl_zoo.datasets.list_datasets() if f"`{name}`" not in text]
+    assert not wanted, f"docs/concepts/datasets.md leaves out {wanted}"
+
+
 @pytest.mark.slow  # a sweep and nine trainings
 @pytest.mark.tensorflow
 def test_the_lines_of_the_page_on_balancing_run(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -59,12 +60,24 @@ def draw_pairs(
     return np.concatenate([empty, *found_users]), np.concatenate([empty, *found_items])
 
 
+def _by_popularity(popular: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return popular[rng.integers(len(popular), size=len(wanted))]
+
+
 def with_negatives(
-    tables: dict[str, pd.DataFrame], negatives: int, seed: int, *, user: str, item: str, label: str
+    tables: dict[str, pd.DataFrame],
+    negatives: int,
+    seed: int,
+    *,
+    user: str,
+    item: str,
+    label: str,
+    cold_items: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Each split with `negatives` pairs beside each of its own, whose `label` is 0 (1 for its own rows).
 
-    Items are drawn as often as the training rows hold them, so that how popular an item is gives nothing away. Pairs
+    Items are drawn as often as the training rows hold them, so that how popular an item is gives nothing away; with
+    `cold_items` as often as the split's own rows do, so that being new gives nothing away either. Pairs
     of training avoid those of training alone: what is held out must not show by what was not drawn. Pairs of validation
     and test avoid all. Columns other than the three are missing in drawn rows.
     """
@@ -73,14 +86,14 @@ def with_negatives(
     item_codes, item_names = pd.factorize(every[item], sort=True)
     keys = pair_keys(user_codes, item_codes)
     ends = np.cumsum([len(table) for table in tables.values()])
-    popular = item_codes[: ends[0]]
     made = {}
     for place, (name, table) in enumerate(tables.items()):
-        own = user_codes[ends[place] - len(table) : ends[place]]
+        rows = slice(ends[place] - len(table), ends[place])
+        popular = item_codes[rows if cold_items else slice(ends[0])]
         known = keys[: ends[0]] if place == 0 else keys
         users, items = draw_pairs(
-            np.repeat(own, negatives),
-            lambda wanted, rng: popular[rng.integers(len(popular), size=len(wanted))],
+            np.repeat(user_codes[rows], negatives),
+            functools.partial(_by_popularity, popular),
             known,
             seed + place,
         )

@@ -99,7 +99,10 @@ def bookcrossing(
     part, rule = split_rows(accesses, split, seed, user="user_id", item="book_id", items="books")
     tables = cut(accesses, part)
     if negatives:
-        tables = with_negatives(tables, negatives, seed, user="user_id", item="book_id", label="accessed")
+        cold = split == "cold_items"
+        tables = with_negatives(
+            tables, negatives, seed, user="user_id", item="book_id", label="accessed", cold_items=cold
+        )
         tables = {name: table.fillna({"rated": 0, "liked": 0}) for name, table in tables.items()}
     return fitted_dataset(
         tables=tables,

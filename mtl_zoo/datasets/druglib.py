@@ -119,7 +119,7 @@ def druglib(
             MulticlassTask("side_effects", classes=SIDE_EFFECTS),
         ),
         group_columns=("drug",),
-        entities={"drug": pd.DataFrame({"drug": drugs, "name": [drug.replace("-", " ") for drug in drugs]})},
+        entities={"drug": pd.DataFrame({"drug": drugs, "name": pd.Series(drugs).str.replace("-", " ", regex=False)})},
         keep_raw=True,
         name="druglib",
         variant=f"{split}_split",
@@ -167,6 +167,6 @@ def _table(path: Path, content: bytes) -> pd.DataFrame:
             )
     # Cells of many lines are whole reviews; spaces at their ends and line breaks within mean nothing.
     texts = {name: table[name].str.split().str.join(" ") for name in REVIEWS}
-    whole = texts[REVIEWS[0]].str.cat([texts[name] for name in REVIEWS[1:]], sep=" ").str.strip()
+    whole = (texts[REVIEWS[0]] + " " + texts[REVIEWS[1]] + " " + texts[REVIEWS[2]]).str.split().str.join(" ")
     condition = table["condition"].str.strip().str.lower()
     return table.assign(rating=rating.astype("float32"), condition=condition, **texts, review=whole)

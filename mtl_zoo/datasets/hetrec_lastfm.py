@@ -34,7 +34,7 @@ COUNTS = {
     "tags.dat": 11_946,
 }
 FRIENDS_LENGTH, TAGS_LENGTH = 20, 5
-SPLITS = ("user", "cold_items", "cold_users")
+SPLITS = ("user", "cold_users")
 
 
 def _check_files(roots: list[Path]) -> list[Check]:
@@ -89,8 +89,8 @@ def hetrec_lastfm_2k(
 
     Args:
         data_dir: See `load_dataset`.
-        split: `"user"`: each user's listens 80/10/10 at random. `"cold_items"`, `"cold_users"`: a tenth of the artists
-            or of the users each for validation and test.
+        split: `"user"`: each user's listens 80/10/10 at random. `"cold_users"`: a tenth of the users each for
+            validation and test, whose friends are known. Of new artists nobody could say whether a friend listens.
         negatives: Pairs without a listen for each with one, in every split: half of them artists of friends, half drawn
             as often as they are listened to. Those of training may be held-out listens, which nothing must give away.
         embedding_dim: Width of every embedding.

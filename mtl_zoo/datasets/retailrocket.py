@@ -101,7 +101,8 @@ def retailrocket(
     part, rule = split_rows(pairs, split, seed, user="user_id", item="item_id", time="time")
     tables = cut(pairs.drop(columns="view"), part)
     if negatives:
-        tables = with_negatives(tables, negatives, seed, user="user_id", item="item_id", label="view")
+        cold = split == "cold_items"
+        tables = with_negatives(tables, negatives, seed, user="user_id", item="item_id", label="view", cold_items=cold)
         tables = {name: table.fillna({"cart": 0, "purchase": 0}) for name, table in tables.items()}
     items = _items(roots, pairs["item_id"]) if form == "events" else None
     return fitted_dataset(

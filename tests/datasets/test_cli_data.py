@@ -24,9 +24,17 @@ def test_list(tmp_path):
     assert here == {
         "ali_ccp": "login",
         "aliexpress": "login",
+        "amazon_reviews": "no",
+        "bookcrossing": "no",
         "census_income": "no",
+        "coat": "no",
+        "druglib": "no",
+        "hetrec_lastfm_2k": "no",
+        "kuairand": "no",
+        "mind": "login",
         "movielens_100k": "in part",
         "movielens_1m": "no",
+        "retailrocket": "login",
         "synthetic_funnel": "generated",
         "synthetic_regression": "generated",
     }

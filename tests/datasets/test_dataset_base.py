@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtl_zoo import BinaryTask
-from mtl_zoo.datasets import Dataset, Split, dataset_info, list_datasets, load_dataset, verify_dataset
+from mtl_zoo.datasets import Dataset, Split, _base, dataset_info, list_datasets, load_dataset, verify_dataset
 from mtl_zoo.datasets._base import fitted_dataset, register_dataset, shares
 from mtl_zoo.datasets._files import (
     cache_folder,
@@ -174,3 +174,47 @@ def test_fitted_dataset_learns_from_train_only():
     assert data.test.inputs["c"].tolist() == [1]
     assert data.test.groups["c"].tolist() == ["z"]
     assert data.transform.is_fitted
+
+
+def test_missing_files_say_where_they_are_from_and_on_what_terms(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"Source: https://kuairand.com/ .*Licence: CC BY-SA 4.0\.$"):
+        load_dataset("kuairand", tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"Download the archive from https://www.kaggle.com.*Source: .*Licence: "
+    ):
+        verify_dataset("retailrocket", tmp_path)
+
+
+def test_options_that_came_later_are_named_where_they_are_used(monkeypatch):
+    def loader(*, old=1, new=2, embedding_dim=16, seed=0):
+        return load_dataset("synthetic_funnel", size="small")
+
+    entries = dict(_base._REGISTRY._entries)
+    monkeypatch.setattr(_base._REGISTRY, "_entries", entries)
+    register_dataset("aging", source="s", licence="l", later=("new",))(loader)
+    assert set(load_dataset("aging").options) == {"old", "embedding_dim", "seed"}
+    assert load_dataset("aging", new=3).options["new"] == 3
+
+
+# Of KuaiRand, MIND, Ali-CCP and AliExpress there are formats alone.
+REAL = (
+    *("amazon_reviews", "bookcrossing", "census_income", "coat", "druglib", "hetrec_lastfm_2k", "movielens_100k"),
+    *("movielens_1m", "retailrocket"),
+)
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", REAL)
+def test_a_model_trains_on_each(name, data_dir):
+    from mtl_zoo import create_model, evaluate
+
+    data = load_dataset(name, data_dir, **({"variant": "nominal", "group": 1} if name == "census_income" else {}))
+    train = data.train.sample(min(len(data.train), 5000))
+    model = create_model("shared_bottom", data.features, data.tasks, bottom_units=(16,), tower_units=(8,))
+    model.compile("auto")
+    history = model.fit(train.batches(256, shuffle=True, seed=0), epochs=1, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    table = evaluate(model, data.test.sample(min(len(data.test), 2000)))
+    assert set(table["task"]) >= {task.name for task in data.tasks}

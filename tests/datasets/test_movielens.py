@@ -1,7 +1,9 @@
 import dataclasses
 import gzip
+import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mtl_zoo.datasets import load_dataset, movielens, verify_dataset
@@ -135,7 +137,9 @@ def test_altered_files_are_refused(folder_1m, monkeypatch):
 
 @pytest.mark.parametrize("name", ["movielens_100k", "movielens_1m"])
 def test_refuses(name, tmp_path):
-    with pytest.raises(ValueError, match=r"Received: split='random'. Expected: one of 'auto', 'time', 'user'"):
+    with pytest.raises(
+        ValueError, match=r"Received: split='random'. Expected: one of 'auto', 'time', 'user', 'cold_items'"
+    ):
         load_dataset(name, tmp_path, split="random")
 
 
@@ -165,3 +169,95 @@ def test_real_files(data_dir):
         assert ((data.train.inputs["genres"] > 0).sum(1) >= 1).all()
         train = {feature.name: feature.num_ids for feature in data.features if feature.kind == "categorical"}
         assert train["gender"] == 4 and train["occupation"] == 23
+
+
+@pytest.fixture
+def with_content(folder_100k):
+    """Summaries, trailers, and posters in an archive, of some films."""
+    posters = folder_100k / "movielens_1m_posters"
+    posters.mkdir()
+    with zipfile.ZipFile(posters / "posters_64x96_jpeg.zip", "w") as archive:
+        for film in (11, 12, 999):
+            archive.writestr(f"{film}.jpg", b"\xff\xd8 picture of %d" % film)
+    ids = "".join(f"{m},T,{m + 10 if m < 5 else ''},True\n" for m in range(1, MOVIES + 1))
+    (posters / "ml100k_to_ml1m_ids.csv").write_text("ml100k_id,title,ml1m_id,has_poster\n" + ids)
+    summaries = 'movie_title,wiki_summary\nToy Story (1995),"Toys, told."\nLéon: The Professional (1994),Léon est là.\n'
+    (folder_100k / "movielens_100k" / "wiki_summaries.csv").write_text(summaries, encoding="utf-8")
+    trailers = folder_100k / "movielens_mise_en_scene_visual"
+    trailers.mkdir()
+    rows = "".join(f"{film},{','.join(['0.5'] * 6)},{film / 100}\n" for film in (3, 12))
+    (trailers / "LLVisualFeatures13K_Log.csv").write_text("ML_Id,f1,f2,f3,f4,f5,f6,f7\n" + rows)
+    return folder_100k
+
+
+def test_what_is_known_of_films(with_content):
+    plain = load_dataset("movielens_100k", with_content)
+    films = plain.entities["movie_id"].set_index("movie_id")
+    assert films.loc[3, "summary"] == "Toys, told." and films.loc[1, "summary"] == "Léon est là."
+    assert films["summary"].isna().sum() == MOVIES // 3 and "poster" not in films
+    # Films of the one set are found by their ids in the other.
+    np.testing.assert_allclose(films.loc[2, "trailer"], [0.5] * 6 + [0.12], rtol=1e-6)
+    assert films["trailer"].notna().sum() == 1
+    data = load_dataset("movielens_100k", with_content, posters=True)
+    films = data.entities["movie_id"].set_index("movie_id")
+    assert films.loc[1, "poster"] == b"\xff\xd8 picture of 11" and films["poster"].notna().sum() == 2
+    assert data.table("test")["poster"].notna().sum() == data.test.raw["movie_id"].isin((1, 2)).sum()
+    assert plain.version == data.version
+    assert set(plain.options) == {"split", "embedding_dim", "seed"} and data.options["posters"] is True
+
+
+def test_posters_in_a_folder_and_of_1m(folder_1m):
+    with pytest.raises(
+        FileNotFoundError, match="`posters` needs the pictures of MovieLens 1M. Searched: .*ml1m-images"
+    ):
+        load_dataset("movielens_1m", folder_1m, posters=True)
+    images = folder_1m / "ml1m-images" / "images"
+    images.mkdir(parents=True)
+    (images / "4.jpg").write_bytes(b"four")
+    films = load_dataset("movielens_1m", folder_1m, posters=True).entities["movie_id"].set_index("movie_id")
+    assert films.loc[4, "poster"] == b"four" and films["poster"].notna().sum() == 1
+
+
+@pytest.mark.parametrize(("split", "column"), [("cold_items", "movie_id"), ("cold_users", "user_id")])
+def test_cold_splits_hold_out_whole_films_and_users(folder_100k, monkeypatch, split, column):
+    if column == "user_id":
+        monkeypatch.setattr("mtl_zoo.datasets._splits.cold_split", lambda ids, seed: np.clip(ids.to_numpy() - 4, 0, 2))
+    data = load_dataset("movielens_100k", folder_100k, split=split)
+    held_out = [set(part.raw[column]) for part in data.splits.values()]
+    assert not held_out[0] & held_out[1] and not held_out[0] & held_out[2] and not held_out[1] & held_out[2]
+    assert (data.test.inputs[column] == 1).all() and data.variant == f"{split}_split"
+
+
+def test_occupation_as_a_task_about_the_user(folder_100k, monkeypatch):
+    monkeypatch.setattr("mtl_zoo.datasets._splits.cold_split", lambda ids, seed: np.clip(ids.to_numpy() - 4, 0, 2))
+    data = load_dataset("movielens_100k", folder_100k, profile=True)
+    assert data.variant == "cold_users_split,profile" and data.tasks[-1].name == "occupation"
+    assert data.tasks[-1].num_classes == 21
+    # Neither what is asked nor who the user is.
+    assert not {"occupation", "user_id"} & set(data.train.inputs)
+    assert (data.train.labels["occupation"] == movielens.OCCUPATIONS_100K.index("writer")).all()
+    assert not set(data.train.raw["user_id"]) & set(data.test.raw["user_id"])
+    assert data.options["profile"] is True
+
+
+@pytest.mark.real_data
+def test_real_content(data_dir):
+    data = load_dataset("movielens_100k", data_dir, split="cold_items", posters=True)
+    films = data.entities["movie_id"]
+    assert films["summary"].notna().sum() == 1_541 and films["poster"].notna().sum() > 1_390
+    ratings = pd.concat([split.raw for split in data.splits.values()])
+    assert ratings["movie_id"].isin(films.loc[films["summary"].notna(), "movie_id"]).mean() == pytest.approx(
+        0.937, abs=1e-3
+    )
+    data = load_dataset("movielens_1m", data_dir)
+    films = data.entities["movie_id"]
+    rows = data.table("test")
+    assert rows["trailer"].notna().mean() == pytest.approx(0.696, abs=0.01) and "poster" not in films
+    posters = load_dataset("movielens_1m", data_dir, posters=True).entities["movie_id"]["poster"]
+    assert posters.notna().sum() == 3_256 and posters.dropna().str[:2].eq(b"\xff\xd8").all()
+
+
+@pytest.mark.real_data
+def test_occupations_are_the_official_ones(data_dir):
+    found = (data_dir / "movielens_100k" / "u.occupation").read_text().split()
+    assert movielens.OCCUPATIONS_100K == found
