@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "features.image": (*_FEATURES, "features", "layers.image_cnn", "layers.image_encoder"),
     "features.datetime": (*_FEATURES, "features", "layers.vector_encoder", "layers.datetime_encoder"),
     "features.text": (*_FEATURES, "features", "layers.text"),
+    "features.neighbours": (*_FEATURES, "features", "layers.neighbour_attention"),
     "features.sequence": (*_FEATURES, "features", "layers.history"),
     "layers": _BASE,
     "layers._places": (*_BASE, "features.base", "features.requests"),

@@ -132,3 +132,5 @@ print(done.stdout.strip())
 
 # %% [markdown]
 # What the encoders compute, how texts become ids and what goes wrong is told in `docs/concepts/text.md`.
+#
+# Next: what friends tell of each other (`08_friends.py`).

@@ -81,7 +81,11 @@ class Graph:
         return digest.hexdigest()
 
     def in_graph(self, vocabulary: Any) -> Any:
-        """A `tf.Module` from raw ids to (ids, weights) of neighbours; `vocabulary` is a vocabulary in graph form."""
+        """A `tf.Module` from raw ids to ids, their neighbours' ids and weights.
+
+        Args:
+            vocabulary: In graph form.
+        """
         return _make_module(self, vocabulary)
 
 
@@ -102,8 +106,8 @@ def _make_module(graph: Graph, vocabulary: Any) -> Any:
                     for name, array in (("starts", graph.starts), ("targets", targets), ("weights", weights))
                 )
 
-        def __call__(self, raw: Any) -> tuple[Any, Any]:
-            nodes = look_up(vocabulary, raw)
+        def __call__(self, raw: Any) -> tuple[Any, Any, Any]:
+            own = nodes = look_up(vocabulary, raw)
             if self.strangers is not None:
                 beyond = look_up(self.strangers, raw)
                 is_stranger = (nodes == UNKNOWN_ID) & (beyond >= FIRST_ID)
@@ -112,7 +116,7 @@ def _make_module(graph: Graph, vocabulary: Any) -> Any:
             real = places < tf.gather(self.starts, nodes + 1)[:, None]
             places = tf.where(real, places, tf.zeros_like(places))
             ids = tf.where(real, tf.gather(self.targets, places), 0)
-            return ids, tf.where(real, tf.gather(self.weights, places), 0.0)
+            return own, ids, tf.where(real, tf.gather(self.weights, places), 0.0)
 
     return GraphInGraph()
 

@@ -17,12 +17,12 @@ from mtl_zoo.features._columns import Column, read_table
 from mtl_zoo.features._id_feature import IdFeature, unseen_of
 from mtl_zoo.features._states import ColumnType, Unseen
 from mtl_zoo.features.base import Feature, register_feature
-from mtl_zoo.features.requests import MISSING_ID, UNKNOWN_ID, InputSpec, Rows
+from mtl_zoo.features.requests import MISSING_ID, UNKNOWN_ID, Encoder, InputSpec, Rows
 from mtl_zoo.features.vocabularies import Vocabulary
 
 # What follows from the feature whose ids it reads.
 _BORROWED = ("dim", "vocabulary", "size", "hash_buckets", "min_count", "max_ids", "trainable")
-_POOLINGS = ("mean", "weighted", "lightgcn", None)
+_POOLINGS = ("mean", "weighted", "lightgcn", "attention", None)
 _DEFAULT_DIM = 16
 
 
@@ -38,6 +38,7 @@ class Neighbours(IdFeature):
 
         mean:      (1 / |N(u)|) sum_{v in N(u)} E_v
         weighted:  sum_{v in N(u)} w_uv E_v / sum_{v in N(u)} w_uv
+        attention: sum_{v in N(u)} softmax_v(a^T relu(B [E_v ; E_u] + c)) E_v
         lightgcn:  row u of (1 / (K + 1)) sum_{k=0..K} A^k E,   A_uv = w_uv / sqrt(s_u s_v),   s_u = sum_v w_uv
 
     LightGCN has no weights of its own, so all its layers are one weighted sum, whose weights are worked out in `fit`.
@@ -52,15 +53,16 @@ class Neighbours(IdFeature):
     the test period) are a leak: leave out those that are not known when the model predicts.
 
     Args:
-        name: Names the feature and the model's input, an int32 tensor of shape (batch, length); with weights there is a
-            second one, `<name>.weights`, float32 of the same shape.
+        name: Names the feature and the model's input, an int32 tensor of shape (batch, length), or (batch, 1 +
+            length) with the id itself in front for `"attention"`. With weights there is a second one,
+            `<name>.weights`, float32 of the same shape.
         of: The feature whose ids are the nodes, by its name or `key`.
         edges: A table with the columns `source` and `target`, ids as in the column of `of`, and `weight`, numbers above
             0, if edges have any; a source has its targets as neighbours. It is needed for `fit` alone.
         column: The column of the ids. Default: that of `of`.
         length: The most neighbours of an id: the heaviest, those of equal weight in the order of their ids.
-        pooling: `"mean"`, `"weighted"` or `"lightgcn"`, see above; None gives the vectors as they stand, (batch,
-            length, dim), to a model that reads sequences.
+        pooling: `"mean"`, `"weighted"`, `"attention"` or `"lightgcn"`, see above; None gives the vectors as they stand,
+            (batch, length, dim), to a model that reads sequences.
         layers: `K`, the layers of `"lightgcn"`; 0 gives the id's own row. Default: 1.
         keep: Which neighbours are kept where there are more than `length`: the `"heaviest"`, or a `"sample"` drawn once
             with `seed`, the same in every batch (not with `"lightgcn"`).
@@ -88,7 +90,8 @@ class Neighbours(IdFeature):
     >>> transform.encode({"user": ["Cid", "Dan"]})["friends"].tolist()
     [[2, 3], [0, 0]]
 
-    Reference: He et al., LightGCN, SIGIR 2020, https://arxiv.org/abs/2002.02126.
+    Reference: He et al., LightGCN, SIGIR 2020, https://arxiv.org/abs/2002.02126; Fan et al., GraphRec, WWW 2019,
+    https://arxiv.org/abs/1902.07243.
     """
 
     of: str = dataclasses.field(kw_only=True)
@@ -129,7 +132,7 @@ class Neighbours(IdFeature):
         lender = lender or next((f for f in others if f.share_key == ("table", self.of)), None)
         if lender is None:
             return self
-        if (lender.share_key or ("",))[0] != "table":
+        if lender.state_key is None or lender.state_key[0] != Vocabulary.family:
             raise ValueError(
                 f"`of` must name a feature whose values are ids. Received: of={self.of!r} for feature {self.name!r}, "
                 f"which is {lender!r}"
@@ -158,7 +161,12 @@ class Neighbours(IdFeature):
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        return (self.length,)
+        return (self.length + self.attends,)
+
+    @property
+    def attends(self) -> bool:
+        """Whether the id itself, whose vector asks, stands before its neighbours."""
+        return self.pooling == "attention"
 
     @property
     def holds_lists(self) -> bool:
@@ -188,8 +196,14 @@ class Neighbours(IdFeature):
         return specs | {self._weights_name: InputSpec(self.shape, "float32")} if self.is_weighed else specs
 
     def embed(self) -> Rows:
+        asked = super().embed()
+        if self.attends:
+            from mtl_zoo.layers.neighbour_attention import NeighbourAttention
+
+            layer = NeighbourAttention(name=f"{self.name}_attention")
+            return dataclasses.replace(asked, pooling=None, encoder=Encoder(layer, f"neighbours {self.name}"))
         pooling = {"weighted": "mean", "lightgcn": "sum"}.get(self.pooling or "", self.pooling)
-        return dataclasses.replace(super().embed(), pooling=pooling, weights=self.is_weighed)
+        return dataclasses.replace(asked, pooling=pooling, weights=self.is_weighed)
 
     # From a table.
 
@@ -220,6 +234,9 @@ class Neighbours(IdFeature):
         strangers = self.graph.strangers.ids(cells) if (known == UNKNOWN_ID).any() else np.zeros_like(known)
         nodes = self.graph.nodes_of(known, strangers)
         ids, weights = self.graph.neighbours_of(np.append(nodes, MISSING_ID)[cells.codes])
+        if self.attends:
+            own = np.append(known, MISSING_ID)[cells.codes].astype(np.int32)
+            ids = np.concatenate([own[:, None], ids], axis=1)
         arrays = {self.name: ids}
         if self.is_weighed:
             arrays[self._weights_name] = weights
@@ -229,7 +246,11 @@ class Neighbours(IdFeature):
         return self.graph.in_graph(lookup)
 
     def encode_in_graph(self, lookup: Any, raw: Any) -> dict[str, Any]:
-        ids, weights = lookup(raw)
+        own, ids, weights = lookup(raw)
+        if self.attends:
+            import tensorflow as tf
+
+            ids = tf.concat([own[:, None], ids], axis=1)
         return {self.name: ids, self._weights_name: weights} if self.is_weighed else {self.name: ids}
 
     @classmethod
@@ -243,6 +264,7 @@ class Neighbours(IdFeature):
             (cls("friends", of="person", edges=friends, dim=4, length=2), names),
             (cls("friends", of="person", edges=friends, dim=4, length=2, pooling="weighted", symmetric=True), names),
             (cls("friends", of="person", edges=friends, dim=4, length=5, pooling="lightgcn", layers=2), names),
+            (cls("friends", of="person", edges=friends, dim=4, length=2, pooling="attention"), names),
             (cls("alike", of="item", edges=numbers, dim=3, length=1, keep="sample", size=9), [1, 2, 3, 8, 0, 1]),
         ]
 

@@ -23,6 +23,7 @@ from mtl_zoo.layers.layer_mixture import LayerMixture
 from mtl_zoo.layers.low_rank_feature_gate import LowRankFeatureGate
 from mtl_zoo.layers.lstm_bank import LSTMBank
 from mtl_zoo.layers.native_fusion import NativeFusion
+from mtl_zoo.layers.neighbour_attention import NeighbourAttention
 from mtl_zoo.layers.padding_mask import PaddingMask
 from mtl_zoo.layers.partitioned_normalization import PartitionedNormalization
 from mtl_zoo.layers.sluice_unit import SluiceUnit
@@ -62,6 +63,7 @@ __all__ = [
     "LayerMixture",
     "LowRankFeatureGate",
     "NativeFusion",
+    "NeighbourAttention",
     "PaddingMask",
     "PartitionedNormalization",
     "SluiceUnit",

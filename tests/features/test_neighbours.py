@@ -140,7 +140,7 @@ def test_the_order_of_edges_and_padding_do_not_matter(options):
 def test_the_heaviest_are_kept_and_ties_go_by_id():
     edges = pd.DataFrame({"source": [0] * 5, "target": [5, 4, 3, 2, 1], "weight": [1.0, 9.0, 1.0, 1.0, 1.0]})
     kept = fitted(edges, length=3).encode({"user": [0]})["friends"]
-    assert kept.tolist() == [[6, 3, 4]]  # id 2 + node: the heaviest, then by id
+    assert kept.tolist() == [[3, 4, 6]]  # id 2 + node: the heaviest, and two of the others by id
     plain = fitted(edges.drop(columns="weight"), length=2).encode({"user": [0]})["friends"]
     assert plain.tolist() == [[3, 4]]
 
