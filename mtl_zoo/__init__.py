@@ -9,6 +9,7 @@ from mtl_zoo.export import export_serving, make_scorer
 from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import EntireSpace, Towers
+from mtl_zoo.language import LanguageModel
 from mtl_zoo.models import (
     AITM,
     CGC,
@@ -74,6 +75,7 @@ __all__ = [
     "Hierarchical",
     "HoME",
     "L2Constrained",
+    "LanguageModel",
     "M3oE",
     "MLMMoE",
     "MLP",

@@ -90,8 +90,6 @@ def _bert(a: dict[str, Any], dtype: Any, dropout: float) -> Any:
 def _llama(a: dict[str, Any], dtype: Any, dropout: float, head: bool) -> Any:
     rope = a["rope"]
     options: dict[str, Any] = {}
-    if "factor" in rope:
-        options["rope_position_scaling_factor"] = rope["factor"]
     if "llama3" in rope:
         names = ("frequency_adjustment_factor", "low_freq_factor", "high_freq_factor", "pretraining_sequence_length")
         options |= {f"rope_{name}": value for name, value in zip(names, rope["llama3"], strict=True)}

@@ -189,12 +189,11 @@ def _rope_scaling(scaling: dict[str, Any]) -> dict[str, Any]:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":
         return {}
-    if kind == "linear":
-        return {"factor": float(scaling["factor"])}
     if kind == "llama3":
         names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
         return {"llama3": [float(scaling[name]) for name in names]}
-    raise ValueError(f"its rope_type is {kind!r}, and 'default', 'linear' and 'llama3' are known")
+    # keras-hub takes 'linear' and computes nothing of it.
+    raise ValueError(f"its rope_type is {kind!r}, and 'default' and 'llama3' are known")
 
 
 def _refuse_unknown_options(config: dict[str, Any], found: dict[str, Any], path: Path) -> None:

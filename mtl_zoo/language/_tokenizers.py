@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl_zoo import _validation as check
 from mtl_zoo._files import DamagedFile, intact, read_json
 from mtl_zoo.language._folder import TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, ModelFolder
 
@@ -42,6 +43,9 @@ class WordPieces:
         missing = [piece for piece in (_UNKNOWN, _START, _END) if piece not in self.pieces]
         if missing:
             raise ValueError(f"A vocabulary of word pieces must hold {missing}. Received: {len(self.pieces)} pieces")
+        repeated = check.duplicates(self.pieces)
+        if repeated:
+            raise ValueError(f"A vocabulary must hold a piece once. Received twice: {check.sample_values(repeated)}")
 
     @property
     def size(self) -> int:
