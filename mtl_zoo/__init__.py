@@ -6,7 +6,7 @@ from mtl_zoo.balancing import list_balancing
 from mtl_zoo.datasets import list_datasets, load_dataset
 from mtl_zoo.evaluation import balancing_report, evaluate, gate_report
 from mtl_zoo.export import export_serving, make_scorer
-from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence
+from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence, Text
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import EntireSpace, Towers
 from mtl_zoo.language import LanguageModel
@@ -97,6 +97,7 @@ __all__ = [
     "SharedBottom",
     "SingleTask",
     "Sluice",
+    "Text",
     "Towers",
     "balancing_report",
     "create_model",

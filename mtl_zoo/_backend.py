@@ -103,32 +103,43 @@ def _gather_and_mask(shards: Sequence[Any], ids: Any) -> Any:
     return total
 
 
-def sum_rows(shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spare: int | None) -> tuple[list, list]:
+def sum_rows(
+    shards: Sequence[Any],
+    lists: Sequence[tuple[Any, Any]],
+    spare: int | None,
+    weights: Sequence[Any] | None = None,
+) -> tuple[list, list]:
     """Sums of the rows of lists of ids: `(batch, width)` for each, and the summed vectors of them all.
 
     Args:
         shards: The variables of a table, as in `gather_rows`.
         lists: Pairs of ids (batch, length) and which of them count, bool (batch, length). One batch size, any lengths.
         spare: A row of the table that no list counts.
+        weights: For each list its rows' weights (batch, length), or None where each counts once.
 
     On TensorFlow only the rows that count are read, and nothing of size (batch, length, width) is made, except for XLA,
     which must know the shapes of what it compiles.
     """
+    weights = [None] * len(lists) if weights is None else weights
     if is_tensorflow() and not _is_compiled_by_xla():
-        return _sum_by_segment(shards, lists, spare)
+        return _sum_by_segment(shards, lists, spare, weights)
     vectors = [gather_rows(shards, ids) for ids, _ in lists]
     vectors = [rows * ops.cast(real, rows.dtype)[..., None] for rows, (_, real) in zip(vectors, lists, strict=True)]
-    return [ops.sum(rows, axis=1) for rows in vectors], vectors
+    weighed = [v if w is None else v * ops.cast(w, v.dtype)[..., None] for v, w in zip(vectors, weights, strict=True)]
+    return [ops.sum(rows, axis=1) for rows in weighed], vectors
 
 
-def _sum_by_segment(shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spare: int | None) -> tuple[list, list]:
+def _sum_by_segment(
+    shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spare: int | None, weights: Sequence[Any]
+) -> tuple[list, list]:
     import tensorflow as tf
 
     batch = tf.shape(lists[0][0], out_type=tf.int64)[0]
-    ids, segments = [], []
-    for i, (padded, real) in enumerate(lists):
+    ids, segments, factors = [], [], []
+    for i, ((padded, real), weight) in enumerate(zip(lists, weights, strict=True)):
         at = tf.reshape(tf.where(tf.reshape(real, [-1])), [-1])
         ids.append(tf.gather(tf.reshape(padded, [-1]), at))
+        factors.append(tf.ones_like(at, "float32") if weight is None else tf.gather(tf.reshape(weight, [-1]), at))
         segments.append(i * batch + at // tf.shape(padded, out_type=tf.int64)[1])
     segment = tf.concat(segments, axis=0)
 
@@ -140,7 +151,9 @@ def _sum_by_segment(shards: Sequence[Any], lists: Sequence[tuple[Any, Any]], spa
         return sums, lambda gradient: tf.gather(gradient, segment)
 
     rows = gather_rows(shards, tf.concat(ids, axis=0), spare)
-    sums = tf.reshape(add_up(rows), [len(lists), *_shape(lists[0][0])[:1], shards[0].shape[1]])
+    is_weighed = any(weight is not None for weight in weights)
+    weighed = rows * tf.cast(tf.concat(factors, axis=0), rows.dtype)[:, None] if is_weighed else rows
+    sums = tf.reshape(add_up(weighed), [len(lists), *_shape(lists[0][0])[:1], shards[0].shape[1]])
     return tf.unstack(sums, axis=0), [rows]
 
 

@@ -47,8 +47,10 @@ MAY_IMPORT = {
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "metrics"),
     "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
+    "features.text": ("_validation", "features", "layers.text"),
     "layers": _BASE,
-    "layers.feature_embedding": (*_BASE, "layers._tables", "features.base", "features.requests"),
+    "layers._places": (*_BASE, "features.base", "features.requests"),
+    "layers.feature_embedding": (*_BASE, "layers._places", "layers._tables", "features.base", "features.requests"),
     "losses": (*_BASE, "tasks"),
     "metrics": _BASE,
     "balancing": (*_BASE, "tasks", "losses"),
@@ -74,7 +76,7 @@ INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps
 NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
-    *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
+    *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded", "text")),
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"

@@ -103,3 +103,5 @@ print("the exported model gives the same scores")
 # %% [markdown]
 # How long a large model takes on one core, in the median and at the 99th percentile, is measured by
 # `python -m benchmarks.studies.latency` in a clone.
+#
+# Next: what people write as a feature (`07_reviews_as_features.py`).

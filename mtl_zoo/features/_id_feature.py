@@ -43,6 +43,7 @@ class IdFeature(Feature):
     pretrained: np.ndarray | None = dataclasses.field(default=None, kw_only=True, repr=False, compare=False)
     trainable: bool = dataclasses.field(default=True, kw_only=True)
     num_ids: int | None = dataclasses.field(default=None, kw_only=True)
+    unknown_rate: float = dataclasses.field(default=0.0, kw_only=True)
 
     # What splits a string into values, in kinds that hold lists.
     separator: ClassVar[str]
@@ -69,6 +70,9 @@ class IdFeature(Feature):
                 check.check_int(name, getattr(self, name), maximum=MOST_IDS)
         if self.key is not None:
             check.check_name("key", self.key)
+        object.__setattr__(
+            self, "unknown_rate", check.check_number("unknown_rate", self.unknown_rate, minimum=0, below=1)
+        )
         if self.num_ids is None:
             object.__setattr__(self, "num_ids", self._known_ids())
         elif self._known_ids() not in (None, self.num_ids):
@@ -148,6 +152,7 @@ class IdFeature(Feature):
             trainable=self.trainable,
             pretrained=self.pretrained,
             pooling=self.pooling,
+            unknown_rate=self.unknown_rate,
         )
 
     @property
@@ -290,7 +295,10 @@ class IdFeature(Feature):
 
     def get_config(self) -> dict[str, Any]:
         """Sizes only: a fitted vocabulary lives in the transform, and a pretrained matrix in the weights."""
-        return {**super().get_config(), "vocabulary": None, "pretrained": None}
+        config = {**super().get_config(), "vocabulary": None, "pretrained": None}
+        if not self.unknown_rate:
+            del config["unknown_rate"]  # what 0.1.0 wrote
+        return config
 
     def write_arrays(self, folder: Path, stem: str) -> dict[str, Any]:
         kept: dict[str, Any] = {}

@@ -106,7 +106,10 @@ def batches_of_epochs(
         order = None if orders is None else orders(epoch())
         for start, stop in batch_runs(range(num_batches), rows, batch_size):
             at = slice(start, stop) if order is None else order[start:stop]
-            yield tuple(_gather(array, at) for array in packed)
+            held = list(packed)
+            if not held:
+                return  # `fit` is over, and what is read ahead of its steps is for nobody
+            yield tuple(_gather(array, at) for array in held)
 
     all_full = drop_remainder or rows % batch_size == 0
     return layout.dataset(one_epoch, batch_size, all_full=all_full, num_batches=num_batches)

@@ -22,6 +22,8 @@ _NAMES_OF_IDS = "uid|uuid|guid|user|item|movie|product|sku|asin|isbn|ean"
 _ID_NAME = re.compile(rf"(?:.*[_\-. ])?(?:[iI][dD]s?|(?i:{_NAMES_OF_IDS}))|.*[a-z0-9](?:Id|ID)s?")
 # Shares of distinct values from which a column of strings is something else, and below which one says nothing.
 _MOSTLY, _OFTEN, _FEW = 0.9, 0.2, 10
+# Words a cell, and the share of different cells, above which strings are texts.
+_WORDS, _OFTEN_DIFFERENT = 4, 0.5
 _DATE = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}(?: .*)?"
 
 
@@ -53,6 +55,9 @@ class Categorical(IdFeature):
         length: With `multi_hot`, the most values a cell may hold. Default: the most seen in `fit`.
         separator: With `multi_hot`, what splits a string into values.
         num_ids: Rows of the table, ids 0 and 1 included. Follows from the above, or set by `fit`.
+        unknown_rate: In training, a known value is read as unknown with this probability, at each step anew, so that
+            the row of unknown values learns what is true of all of them: without it that row is never trained where
+            the vocabulary is learned from the training table. For ids that new ones will join; 0.05 to 0.2.
 
     Example:
 
@@ -208,4 +213,10 @@ def _what_is_lost(column: Column, cells: Cells) -> str:
                 f"seems to hold several values in a cell, and becomes a category of each combination. Received: {few}. "
                 f"Use Categorical(..., multi_hot=True, separator={separator!r}), or a Sequence."
             )
+    words = texts.str.count(r"\s+") + 1
+    if words.mean() > _WORDS and len(texts) > max(_OFTEN_DIFFERENT * len(cells.codes), _FEW):
+        return (
+            f"holds texts of {words.mean():.0f} words on average, most of them different, and becomes a category of "
+            f"each. Received: {few}. Name it in `features` as Text({column.name!r})."
+        )
     return ""

@@ -33,7 +33,13 @@ class Rows:
         dim: Its width.
         trainable: False freezes it.
         pretrained: (num_ids - 2, dim) that the known values start from, or None.
-        pooling: How the rows of a list become one vector: `"sum"`, `"mean"` or `"max"`. None leaves (length, dim).
+        pooling: How the rows of a list become one vector: `"sum"`, `"mean"` or `"max"`. None leaves (length, dim),
+            or gives them to `encoder`.
+        encoder: With pooling=None, what turns the rows of a list into one vector. Its layer is called with the rows
+            (batch, length, dim), zeros where padded, and with `mask`, bool (batch, length), if its `call` takes one.
+        weighted: The feature's second input holds a weight for each id of a list, (batch, length): sums become weighted
+            sums, and means are divided by the sum of the weights' absolute values. Only with `"sum"` and `"mean"`.
+        unknown_rate: In training, each id of a known value is read as unknown with this probability.
     """
 
     table: str
@@ -42,6 +48,9 @@ class Rows:
     trainable: bool = True
     pretrained: np.ndarray | None = None
     pooling: str | None = "sum"
+    encoder: Encoder | None = None
+    weighted: bool = False
+    unknown_rate: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +65,13 @@ class Encoder:
     Args:
         layer: From the feature's input (or a dict of its inputs, if it has several) to (batch, width).
         key: Features with the same key share one copy of the layer.
+        query: Another feature, whose vector (batch, its width) the layer is called with as `query`; its `build` then
+            takes both shapes. That feature must not have a query of its own.
     """
 
     layer: Any
     key: str
+    query: str | None = None
 
 
 Request = Rows | Number | Encoder

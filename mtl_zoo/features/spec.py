@@ -20,6 +20,7 @@ from mtl_zoo.features.categorical import Categorical  # isort: split
 from mtl_zoo.features.numeric import Numeric  # isort: split
 
 from mtl_zoo.features.encoded import Encoded
+from mtl_zoo.features.text import Text
 
 __all__ = [
     "FEATURES",
@@ -31,6 +32,7 @@ __all__ = [
     "Feature",
     "Numeric",
     "Sequence",
+    "Text",
     "as_features",
     "feature_from_config",
     "features_from_config",

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,8 +9,18 @@ from keras import ops
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
-from mtl_zoo.features.base import Feature, as_features, features_from_config, features_to_config, require_fitted
-from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, UNKNOWN_ID, Encoder, Number, Rows
+from mtl_zoo.features.base import as_features, features_from_config, features_to_config, require_fitted
+from mtl_zoo.features.requests import MISSING_ID, Number, Rows
+from mtl_zoo.layers._places import (
+    Place,
+    TableGroup,
+    call_encoder,
+    check_queries,
+    group_tables,
+    largest,
+    with_unknowns,
+    within,
+)
 from mtl_zoo.layers._tables import InitialRows, add_table, shard_bounds
 
 
@@ -77,18 +87,23 @@ class FeatureEmbedding(keras.layers.Layer):
         self.joined = bool(joined)
         if self.joined:
             self._check_pooled(self.features)
-        places = [_Place.of(feature) for feature in self.features]
+        places = [Place.of(feature) for feature in self.features]
         self._batch_input = places[0].inputs[0]
         numbers = [place for place in places if isinstance(place.request, Number)]
         self._numbers = [place for place in numbers if len(place.inputs) == 1]
         self._several_numbers = [place for place in numbers if len(place.inputs) > 1]
-        self._encoded = [place for place in places if isinstance(place.request, Encoder)]
+        check_queries(places)
+        self._places = {place.name: place for place in places}
+        # What asks for another feature's vector comes last.
+        self._encoded = sorted((p for p in places if p.encoder), key=lambda p: p.encoder.query is not None)
         # Copies: specs may serve several models, and several embeddings of one, which must not train each other.
         self.encoders: dict[str, Any] = {}
         for place in self._encoded:
-            if place.request.key not in self.encoders:
-                self.encoders[place.request.key] = _copy(place.request.layer)
-        self._groups = _group_tables(place for place in places if isinstance(place.request, Rows))
+            if place.encoder.key not in self.encoders:
+                self.encoders[place.encoder.key] = _copy(place.encoder.layer)
+        rows = [place for place in places if isinstance(place.request, Rows)]
+        self._groups = group_tables(rows)
+        self._seeds = keras.random.SeedGenerator() if any(p.request.unknown_rate for p in rows) else None
 
     def build(self, input_shape: Any = None) -> None:
         self.tables = []
@@ -101,39 +116,45 @@ class FeatureEmbedding(keras.layers.Layer):
                 self.tables.append(table)
         # Of features that share an encoder, the first one's gives the weights.
         for place in reversed(self._encoded):
-            encoder, given = self.encoders[place.request.key], place.request.layer
+            encoder, given = self.encoders[place.encoder.key], place.encoder.layer
             if not encoder.built:
-                encoder.build(place.of_inputs(place.shapes))
+                encoder.build(*self._encoded_shapes(place))
             if given.built:
                 encoder.set_weights(given.get_weights())
 
-    def _tables_by_group(self) -> Iterator[tuple[_TableGroup, list[Any]]]:
+    def _tables_by_group(self) -> Iterator[tuple[TableGroup, list[Any]]]:
         """Each group with the weights that hold its rows."""
         tables = iter(self.tables)
         for group in self._groups:
             yield group, [next(tables) for _ in shard_bounds(group.num_rows, self.shards)]
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
-        blocks: list[tuple[list[_Place], Any]] = []
+        blocks: list[tuple[list[Place], Any]] = []
         vectors: dict[str, Any] = {}
+        masks: dict[str, Any] = {}
         squares = []
+        seeds = self._seeds if training else None
         for group, shards in self._tables_by_group():
-            single, pooled, looked_up = self._look_up(group, shards, inputs)
+            single, pooled, looked_up, real = self._look_up(group, shards, inputs, seeds)
             blocks += single
             vectors |= pooled
+            masks |= real
             if group.trainable and training and self.l2:
                 squares += [ops.sum(ops.square(ops.cast(rows, "float32"))) for rows in looked_up]
         if squares:
             batch = ops.shape(inputs[self._batch_input])[0]
             # Keras divides what is added by the number of replicas.
             self.add_loss(self.l2 * sum(squares) / _backend.mean_over_replicas(batch))
-        for place in self._encoded:
-            vectors[place.name] = self.encoders[place.request.key](place.of_inputs(inputs))
         for place in self._several_numbers:
             vectors[place.name] = ops.stack([ops.cast(inputs[n], self.compute_dtype) for n in place.inputs], axis=1)
         if self._numbers:
             values = [ops.cast(inputs[place.inputs[0]], self.compute_dtype) for place in self._numbers]
             blocks.append((self._numbers, ops.stack(values, axis=1)[..., None]))
+        for place in self._encoded:
+            taken = vectors[place.name] if place.name in masks else place.of_inputs(inputs)
+            query = None if place.encoder.query is None else _vector_of(place.encoder.query, blocks, vectors)
+            layer = self.encoders[place.encoder.key]
+            vectors[place.name] = call_encoder(layer, taken, masks.get(place.name), query)
         if self.joined:
             return self._join(blocks, vectors)
         for places, rows in blocks:
@@ -141,7 +162,7 @@ class FeatureEmbedding(keras.layers.Layer):
             vectors |= {place.name: vector for place, vector in zip(places, taken_apart, strict=True)}
         return {feature.name: vectors[feature.name] for feature in self.features}
 
-    def _join(self, blocks: list[tuple[list[_Place], Any]], vectors: Mapping[str, Any]) -> Any:
+    def _join(self, blocks: list[tuple[list[Place], Any]], vectors: Mapping[str, Any]) -> Any:
         """Neighbours in a block, (batch, features, width), stay together."""
         at_block = {p.name: (i, j) for i, (places, _) in enumerate(blocks) for j, p in enumerate(places)}
         runs: list[Any] = []
@@ -164,45 +185,55 @@ class FeatureEmbedding(keras.layers.Layer):
             parts.append(ops.reshape(rows, (-1, len(run) * rows.shape[-1])))
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
-    def _look_up(self, group: _TableGroup, shards: list[Any], inputs: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-        """The block of single values, pooled vectors by feature, and all rows that were read, before pooling.
+    def _look_up(
+        self, group: TableGroup, shards: list[Any], inputs: Mapping[str, Any], seeds: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        """The block of single values; pooled vectors by feature, rows where its encoder takes them; all rows that were
+        read, before pooling; and by feature which of an encoder's rows are no padding.
 
         One read for the single values of a group, one for its sums and means.
         """
-        blocks, vectors, looked_up = [], {}, []
+        blocks, vectors, looked_up, masks = [], {}, [], {}
         single = [place for place in group.places if not place.is_list]
         if single:
             ids = ops.stack([ops.cast(inputs[place.inputs[0]], "int32") for place in single], axis=1)
             sizes = np.array([place.request.num_ids for place in single], "int32")
             offsets = np.array([group.offsets[place.name] for place in single], "int32")
-            looked_up.append(_backend.gather_rows(shards, _within(ids, sizes) + offsets))
+            rates = np.array([place.request.unknown_rate for place in single], "float32")
+            if seeds is not None and rates.any():
+                ids = with_unknowns(ids, rates, seeds)
+            looked_up.append(_backend.gather_rows(shards, within(ids, sizes) + offsets))
             blocks.append((single, ops.cast(looked_up[0], self.compute_dtype)))
-        lists = {p.name: _rows_and_mask(inputs[p.inputs[0]], p, group) for p in group.places if p.is_list}
-        summed = [p for p in group.places if p.is_list and p.request.pooling in ("sum", "mean")]
+        listed = [place for place in group.places if place.is_list]
+        lists = {place.name: place.ids_and_mask(inputs, group.offsets[place.name], seeds) for place in listed}
+        summed = [place for place in listed if place.request.pooling in ("sum", "mean")]
         if summed:
             # Where a table has single values too it is never read at no row, and its first id may be one of theirs.
             spare = None if single else MISSING_ID
-            sums, rows = _backend.sum_rows(shards, [lists[place.name] for place in summed], spare)
+            weights = [place.weights(inputs) for place in summed]
+            sums, rows = _backend.sum_rows(shards, [lists[place.name] for place in summed], spare, weights)
             looked_up += rows
-            for place, pooled in zip(summed, sums, strict=True):
+            for place, pooled, weight in zip(summed, sums, weights, strict=True):
                 if place.request.pooling == "mean":
-                    count = ops.sum(ops.cast(lists[place.name][1], pooled.dtype), axis=1, keepdims=True)
-                    pooled = pooled / ops.maximum(count, 1.0)
+                    pooled = pooled / _counts(lists[place.name][1], weight, pooled.dtype)
                 vectors[place.name] = ops.cast(pooled, self.compute_dtype)
-        for place in group.places:
-            if place.is_list and place not in summed:
+        for place in listed:
+            if place not in summed:
                 ids, real = lists[place.name]
                 rows = _backend.gather_rows(shards, ids)
                 rows = ops.where(real[..., None], rows, ops.zeros_like(rows))
                 looked_up.append(rows)
-                pooled = _largest(rows, real) if place.request.pooling else rows
-                vectors[place.name] = ops.cast(pooled, self.compute_dtype)
-        return blocks, vectors, looked_up
+                vectors[place.name] = ops.cast(
+                    largest(rows, real) if place.request.pooling else rows, self.compute_dtype
+                )
+                if place.encoder:
+                    masks[place.name] = real
+        return blocks, vectors, looked_up, masks
 
     @staticmethod
     def _check_pooled(features: Any) -> None:
         for feature in features:
-            if _Place.of(feature).is_unpooled:
+            if Place.of(feature).is_unpooled:
                 raise ValueError(
                     "`pooling` must be 'mean', 'sum' or 'max' for a sequence that stands beside other vectors; "
                     f"pooling=None is for models that read its values in order. Received: pooling=None for feature "
@@ -220,21 +251,30 @@ class FeatureEmbedding(keras.layers.Layer):
         return ordered[0] if len(ordered) == 1 else ops.concatenate(ordered, axis=-1)
 
     def compute_output_spec(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
-        shapes = {feature.name: self._output_shape(_Place.of(feature), inputs) for feature in self.features}
+        shapes = {feature.name: self._output_shape(Place.of(feature), inputs) for feature in self.features}
         if self.joined:
             batch = inputs[self._batch_input].shape[0]
             return keras.KerasTensor((batch, sum(shape[-1] or 0 for shape in shapes.values())), self.compute_dtype)
         return {name: keras.KerasTensor(shape, self.compute_dtype) for name, shape in shapes.items()}
 
-    def _output_shape(self, place: _Place, inputs: Mapping[str, Any]) -> tuple[int | None, ...]:
+    def _output_shape(self, place: Place, inputs: Mapping[str, Any]) -> tuple[int | None, ...]:
         batch, request = inputs[place.inputs[0]].shape[0], place.request
-        if isinstance(request, Encoder):
-            shapes = {name: (batch, *shape[1:]) for name, shape in place.shapes.items()}
-            return (batch, *self.encoders[request.key].compute_output_shape(place.of_inputs(shapes))[1:])
+        if place.encoder:
+            shapes = self._encoded_shapes(place)
+            return (batch, *self.encoders[place.encoder.key].compute_output_shape(*shapes)[1:])
         if isinstance(request, Number):
             return (batch, len(place.inputs))
         length = place.shapes[place.inputs[0]][1:] if place.is_unpooled else ()
         return (batch, *length, request.dim)
+
+    def _encoded_shapes(self, place: Place) -> tuple[Any, ...]:
+        """Shapes that a feature's encoder is built for: of what it takes, and of its query if it has one."""
+        query = place.encoder.query if place.encoder else None
+        if query is None:
+            return (place.encoded_shape,)
+        asked = self._places[query]
+        width = self._output_shape(asked, {name: keras.KerasTensor(shape) for name, shape in asked.shapes.items()})
+        return (place.encoded_shape, width)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -257,85 +297,16 @@ def _copy(encoder: Any) -> Any:
     return type(encoder).from_config(encoder.get_config())
 
 
-class _Place(NamedTuple):
-    """What a feature asks for, and the inputs that it is fed by."""
-
-    name: str
-    request: Any
-    shapes: dict[str, tuple[int | None, ...]]
-
-    @classmethod
-    def of(cls, feature: Feature) -> _Place:
-        specs = feature.input_specs()
-        return cls(feature.name, feature.embed(), {name: (None, *spec.shape) for name, spec in specs.items()})
-
-    @property
-    def inputs(self) -> list[str]:
-        return list(self.shapes)
-
-    @property
-    def is_list(self) -> bool:
-        return len(next(iter(self.shapes.values()))) > 1
-
-    @property
-    def is_unpooled(self) -> bool:
-        return isinstance(self.request, Rows) and self.is_list and self.request.pooling is None
-
-    def of_inputs(self, by_name: Mapping[str, Any]) -> Any:
-        """What an encoder takes: its one input, or a dict of them."""
-        own = {name: by_name[name] for name in self.shapes}
-        return own if len(own) > 1 else next(iter(own.values()))
+def _vector_of(name: str, blocks: list[tuple[list[Place], Any]], vectors: Mapping[str, Any]) -> Any:
+    """A feature's vector, wherever it stands by now."""
+    if name in vectors:
+        return vectors[name]
+    return next(rows[:, i] for places, rows in blocks for i, place in enumerate(places) if place.name == name)
 
 
-class _TableGroup:
-    """The tables of one width, one above the other in one fused table."""
-
-    def __init__(self, dim: int, trainable: bool):
-        self.dim, self.trainable = dim, trainable
-        self.places: list[_Place] = []
-        self.offsets: dict[str, int] = {}
-        self.num_rows = 0
-        self._table_offsets: dict[str, int] = {}
-
-    @property
-    def name(self) -> str:
-        return f"table_{self.dim}" if self.trainable else f"frozen_table_{self.dim}"
-
-    def add(self, place: _Place) -> None:
-        table = place.request.table
-        if table not in self._table_offsets:
-            self._table_offsets[table] = self.num_rows
-            self.num_rows += place.request.num_ids
-        self.places.append(place)
-        self.offsets[place.name] = self._table_offsets[table]
-
-    def pretrained(self) -> list[tuple[int, np.ndarray]]:
-        """(first row, matrix) of each matrix that rows start from."""
-        given = [place for place in self.places if place.request.pretrained is not None]
-        return [(self.offsets[place.name] + FIRST_ID, place.request.pretrained) for place in given]
-
-
-def _group_tables(places: Iterator[_Place]) -> list[_TableGroup]:
-    groups: dict[tuple[int, bool], _TableGroup] = {}
-    for place in places:
-        key = (place.request.dim, place.request.trainable)
-        groups.setdefault(key, _TableGroup(*key)).add(place)
-    return list(groups.values())
-
-
-def _within(ids: Any, sizes: Any) -> Any:
-    """Ids of features as rows of their tables; an id outside its own would read another feature's row."""
-    known = ops.logical_and(ids >= 0, ids < sizes)
-    return ops.where(known, ids, UNKNOWN_ID)
-
-
-def _rows_and_mask(ids: Any, place: _Place, group: _TableGroup) -> tuple[Any, Any]:
-    ids = ops.cast(ids, "int32")
-    return _within(ids, place.request.num_ids) + group.offsets[place.name], ids != MISSING_ID
-
-
-def _largest(rows: Any, real: Any) -> Any:
-    # An empty list pools to zeros, as with the others.
-    real = real[..., None]
-    lowest = ops.where(real, rows, ops.full_like(rows, -1e9))
-    return ops.where(ops.any(real, axis=1), ops.max(lowest, axis=1), 0.0)
+def _counts(real: Any, weights: Any, dtype: str) -> Any:
+    """What a mean divides by: how many ids there are, or the sum of their weights' absolute values."""
+    if weights is None:
+        return ops.maximum(ops.sum(ops.cast(real, dtype), axis=1, keepdims=True), 1.0)
+    total = ops.sum(ops.where(real, ops.abs(ops.cast(weights, dtype)), 0.0), axis=1, keepdims=True)
+    return ops.where(total > 0, total, 1.0)
