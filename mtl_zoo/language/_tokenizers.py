@@ -1,7 +1,7 @@
 """From texts to the token ids of a pretrained model, in NumPy and, for word pieces, in a TensorFlow graph.
 
 Ids of padding are 0 in both families: those of a byte-pair vocabulary, in which 0 is a token, are shifted by one.
-A missing or empty text has padding alone.
+A text that is missing, empty or blank has padding alone.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mtl_zoo.language._folder import TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, Mo
 
 _WHAT = "a tokenizer"
 _UNKNOWN, _START, _END = "[UNK]", "[CLS]", "[SEP]"
-# A text without blanks is one word to the tokenizer, which no vocabulary holds.
-_LONGEST_WORD = 100
+# Of a text no more bytes are read for each token that counts, so that a long one costs what it may tell.
+_BYTES_PER_TOKEN = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +98,9 @@ class BytePairs:
 
     def lists(self, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
         """The ids of each text, each one more than in the vocabulary, cut at `max_length`."""
-        found = self._made().encode_batch([_clean(text) for text in texts])
-        ids = [np.array(one.ids[:max_length], dtype=np.int32) + self.shift for one in found]
-        return [one if text else one[:0] for one, text in zip(ids, texts, strict=True)]
+        cut = [_clean(text[: _BYTES_PER_TOKEN * max_length]) for text in texts]
+        ids = [np.array(one.ids[:max_length], dtype=np.int32) + self.shift for one in self._made().encode_batch(cut)]
+        return [one if text.strip() else one[:0] for one, text in zip(ids, cut, strict=True)]
 
     def plain_ids(self, texts: Sequence[str], special: bool) -> list[list[int]]:
         """The ids of each text as the vocabulary has them; `special` adds what starts a text, if anything does."""
@@ -147,7 +147,7 @@ def _word_pieces_in_graph(pieces: tuple[str, ...], lowercase: bool) -> Any:
     import tensorflow_text
 
     class WordPiecesGraph(tf.Module):
-        """[CLS] pieces [SEP] of each string; nothing of an empty one."""
+        """[CLS] pieces [SEP] of each string; nothing of one without pieces."""
 
         def __init__(self) -> None:
             super().__init__(name="word_pieces")
@@ -156,19 +156,18 @@ def _word_pieces_in_graph(pieces: tuple[str, ...], lowercase: bool) -> Any:
                 token_out_type=tf.int32,
                 unknown_token=_UNKNOWN,
                 lower_case_nfd_strip_accents=lowercase,
-                max_bytes_per_word=_LONGEST_WORD,
             )
             self.start, self.end = pieces.index(_START), pieces.index(_END)
 
         def ragged(self, texts: Any, max_length: int) -> Any:
-            texts = tf.convert_to_tensor(texts)
-            # What is no UTF-8 would end the whole batch in an error of the normaliser.
-            texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+            texts = tf.strings.substr(tf.convert_to_tensor(texts, tf.string), 0, _BYTES_PER_TOKEN * max_length)
+            # Bytes that are no UTF-8, and those of a character that was cut in two, are left out.
+            texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", "ignore", replace_control_characters=False)
             ids = self.tokenizer.tokenize(texts)[:, : max_length - 2]
             rows = ids.nrows()
             start, end = tf.fill([rows, 1], self.start), tf.fill([rows, 1], self.end)
             whole = tf.concat([start, ids, end], axis=1)
-            keep = tf.repeat(texts != "", whole.row_lengths())
+            keep = tf.repeat(ids.row_lengths() > 0, whole.row_lengths())
             return tf.ragged.boolean_mask(whole, whole.with_values(keep))
 
     with tf.init_scope():

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mtl_zoo._files import name_within
+from mtl_zoo._files import name_within, whole_folder
+from mtl_zoo.features._pretrained import TEXT_MODELS
 from mtl_zoo.language import _tokenizers
 from mtl_zoo.language._folder import CONFIG, WEIGHTS
 from mtl_zoo.language._vectors import default_cache
@@ -35,7 +36,7 @@ class LanguageFeature:
 
     >>> from mtl_zoo.language import LanguageFeature
     >>> sorted(name for name in vars(LanguageFeature) if not name.startswith("_"))
-    ['encode', 'identity', 'in_graph', 'layer', 'of', 'read', 'row_dtype', 'row_shape', 'write']
+    ['encode', 'identity', 'in_graph', 'of', 'read', 'write']
     """
 
     model: LanguageModel
@@ -49,18 +50,8 @@ class LanguageFeature:
         known = dataclasses.replace(model, architecture=model.folder().architecture)
         return cls(known, model.tokenizer(), content)
 
-    @property
-    def row_shape(self) -> tuple[int]:
-        """Shape of a row of the model's input: (width,) of a frozen model, otherwise (max_length,)."""
-        return (self.model.width,) if self.model.is_frozen else (self.model.max_length,)
-
-    @property
-    def row_dtype(self) -> str:
-        """Type of the model's input."""
-        return "float32" if self.model.is_frozen else "int32"
-
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(texts, *row_shape) of `row_dtype`; '' is a missing text and gives zeros.
+        """(texts, *model.row_shape) of `model.row_dtype`; '' is a missing text and gives zeros.
 
         Raises:
             FileNotFoundError: The folder of a frozen model is gone.
@@ -84,18 +75,6 @@ class LanguageFeature:
             self._check_folder()
         return _in_graph(self)
 
-    def layer(self, units: int | None = None) -> Any:
-        """From the model's input to a vector: a projection of a frozen model's, otherwise the language model.
-
-        Args:
-            units: Width of a trained projection. Default: the language model's, without a projection if it is trained.
-        """
-        import keras
-
-        if self.model.is_frozen:
-            return keras.layers.Dense(units or self.model.width, name="projection")
-        return self.model.layer(units)
-
     # Kept in files.
 
     def identity(self) -> dict[str, Any]:
@@ -117,7 +96,7 @@ class LanguageFeature:
     @classmethod
     def read(cls, folder: Path, config: dict[str, Any]) -> LanguageFeature:
         """What `write` wrote. A copied model is put into the user's cache, where its content names it."""
-        model = LanguageModel.from_config(config["model"])
+        model = LanguageModel(**config["model"])
         file = name_within(folder, config["tokenizer"]["file"], _WHAT)
         tokenizer = _tokenizers.read(config["tokenizer"], file)
         if config["copied"]:
@@ -125,9 +104,10 @@ class LanguageFeature:
         return cls(model, tokenizer, config["content"])
 
 
-def _unpacked(folder: Path, config: dict[str, Any]) -> Path:
-    from mtl_zoo._files import whole_folder
+TEXT_MODELS.add("language_model", (LanguageModel, LanguageFeature), LanguageModel)
 
+
+def _unpacked(folder: Path, config: dict[str, Any]) -> Path:
     place = default_cache().parent / "models" / str(config["content"])[:32]
     if not (place / CONFIG).is_file() or not any(place.glob("*.safetensors")):
         with whole_folder(place) as part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import keras
@@ -10,6 +11,9 @@ from keras import ops
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
 from mtl_zoo.language import _backbones
+from mtl_zoo.language._folder import open_folder
+
+_log = logging.getLogger(__name__)
 
 MODES = ("frozen", "lora", "full")
 POOLINGS = ("mean", "cls", "last")
@@ -41,9 +45,13 @@ class LanguageEncoder(keras.layers.Layer):
         dropout: Share of activations that training drops. Default: 0.0.
         checkpointing: Whether training keeps the input of each block alone, and computes the rest again. Default: False.
         units: Width of a trained projection after it. Default: none.
+        source: A folder whose weights it starts from when it is built. Default: random weights.
+        source_required: Whether a `source` that is gone is an error, and not a warning: what is read from a file has its
+            weights from there. Default: True.
 
     Raises:
         ValueError: An unknown mode or pooling, or numbers out of their range.
+        FileNotFoundError: `source` is gone, when it is built.
 
     Input: int32 (batch, length), 0 where there is no token; ids of a decoder are one more than in its vocabulary.
     Output: (batch, width).
@@ -72,6 +80,8 @@ class LanguageEncoder(keras.layers.Layer):
         dropout: float = 0.0,
         checkpointing: bool = False,
         units: int | None = None,
+        source: str | None = None,
+        source_required: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,17 +94,13 @@ class LanguageEncoder(keras.layers.Layer):
         self.dropout = check.check_number("dropout", dropout, minimum=0, below=1)
         self.checkpointing = bool(checkpointing)
         self.units = units if units is None else check.check_int("units", units)
+        self.source = source
+        self.source_required = bool(source_required)
         self._is_bert = self.architecture["family"] == "bert"
-        backbone = _built_backbone(self.architecture, self.dtype_policy, self.dropout, self.checkpointing)
-        # BERT's pooler stands beside the hidden states, and is not read.
-        hidden = backbone.output["sequence_output"] if self._is_bert else backbone.output
-        self.network = keras.Model(backbone.input, hidden, name="network")
-        self.network.trainable = self.mode == "full"
-        self._weights_by_name = lambda: _backbones.weights(backbone, self.architecture)
+        self.network: Any = None
         self.projection = None if units is None else keras.layers.Dense(units, dtype=self.dtype_policy, name="projection")
-        # In functions, since Keras would take what is held for further parts of the layer, and save it twice.
-        blocks, updates = tuple(backbone.transformer_layers), list[Any]()
-        self._blocks, self._updates = lambda: blocks, lambda: updates
+        # In a function, since Keras would take what is held for further parts of the layer, and save it twice.
+        self._updates = list[Any]
 
     @property
     def updates(self) -> list[Any]:
@@ -102,14 +108,38 @@ class LanguageEncoder(keras.layers.Layer):
         return self._updates()
 
     def build(self, input_shape: Any = None) -> None:
-        if self.projection is not None and not self.projection.built:
+        if self.network is not None:
+            return
+        backbone = _built_backbone(self.architecture, self.dtype_policy, self.dropout, self.checkpointing)
+        self._weights_by_name = lambda: _backbones.weights(backbone, self.architecture)
+        if self.source is not None:
+            self._load_source()
+        # BERT's pooler stands beside the hidden states, and is not read.
+        hidden = backbone.output["sequence_output"] if self._is_bert else backbone.output
+        self.network = keras.Model(backbone.input, hidden, name="network")
+        self.network.trainable = self.mode == "full"
+        if self.projection is not None:
             self.projection.build((None, self.architecture["width"]))
-        if self.mode == "lora" and not self.updates:
-            for i, block in enumerate(self._blocks()):
-                for name, dense in _backbones.attention_denses(block, self.architecture["family"]).items():
-                    self._add_update(f"block_{i}_{name}", dense)
+        if self.mode == "lora":
+            updates = [
+                self._update(f"block_{i}_{name}", dense)
+                for i, block in enumerate(backbone.transformer_layers)
+                for name, dense in _backbones.attention_denses(block, self.architecture["family"]).items()
+            ]
+            self._updates = lambda: updates
 
-    def _add_update(self, name: str, dense: Any) -> None:
+    def _load_source(self) -> None:
+        try:
+            self.load_tensors(open_folder(str(self.source)).tensors())
+        except FileNotFoundError:
+            if self.source_required:
+                raise
+            _log.warning(
+                "The language model at %s is gone: its weights must come from the file that is being read", self.source
+            )
+
+    def _update(self, name: str, dense: Any) -> tuple[Any, Any, Any]:
+        """The two weights of an update of `dense`, which applies them from then on."""
         inputs, outputs = dense.kernel.shape[0], tuple(dense.kernel.shape[1:])
         columns = int(outputs[0] * outputs[1])
         # float32 whatever the policy: half precision would lose small updates.
@@ -123,7 +153,7 @@ class LanguageEncoder(keras.layers.Layer):
             return plain(inputs) + ops.reshape(change, (*ops.shape(change)[:-1], *outputs))
 
         dense.call = updated
-        self.updates.append((down, up, dense))
+        return down, up, dense
 
     @property
     def _scale(self) -> float:
@@ -180,7 +210,8 @@ class LanguageEncoder(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         names = ("architecture", "mode", "rank", "alpha", "pooling", "normalize", "dropout", "checkpointing", "units")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        start = {} if self.source is None else {"source": self.source, "source_required": self.source_required}
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}, **start}
 
 
 def _built_backbone(architecture: dict[str, Any], policy: Any, dropout: float, checkpointing: bool) -> Any:

@@ -148,33 +148,54 @@ class LanguageModel:
         files = self.folder().tokenizer_files
         return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
+    @property
+    def row_shape(self) -> tuple[int]:
+        """Shape of a row of what a model is fed: (width,) of a frozen one, otherwise (max_length,)."""
+        return (self.width,) if self.is_frozen else (self.max_length,)
+
+    @property
+    def row_dtype(self) -> str:
+        """Type of what a model is fed: vectors of a frozen one, otherwise token ids."""
+        return "float32" if self.is_frozen else "int32"
+
+    @property
+    def rule(self) -> str:
+        """What it is, in a few words."""
+        return f"{Path(self.path).name}, {self.mode}, {self.pooling} of up to {self.max_length} tokens"
+
     # What it computes.
 
     def layer(self, units: int | None = None, name: str | None = None) -> Any:
-        """A `LanguageEncoder` with the weights of the folder.
+        """A `LanguageEncoder` with the weights of the folder, which needs the folder no more.
 
         Args:
             units: Width of a trained projection after it. Default: none.
             name: Of the layer.
         """
+        made = self._layer(units, name=name)
+        made.build((None, self.max_length))
+        made.load_tensors(self.folder().tensors())
+        return made
+
+    def feature_layer(self, units: int | None = None) -> Any:
+        """What a model has of it: a projection of a frozen one's vectors, otherwise a `LanguageEncoder` not yet built.
+
+        Args:
+            units: Width of the projection. Default: the language model's, without a projection if it is trained.
+        """
+        import keras
+
+        if self.is_frozen:
+            return keras.layers.Dense(units or self.width, name="projection")
+        source = str(_presets.resolve(self.path))
+        return self._layer(units, source=source, source_required=not getattr(self, "_is_from_file", False))
+
+    def _layer(self, units: int | None, **options: Any) -> Any:
         from mtl_zoo.language.layer import LanguageEncoder
 
-        made = LanguageEncoder(
-            self.known_architecture,
-            mode=self.mode,
-            rank=self.rank,
-            alpha=self.alpha,
-            pooling=self.pooling,
-            normalize=self.normalize,
-            dropout=self.dropout,
-            checkpointing=self.checkpointing,
-            units=units,
-            dtype=self.dtype,
-            name=name,
-        )
-        made.load_tensors(self.folder().tensors())
-        made.build((None, self.max_length))
-        return made
+        names = ("mode", "rank", "alpha", "pooling", "normalize", "dropout", "checkpointing", "dtype")
+        own = {name: getattr(self, name) for name in names}
+        return LanguageEncoder(self.known_architecture, units=units, **own, **options)
 
     def vectors(self, texts: Iterable[str | None]) -> np.ndarray:
         """float32 (texts, width) vectors of the frozen model; zeros for missing and empty texts.
@@ -243,7 +264,10 @@ class LanguageModel:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> LanguageModel:
-        return cls(**config)
+        made = cls(**config)
+        # The weights of what is read from a file come from there, and the folder may be gone.
+        object.__setattr__(made, "_is_from_file", True)
+        return made
 
 
 @functools.lru_cache(maxsize=8)
