@@ -9,7 +9,7 @@ from mtl_zoo.export import export_serving, make_scorer
 from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence, Text
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import EntireSpace, Towers
-from mtl_zoo.language import LanguageModel
+from mtl_zoo.language import LanguageModel, PromptScorer
 from mtl_zoo.models import (
     AITM,
     CGC,
@@ -87,6 +87,7 @@ __all__ = [
     "OMoE",
     "PEPNet",
     "PLE",
+    "PromptScorer",
     "RegressionTask",
     "SNRAver",
     "SNRTrans",

@@ -25,7 +25,17 @@ LLAMA = {
     "intermediate_size": 24, "max_position_embeddings": 256, "hidden_act": "silu", "rms_norm_eps": 1e-5,
     "rope_theta": 1000.0, "tie_word_embeddings": True,
 }  # fmt: skip
-MERGES = [("Ġ", "y"), ("Ġy", "e"), ("Ġye", "s"), ("Ġ", "n"), ("Ġn", "o"), ("t", "h"), ("th", "e"), ("f", "i"), ("l", "m")]
+MERGES = [
+    ("Ġ", "y"),
+    ("Ġy", "e"),
+    ("Ġye", "s"),
+    ("Ġ", "n"),
+    ("Ġn", "o"),
+    ("t", "h"),
+    ("th", "e"),
+    ("f", "i"),
+    ("l", "m"),
+]
 
 
 def bert_folder(folder, seed=0, **changes):
@@ -99,7 +109,10 @@ def bert_tensors(c, rng):
 def llama_tensors(c, rng):
     width, inner, heads = c["hidden_size"], c["intermediate_size"], c["num_attention_heads"]
     few = width // heads * c["num_key_value_heads"]
-    tensors = {"model.embed_tokens.weight": _random(rng, c["vocab_size"], width), "model.norm.weight": 1 + _random(rng, width)}
+    tensors = {
+        "model.embed_tokens.weight": _random(rng, c["vocab_size"], width),
+        "model.norm.weight": 1 + _random(rng, width),
+    }
     for i in range(c["num_hidden_layers"]):
         stem = f"model.layers.{i}"
         shapes = {"q": (width, width), "k": (few, width), "v": (few, width), "o": (width, width)}
@@ -200,7 +213,11 @@ def llama_hidden(folder, ids):
         x = x + seen @ w[f"{stem}.self_attn.o_proj.weight"].T
         y = norm(x, f"{stem}.post_attention_layernorm")
         gate = y @ w[f"{stem}.mlp.gate_proj.weight"].T
-        x = x + (gate / (1 + np.exp(-gate)) * (y @ w[f"{stem}.mlp.up_proj.weight"].T)) @ w[f"{stem}.mlp.down_proj.weight"].T
+        x = (
+            x
+            + (gate / (1 + np.exp(-gate)) * (y @ w[f"{stem}.mlp.up_proj.weight"].T))
+            @ w[f"{stem}.mlp.down_proj.weight"].T
+        )
     return norm(x, "model.norm")
 
 
@@ -209,7 +226,11 @@ def llama_log_probabilities(folder, ids):
     c, w = load(folder)
     head = w["model.embed_tokens.weight"] if c["tie_word_embeddings"] else w["lm_head.weight"]
     logits = llama_hidden(folder, ids) @ head.T
-    return logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
+    return (
+        logits
+        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        - logits.max(-1, keepdims=True)
+    )
 
 
 # Real ones, in packages that nothing here depends on.

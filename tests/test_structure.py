@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "tasks": ("_validation", "_registry", "metrics"),
     "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
     "features.text": ("_validation", "features", "layers.text"),
+    "language": (*_BASE, "features"),
     "layers": _BASE,
     "layers._places": (*_BASE, "features.base", "features.requests"),
     "layers.feature_embedding": (*_BASE, "layers._places", "layers._tables", "features.base", "features.requests"),
@@ -71,12 +72,25 @@ MAY_IMPORT = {
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark")
 _SCORES = ("models._first_batch", "serving")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = (
+    "_allocator",
+    "_backend",
+    "_distribute",
+    "balancing",
+    "steps",
+    "features",
+    "language",
+    "models",
+    "serving",
+)
 NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
-    *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded", "text")),
+    *(
+        f"features.{name}"
+        for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded", "text")
+    ),
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"

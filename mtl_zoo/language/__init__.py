@@ -3,5 +3,6 @@
 from mtl_zoo.language.feature import LanguageFeature
 from mtl_zoo.language.layer import LanguageEncoder, merge_lora
 from mtl_zoo.language.model import LanguageModel
+from mtl_zoo.language.prompts import PromptScorer
 
-__all__ = ["LanguageEncoder", "LanguageFeature", "LanguageModel", "merge_lora"]
+__all__ = ["LanguageEncoder", "LanguageFeature", "LanguageModel", "PromptScorer", "merge_lora"]

@@ -31,9 +31,7 @@ class TextEncoder:
         batch_size: Texts at a time.
     """
 
-    def __init__(
-        self, layer: Any, tokenizer: Tokenizer, store: VectorStore, max_length: int, batch_size: int
-    ) -> None:
+    def __init__(self, layer: Any, tokenizer: Tokenizer, store: VectorStore, max_length: int, batch_size: int) -> None:
         self.layer, self.tokenizer, self.store = layer, tokenizer, store
         self.max_length, self.batch_size = max_length, batch_size
         self._lock = threading.Lock()

@@ -98,7 +98,9 @@ class LanguageEncoder(keras.layers.Layer):
         self.source_required = bool(source_required)
         self._is_bert = self.architecture["family"] == "bert"
         self.network: Any = None
-        self.projection = None if units is None else keras.layers.Dense(units, dtype=self.dtype_policy, name="projection")
+        self.projection = (
+            None if units is None else keras.layers.Dense(units, dtype=self.dtype_policy, name="projection")
+        )
         # In a function, since Keras would take what is held for further parts of the layer, and save it twice.
         self._updates = list[Any]
 

@@ -155,7 +155,9 @@ def test_weights_in_several_files_under_other_names(tmp_path):
     config, _ = load(whole)
     tensors = bert_tensors(config, np.random.default_rng(0))
     old = {
-        f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
         for name, tensor in tensors.items()
     }
     parts = bert_folder(tmp_path / "parts")

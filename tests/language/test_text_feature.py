@@ -129,7 +129,9 @@ def test_an_export_takes_raw_strings_and_holds_all_of_it_once(mode, bert, tmp_pa
 
 
 def _again(tmp_path, **options):
-    return LanguageModel(bert_folder(tmp_path / "again", hidden_size=64, intermediate_size=256), max_length=8, **options)
+    return LanguageModel(
+        bert_folder(tmp_path / "again", hidden_size=64, intermediate_size=256), max_length=8, **options
+    )
 
 
 def test_a_folder_that_is_gone_is_needed_by_a_frozen_model_alone(bert, tmp_path):

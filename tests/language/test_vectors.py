@@ -141,7 +141,14 @@ def test_each_distinct_text_is_encoded_once(bert, tmp_path, monkeypatch):
 
 
 def test_other_settings_have_other_vectors(bert, tmp_path):
-    options = [{}, {"pooling": "cls"}, {"normalize": True}, {"max_length": 3}, {"layers": 1}, {"dtype": "mixed_bfloat16"}]
+    options = [
+        {},
+        {"pooling": "cls"},
+        {"normalize": True},
+        {"max_length": 3},
+        {"layers": 1},
+        {"dtype": "mixed_bfloat16"},
+    ]
     models = [LanguageModel(bert, cache=tmp_path, **o) for o in options]
     other = bert_folder(tmp_path / "other", seed=1)
     vocabulary = bert_folder(tmp_path / "vocabulary")
