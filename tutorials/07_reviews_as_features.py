@@ -15,16 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mtl_zoo import (
-    BinaryTask,
-    Categorical,
-    FeatureTransform,
-    RegressionTask,
-    SharedBottom,
-    Text,
-    evaluate,
-    export_serving,
-)
+from mtl_zoo import BinaryTask, Categorical, FeatureTransform, RegressionTask, SharedBottom, Text, evaluate, export_serving
 
 # %% [markdown]
 # ## Reviews
