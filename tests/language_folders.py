@@ -21,8 +21,8 @@ BERT = {
     "hidden_act": "gelu", "layer_norm_eps": 1e-6,
 }  # fmt: skip
 LLAMA = {
-    "model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 16,
-    "intermediate_size": 24, "max_position_embeddings": 256, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": 256, "hidden_act": "silu", "rms_norm_eps": 1e-5,
     "rope_theta": 1000.0, "tie_word_embeddings": True,
 }  # fmt: skip
 MERGES = [

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.features._columns import EMPTY, STRING, Cells, Column
 from mtl_zoo.features import _pretrained
+from mtl_zoo.features._columns import EMPTY, STRING, Cells, Column
 from mtl_zoo.features._pieces import BYTES_PER_TOKEN, Pieces, given_pieces, is_encodable, learn_pieces
 from mtl_zoo.features._states import ColumnType, Unseen
 from mtl_zoo.features.base import Feature, Summary, register_feature

@@ -125,8 +125,8 @@ class Decoder:
     def _cache_spec(self) -> Any:
         import tensorflow as tf
 
-        shape = [*self._cache_shape]
-        shape[3] = None  # type: ignore[call-overload]
+        shape: list[int | None] = [*self._cache_shape]
+        shape[3] = None
         return tf.TensorSpec(shape, self._backbone.compute_dtype)
 
 

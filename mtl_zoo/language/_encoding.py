@@ -51,7 +51,7 @@ class TextEncoder:
 
     def _encode(self, texts: Sequence[str], keys: np.ndarray, found: np.ndarray, there: np.ndarray) -> None:
         """Fills in what is not there, in place."""
-        missing = np.flatnonzero(~there)
+        missing = np.flatnonzero(~there).tolist()
         lists = dict(zip(missing, self.tokenizer.lists([texts[i] for i in missing], self.max_length), strict=True))
         pending: list[int] = []
         written = time.monotonic()

@@ -46,7 +46,7 @@ def open_folder(path: str | os.PathLike[str]) -> ModelFolder:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"`path` must be the folder of a language model, with {CONFIG}, {VOCABULARY} or {TOKENIZER}, and {WEIGHTS}. "
+            f"`path` must be a folder with a language model: {CONFIG}, {VOCABULARY} or {TOKENIZER}, and {WEIGHTS}. "
             f"Received: path={str(path)!r}, which is no folder"
         )
     if not (folder / CONFIG).is_file():
@@ -62,8 +62,8 @@ def _refuse_pickles(folder: Path) -> None:
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
     if pickles:
         raise ValueError(
-            f"`path` must hold {WEIGHTS}. Received: path={str(folder)!r} with {', '.join(pickles[:3])} alone. Such a file "
-            "can run any code when it is opened, so it is not. Save the model again with safe_serialization=True."
+            f"`path` must hold {WEIGHTS}. Received: path={str(folder)!r} with {', '.join(pickles[:3])} alone. Such a "
+            "file can run any code when it is opened, so it is not. Save the model again with safe_serialization=True."
         )
     raise FileNotFoundError(f"`path` must hold {WEIGHTS} or {INDEX}. Received: path={str(folder)!r}, without either")
 

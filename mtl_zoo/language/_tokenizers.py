@@ -108,8 +108,8 @@ class BytePairs:
 
     def in_graph(self) -> Any:
         raise ValueError(
-            "`encoder` must be of the BERT family where raw strings are encoded in a graph: the byte-pair tokenizer of a "
-            "decoder runs in Python only. Export the model with raw=False, and give it what `encode` gives."
+            "`encoder` must be of the BERT family where raw strings are encoded in a graph: the byte-pair tokenizer of "
+            "a decoder runs in Python only. Export the model with raw=False, and give it what `encode` gives."
         )
 
     def _made(self) -> Any:
@@ -242,7 +242,7 @@ def _checked_byte_pairs(path: Path) -> BytePairs:
     read_json(path, _WHAT, {"model": dict})
     tokenizer = BytePairs(path.read_text(encoding="utf-8"))
     try:
-        tokenizer.size
+        _ = tokenizer.size
     except ImportError:
         raise
     except Exception as error:  # the package raises plain Exceptions

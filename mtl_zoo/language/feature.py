@@ -13,7 +13,7 @@ import numpy as np
 from mtl_zoo._files import name_within, whole_folder
 from mtl_zoo.features._pretrained import TEXT_MODELS
 from mtl_zoo.language import _tokenizers
-from mtl_zoo.language._folder import CONFIG, WEIGHTS
+from mtl_zoo.language._folder import CONFIG
 from mtl_zoo.language._vectors import default_cache
 from mtl_zoo.language.model import LanguageModel
 
@@ -65,8 +65,8 @@ class LanguageFeature:
     def _check_folder(self) -> None:
         if self.content is not None and self.model.folder().weights_hash() != self.content:
             raise ValueError(
-                f"`path` must hold the language model that the transform was fitted with. Received: {self.model.path!r}, "
-                "whose weights are others now"
+                "`path` must hold the language model that the transform was fitted with. "
+                f"Received: {self.model.path!r}, whose weights are others now"
             )
 
     def in_graph(self) -> Any:
@@ -84,14 +84,16 @@ class LanguageFeature:
 
     def write(self, folder: Path, stem: str) -> dict[str, Any]:
         """Writes the tokenizer and, of a frozen model that is kept as a copy, its weights."""
-        config = {"model": self.model.get_config(), "content": self.content, "copied": []}
+        copied: list[str] = []
         if self.model.is_frozen and self.model.keep == "copy":
             self._check_folder()
             opened = self.model.folder()
             for path in (opened.path / CONFIG, *opened.weight_files, *opened.tokenizer_files, *opened.index_files):
                 shutil.copyfile(path, folder / f"{stem}.{path.name}")
-                config["copied"].append(path.name)
-        return {**config, "tokenizer": self.tokenizer.write(folder, stem), "stem": stem}
+                copied.append(path.name)
+        tokenizer = self.tokenizer.write(folder, stem)
+        config = {"model": self.model.get_config(), "content": self.content, "tokenizer": tokenizer}
+        return {**config, "copied": copied, "stem": stem}
 
     @classmethod
     def read(cls, folder: Path, config: dict[str, Any]) -> LanguageFeature:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -27,13 +28,13 @@ class LanguageEncoder(keras.layers.Layer):
 
         mean: (1 / n) sum_t h_t        cls: h_1        last: h_n
 
-    divided by its length if `normalize`, and 0 for a text without tokens. In mode `"lora"` each layer that makes queries
-    or values, W x + b, becomes
+    divided by its length if `normalize`, and 0 for a text without tokens. In mode `"lora"` each layer that makes
+    queries or values, W x + b, becomes
 
         W x + b + (alpha / rank) B A x,        A: (rank, inputs) random, B: (outputs, rank) zeros at first
 
-    and only the A and B are trained. Its architecture is known before there are weights; `LanguageModel.layer()` gives
-    one with the weights of a folder.
+    and only the A and B are trained. Its architecture is known before there are weights; `LanguageModel.layer()`
+    gives one with the weights of a folder.
 
     Args:
         architecture: Plain data that describes the network, as `LanguageModel(...).known_architecture` gives.
@@ -43,11 +44,12 @@ class LanguageEncoder(keras.layers.Layer):
         pooling: `"mean"`, `"cls"` or `"last"`. Default: `"mean"`.
         normalize: Whether vectors have length 1. Default: False.
         dropout: Share of activations that training drops. Default: 0.0.
-        checkpointing: Whether training keeps the input of each block alone, and computes the rest again. Default: False.
+        checkpointing: Whether training keeps the input of each block alone, and computes the rest again.
+            Default: False.
         units: Width of a trained projection after it. Default: none.
         source: A folder whose weights it starts from when it is built. Default: random weights.
-        source_required: Whether a `source` that is gone is an error, and not a warning: what is read from a file has its
-            weights from there. Default: True.
+        source_required: Whether a `source` that is gone is an error, and not a warning: what is read from a file has
+            its weights from there. Default: True.
 
     Raises:
         ValueError: An unknown mode or pooling, or numbers out of their range.
@@ -102,7 +104,7 @@ class LanguageEncoder(keras.layers.Layer):
             None if units is None else keras.layers.Dense(units, dtype=self.dtype_policy, name="projection")
         )
         # In a function, since Keras would take what is held for further parts of the layer, and save it twice.
-        self._updates = list[Any]
+        self._updates: Callable[[], list[Any]] = list
 
     @property
     def updates(self) -> list[Any]:
@@ -122,6 +124,8 @@ class LanguageEncoder(keras.layers.Layer):
         self.network.trainable = self.mode == "full"
         if self.projection is not None:
             self.projection.build((None, self.architecture["width"]))
+        for variable in backbone.variables:
+            _backend.mark_pretrained(variable)
         if self.mode == "lora":
             updates = [
                 self._update(f"block_{i}_{name}", dense)
@@ -147,6 +151,8 @@ class LanguageEncoder(keras.layers.Layer):
         # float32 whatever the policy: half precision would lose small updates.
         down = self.add_weight((inputs, self.rank), "he_uniform", "float32", name=f"{name}_down")
         up = self.add_weight((self.rank, columns), "zeros", "float32", name=f"{name}_up")
+        for weight in (down, up):
+            _backend.mark_pretrained(weight)
         plain, scale = dense.call, self._scale
 
         def updated(inputs: Any, training: bool | None = None) -> Any:

@@ -45,8 +45,8 @@ class LanguageModel:
         mode: `"frozen"`, `"lora"` or `"full"`. Default: `"frozen"`.
         rank: Of the low-rank updates. Default: 8.
         alpha: Their scale is alpha / rank. Default: `rank`.
-        pooling: Which hidden states become the vector: the `"mean"` of all tokens, the first (`"cls"`), or the `"last"`.
-            Default: `"mean"`.
+        pooling: Which hidden states become the vector: the `"mean"` of all tokens, the first (`"cls"`), or the
+            `"last"`. Default: `"mean"`.
         normalize: Whether vectors are divided by their length. Default: False.
         max_length: Tokens of a text that count, those that start and end it included. Default: 128.
         layers: How many of the first layers are kept. Default: all.

@@ -30,7 +30,7 @@ class PromptScorer:
         language_model: A `LanguageModel` of the Llama family; its `mode`, `pooling` and `max_length` are not read.
         template: A text with names of columns in braces, such as `"Film: {title}. Would a child like it? Answer:"`;
             `{price:.2f}` formats a number. It should not end in a blank, since most vocabularies put it before a word.
-        answers: Two texts, or more for a task of several classes, in the order of the classes. Default: (" yes", " no").
+        answers: Two texts, or more for a task of several classes, in the order of the classes.
         examples: How many training rows stand before the question, as even over the answers as can be; they are drawn
             by `fit`. Default: 0.
         separator: What stands between examples. Default: two line ends.

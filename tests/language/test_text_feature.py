@@ -15,6 +15,7 @@ from mtl_zoo.export import export, export_serving
 from mtl_zoo.features import TableStream
 from mtl_zoo.features.spec import features_from_config, features_to_config
 from mtl_zoo.language import merge_lora
+from mtl_zoo.optimizers import LazySGD
 
 CLICK = BinaryTask("click")
 TEXTS = ["A good film, and long", "bad film", None, "  ", "the DOG! café 好 \U0001f600", "a\x00b", "bad film", ""]
@@ -210,3 +211,28 @@ def test_a_model_starts_from_the_weights_of_the_folder(bert):
     vectors = ops.convert_to_numpy(layer(ids))
     kernel, bias = (ops.convert_to_numpy(w) for w in (found.projection.kernel, found.projection.bias))
     np.testing.assert_allclose(ops.convert_to_numpy(found(ids)), vectors @ kernel + bias, atol=1e-5)
+
+
+def test_pretrained_weights_have_a_learning_rate_of_their_own(bert, tmp_path):
+    model = SharedBottom(fitted(bert, "lora"), bottom_units=(3,), tower_units=())
+    parts = {"encoders": keras.optimizers.SGD(0.5), "embeddings": LazySGD(0.5), "dense": LazySGD(0.5)}
+    parts["encoders"].learning_rate = 1e-12
+    model.compile(parts, run_eagerly=True, metrics=None)
+    encoder = encoder_of(model)
+    for _, up, _ in encoder.updates:  # from B = 0 the gradient of A is 0
+        up.assign(ops.ones(up.shape))
+    before = {v.path: ops.convert_to_numpy(v) for v in model.trainable_variables}
+    model.fit(TABLE, batch_size=8, verbose=0)
+    moved = {v.path for v in model.trainable_variables if (ops.convert_to_numpy(v) != before[v.path]).any()}
+    kept = {weight.path for down, up, _ in encoder.updates for weight in (down, up)}
+    assert kept and moved and not kept & moved
+    assert encoder.projection.kernel.path in moved
+    assert len(model.optimizer.encoders.variables) == 2
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert float(ops.convert_to_numpy(loaded.optimizer.encoders.learning_rate)) == pytest.approx(1e-12)
+    for one in (model, loaded):
+        one.fit(TABLE, batch_size=4, verbose=0, shuffle=False)
+    np.testing.assert_array_equal(scores(loaded), scores(model))
+    model.compile({"encoders": 1e-5, "embeddings": 0.1, "dense": "adam"})
+    assert float(ops.convert_to_numpy(model.optimizer.encoders.learning_rate)) == pytest.approx(1e-5)
