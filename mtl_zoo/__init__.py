@@ -6,7 +6,18 @@ from mtl_zoo.balancing import list_balancing
 from mtl_zoo.datasets import list_datasets, load_dataset
 from mtl_zoo.evaluation import balancing_report, evaluate, gate_report
 from mtl_zoo.export import export_serving, make_scorer
-from mtl_zoo.features.spec import Categorical, Encoded, Numeric, Sequence, Text
+from mtl_zoo.features.entities import EntityTable
+from mtl_zoo.features.spec import (
+    Categorical,
+    Datetime,
+    Encoded,
+    Image,
+    Neighbours,
+    Numeric,
+    Sequence,
+    Text,
+    Vector,
+)
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import EntireSpace, Towers
 from mtl_zoo.language import LanguageModel, PromptScorer
@@ -66,14 +77,17 @@ __all__ = [
     "ESCM2IPS",
     "ESM2",
     "ESMM",
+    "Datetime",
     "Embedding",
     "Encoded",
     "EntireSpace",
+    "EntityTable",
     "ExactValidation",
     "FeatureTransform",
     "Gate",
     "Hierarchical",
     "HoME",
+    "Image",
     "L2Constrained",
     "LanguageModel",
     "M3oE",
@@ -83,6 +97,7 @@ __all__ = [
     "MTAN",
     "MoSE",
     "MulticlassTask",
+    "Neighbours",
     "Numeric",
     "OMoE",
     "PEPNet",
@@ -100,6 +115,7 @@ __all__ = [
     "Sluice",
     "Text",
     "Towers",
+    "Vector",
     "balancing_report",
     "create_model",
     "evaluate",

@@ -31,6 +31,7 @@ _BASE = (
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
+_FEATURES = ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks")
 _MODELS = ("heads", "models", "steps")
 _TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
@@ -46,8 +47,13 @@ MAY_IMPORT = {
     "_halves": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "metrics"),
-    "features": ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks"),
-    "features.text": ("_validation", "features", "layers.text"),
+    "features": _FEATURES,
+    # A kind that brings a layer of its own imports it where it is asked for it.
+    "features.vector": (*_FEATURES, "features", "layers.vector_encoder"),
+    "features.image": (*_FEATURES, "features", "layers.image_cnn", "layers.image_encoder"),
+    "features.datetime": (*_FEATURES, "features", "layers.vector_encoder", "layers.datetime_encoder"),
+    "features.text": (*_FEATURES, "features", "layers.text"),
+    "features.sequence": (*_FEATURES, "features", "layers.history"),
     "language": (*_BASE, "features"),
     "layers": _BASE,
     "layers._places": (*_BASE, "features.base", "features.requests"),
@@ -70,27 +76,15 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark")
-_SCORES = ("models._first_batch", "serving")
+_SCORES = ("models._first_batch", "serving", "language")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = (
-    "_allocator",
-    "_backend",
-    "_distribute",
-    "balancing",
-    "steps",
-    "features",
-    "language",
-    "models",
-    "serving",
-)
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", *_SCORES[1:])
 NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
-    *(
-        f"features.{name}"
-        for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded", "text")
-    ),
+    *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
+    *(f"features.{name}" for name in ("vector", "datetime", "image", "text", "neighbours")),
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"

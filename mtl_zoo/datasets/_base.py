@@ -1,176 +1,22 @@
-"""What every data set is: three splits of arrays, the features and tasks they belong to, and a name to load them by."""
+"""A name to load every data set by, what is known of it without loading, and what loaders share."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mtl_zoo import _validation as check
 from mtl_zoo._registry import Registry
+from mtl_zoo.datasets._dataset import Dataset, Split
 from mtl_zoo.datasets._files import Resource, find_file, search_roots
-from mtl_zoo.features.batching import Rows
-from mtl_zoo.features.spec import Feature
-from mtl_zoo.tasks import Task, fit_tasks
-
-
-@dataclasses.dataclass
-class Split(Rows):
-    """The rows of one split, as arrays.
-
-    Args:
-        inputs: Arrays by feature name, as the models take them.
-        labels: float32 arrays by task name (and by sample-space column); NaN is "not observed".
-        weights: None, one float32 array for all tasks, or a dict by task name.
-        groups: Raw columns to group rows by, such as `user_id` for GAUC.
-        truth: Synthetic data only: the true probability or expectation by output name.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from mtl_zoo.datasets import Split
-    >>> split = Split(inputs={"x": np.arange(5)}, labels={"y": np.zeros(5, "float32")})
-    >>> len(split), len(split.take(3))
-    (5, 3)
-    """
-
-    inputs: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-    weights: np.ndarray | dict[str, np.ndarray] | None = None
-    groups: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    truth: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    def take(self, n: int) -> Split:
-        """The first `n` rows."""
-        check.check_int("n", n)
-        return self._at(slice(n))
-
-    def sample(self, n: int, seed: int = 0) -> Split:
-        """`n` rows drawn without replacement, in the order they have here."""
-        check.check_int("n", n)
-        if n > len(self):
-            raise ValueError(f"`n` must be at most the number of rows, {len(self)}. Received: n={n}")
-        return self._at(np.sort(np.random.default_rng(seed).permutation(len(self))[:n]))
-
-    def _at(self, rows: Any) -> Split:
-        return Split(**{field.name: _rows(getattr(self, field.name), rows) for field in dataclasses.fields(self)})
-
-
-def _rows(value: Any, rows: Any) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        return {name: array[rows] for name, array in value.items()}
-    return value[rows]
-
-
-@dataclasses.dataclass
-class Dataset:
-    """A data set, ready for models: splits, features and tasks, and how it was made.
-
-    Args:
-        name, variant: Which data set, and which form of it.
-        version: Hash of the files it was read from, or of the generator and its options.
-        features: Feature specs, fitted on the training split.
-        tasks: Task specs.
-        train, validation, test: The splits.
-        split_rule: One sentence: how rows came into the splits.
-        transform: The fitted `FeatureTransform`; None for synthetic data, which is born encoded.
-        notes: What a reader of results on it must know.
-        options: What it was loaded with, defaults included; rows of results repeat it.
-    """
-
-    name: str
-    variant: str
-    version: str
-    features: tuple
-    tasks: tuple[Task, ...]
-    train: Split
-    validation: Split
-    test: Split
-    split_rule: str
-    transform: Any = None
-    notes: tuple[str, ...] = ()
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def from_table(
-        cls,
-        train: Any,
-        validation: Any = None,
-        test: Any = None,
-        tasks: Any = (),
-        *,
-        features: Sequence[Feature] = (),
-        exclude: Sequence[str] = (),
-        groups: Sequence[str] = (),
-        time: str | None = None,
-        seed: int = 0,
-        embedding_dim: int = 16,
-        name: str | None = None,
-    ) -> Dataset:
-        """A data set from tables of your own.
-
-        Args:
-            train: A DataFrame, or the path of a `.csv` (packed or not) or `.parquet` file.
-            validation, test: The same, both or neither. Without them a tenth of the rows of `train` each.
-            tasks: What to predict: tasks, names of label columns, or `{name: kind}` with the kinds `"binary"`,
-                `"multiclass"` and `"regression"`, or `{name: {"kind": ..., keywords of the task}}`. Of a bare name
-                labels 0 and 1 make a binary task, other numbers a regression, strings classes.
-            features: Specs for some columns; the others are chosen by `FeatureTransform.infer`.
-            exclude: Columns that are no features.
-            groups: Columns to group rows by, such as `user_id` for the AUC within users.
-            time: A column by whose order the rows are split, and which is no feature. None: they are drawn by `seed`.
-            seed: Of the split.
-            embedding_dim: Width of the embeddings.
-            name: What results call it. Default: the file's name, or `"table"`.
-
-        Raises:
-            ValueError: A file that is not there or broken; a column that no table has; labels of no kind.
-
-        Example:
-
-        >>> import pandas as pd
-        >>> from mtl_zoo.datasets import Dataset
-        >>> table = pd.DataFrame({"city": ["Rome", "Oslo"] * 50, "price": range(100), "click": [0, 0, 0, 1] * 25})
-        >>> Dataset.from_table(table, tasks=["click"])
-        Dataset('table', variant='table', rows: train 80, validation 10, test 10; tasks: click)
-        """
-        from mtl_zoo.datasets._table import dataset_from_table
-
-        is_path = isinstance(train, (str, Path))
-        given = {"tasks": tasks, "exclude": exclude, "groups": groups, "time": time, "seed": seed}
-        made = dataset_from_table(
-            train,
-            validation,
-            test,
-            features=features,
-            embedding_dim=embedding_dim,
-            name=name or (Path(train).name.partition(".")[0] if is_path else "table"),
-            **given,
-        )
-        files = {"validation": validation, "test": test}
-        made.options = {**given, **{n: str(file) for n, file in files.items() if isinstance(file, (str, Path))}}
-        made.options |= {"embedding_dim": embedding_dim}
-        return made
-
-    def __post_init__(self) -> None:
-        self.tasks = fit_tasks(self.tasks, self.train.labels)
-
-    @property
-    def splits(self) -> dict[str, Split]:
-        return {"train": self.train, "validation": self.validation, "test": self.test}
-
-    def __repr__(self) -> str:
-        rows = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
-        tasks = ", ".join(task.name for task in self.tasks)
-        return f"Dataset({self.name!r}, variant={self.variant!r}, rows: {rows}; tasks: {tasks})"
+from mtl_zoo.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,8 +41,10 @@ class DatasetInfo:
         folders: Where under the data folder its files may lie; `fetch` writes to the first. (): it is generated.
         files: The official files, each plain or .gz; the loader may know alternatives.
         resources: What `fetch` downloads.
-        login: For sets behind a login: where to get them.
+        login: For sets that cannot be fetched, since they are behind a login: where to get them.
         check_files: `check_files(roots) -> list[Check]`, counts that always hold.
+        later: Options that are younger than the set. Results name them only where they are not the default, so that
+            earlier rows keep their keys.
     """
 
     name: str
@@ -209,6 +57,7 @@ class DatasetInfo:
     resources: tuple[Resource, ...] = ()
     login: str | None = None
     check_files: Callable[[list[Path]], list[Check]] | None = None
+    later: tuple[str, ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -297,9 +146,21 @@ def load_dataset(name: str, data_dir: str | Path | None = None, **options: Any) 
         )
     if info is None:
         return Dataset.from_table(name, **options)
-    data = info.loader(**options, **({"data_dir": data_dir} if info.reads_files else {}))
-    data.options = {**info.options, **options}
+    with _where_to_get(info):
+        data = info.loader(**options, **({"data_dir": data_dir} if info.reads_files else {}))
+    given = {**info.options, **options}
+    data.options = {n: v for n, v in given.items() if n not in info.later or v != info.options[n]}
     return data
+
+
+@contextlib.contextmanager
+def _where_to_get(info: DatasetInfo) -> Iterator[None]:
+    """Files that are not there are an error that says where they come from, and on what terms."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        how = f" {info.login}" if info.login else ""
+        raise FileNotFoundError(f"{error}.{how} Source: {info.source}. Licence: {info.licence}.") from error
 
 
 def verify_dataset(name: str, data_dir: str | Path | None = None) -> list[Check]:
@@ -315,7 +176,8 @@ def verify_dataset(name: str, data_dir: str | Path | None = None) -> list[Check]
     if info.check_files is None:
         data = info.loader(**({"size": "small"} if "size" in info.options else {}))
         return [Check("generator", "generates", repr(data), True)]
-    return info.check_files(search_roots(data_dir))
+    with _where_to_get(info):
+        return info.check_files(search_roots(data_dir))
 
 
 def fitted_dataset(
@@ -324,28 +186,32 @@ def fitted_dataset(
     features: tuple,
     tasks: tuple[Task, ...],
     group_columns: tuple[str, ...] = (),
+    entities: Mapping[str, Any] | None = None,
+    further: Mapping[str, Any] | None = None,
+    keep_raw: bool = False,
     **fields: Any,
 ) -> Dataset:
-    """A `Dataset` from one DataFrame a split: the transform is fitted on `tables["train"]` only."""
-    from mtl_zoo.features.transform import FeatureTransform
+    """A `Dataset` from one DataFrame a split: the transform is fitted on `tables["train"]` only.
 
-    transform = FeatureTransform(features, tasks).fit(tables["train"])
-    splits = {
-        name: Split(
-            inputs=transform.encode(table),
-            labels=transform.encode_labels(table),
-            weights=transform.encode_weights(table),
-            groups={column: table[column].to_numpy() for column in group_columns},
-        )
-        for name, table in tables.items()
-    }
+    Args:
+        tables: The rows of each split.
+        features, tasks: Specs; features read columns of the rows and of `entities`.
+        group_columns: Columns to group rows by.
+        entities: `Dataset.entities`.
+        further: `Dataset.tables`.
+        keep_raw: Keep the rows, for `Dataset.table` and `Dataset.with_features`.
+        **fields: Of `Dataset`.
+    """
+    from mtl_zoo.datasets._entities import fitted_splits
+
+    transform, splits = fitted_splits(tables, features, tasks, group_columns, entities or {}, keep_raw)
     return Dataset(
         features=tuple(transform.features),
         tasks=tasks,
         transform=transform,
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits["test"],
+        entities=dict(entities or {}),
+        tables=dict(further or {}),
+        **splits,
         **fields,
     )
 

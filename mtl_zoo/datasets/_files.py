@@ -6,6 +6,8 @@ import dataclasses
 import gzip
 import hashlib
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -73,6 +75,45 @@ def require_file(
         expected = (names,) if isinstance(names, str) else tuple(names)
         raise missing_files(name, roots, folders[0], [" or ".join(expected)], hint)
     return found
+
+
+def read_content(
+    name: str, roots: Sequence[Path], folders: Sequence[str], file: str, archive: str | None = None
+) -> bytes | None:
+    """The content of a data set's file, plain or .gz, or as a member of a .zip; None where there is neither.
+
+    Args:
+        name: The data set.
+        roots, folders: Where it may lie.
+        file: The file's name, of which a member has the last part.
+        archive: The .zip's name.
+
+    Raises:
+        ValueError: The file or the archive is damaged.
+    """
+    found = find_file(roots, folders, file)
+    if found is not None:
+        return read_bytes(found)
+    packed = None if archive is None else find_file(roots, folders, archive)
+    if packed is None:
+        return None
+    try:
+        with zipfile.ZipFile(packed) as opened:
+            members = [member for member in opened.namelist() if member.rpartition("/")[2] == Path(file).name]
+            return opened.read(members[0]) if members else None
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"`{packed.name}` must be a whole .zip. Received: {packed} ({error})") from error
+
+
+def require_contents(
+    name: str, roots: Sequence[Path], folders: Sequence[str], files: Sequence[str], archive: str | None = None
+) -> dict[str, bytes]:
+    """The contents of all `files` by name, or one error that names those that are not there."""
+    found = {file: read_content(name, roots, folders, file, archive) for file in files}
+    absent = [file for file, content in found.items() if content is None]
+    if absent:
+        raise missing_files(name, roots, folders[0], absent)
+    return {file: content for file, content in found.items() if content is not None}
 
 
 def open_bytes(path: Path) -> IO[bytes]:

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
-from mtl_zoo.datasets._base import Check, Dataset, fitted_dataset, register_dataset, shares
+from mtl_zoo.datasets import _movielens_content as content
+from mtl_zoo.datasets._base import Check, Dataset, fitted_dataset, register_dataset
 from mtl_zoo.datasets._files import (
     Resource,
     check_count,
@@ -22,14 +23,23 @@ from mtl_zoo.datasets._files import (
     require_file,
     search_roots,
 )
+from mtl_zoo.datasets._splits import cut, split_rows, user_split, without_training_row
 from mtl_zoo.features.spec import Categorical, Feature, Numeric, Sequence
-from mtl_zoo.tasks import BinaryTask, RegressionTask
+from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask, Task
+
+__all__ = ["movielens_100k", "movielens_1m", "user_split"]
 
 TASKS = (RegressionTask("rating"), BinaryTask("like"), BinaryTask("love"))
+SPLITS = ("auto", "time", "user", "cold_items", "cold_users")
+LATER = ("profile", "posters")
 LICENCE = "GroupLens research licence: research use, cite, no redistribution"
 GENRES_100K = (
     "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
     "Mystery Romance Sci-Fi Thriller War Western".split()
+)
+OCCUPATIONS_100K = (
+    "administrator artist doctor educator engineer entertainment executive healthcare homemaker lawyer librarian "
+    "marketing none other programmer retired salesman scientist student technician writer".split()
 )
 # A film has at most six genres; no cell is cut.
 GENRES_LENGTH = 6
@@ -90,9 +100,16 @@ def _checks(tables: _Tables, counts: _Counts) -> list[Check]:
         ),
     ),
     check_files=lambda roots: _checks(_read_100k(roots), COUNTS_100K),
+    later=LATER,
 )
 def movielens_100k(
-    data_dir: str | Path | None = None, *, split: str = "auto", embedding_dim: int = 16, seed: int = 0
+    data_dir: str | Path | None = None,
+    *,
+    split: str = "auto",
+    profile: bool = False,
+    posters: bool = False,
+    embedding_dim: int = 16,
+    seed: int = 0,
 ) -> Dataset:
     """MovieLens 100K: 100,000 ratings with their times, by 943 users of 1,682 films.
 
@@ -100,12 +117,20 @@ def movielens_100k(
     occupation, first digit of the zip code) and of the film (id, year, genres as a mean-pooled list). Users and films
     that only the later rows know are unknown to the model.
 
+    `data.entities` has what is known of users (`user_id`: age in years, gender, occupation, zip_region) and films
+    (`movie_id`: title, year, genres). Where the files are there, films also have `summary`, one or two sentences of
+    Wikipedia (wiki_summaries.csv), and `trailer`, seven numbers of the look of the trailer.
+
     Args:
         data_dir: See `load_dataset`.
         split: `"time"` (what `"auto"` chooses): the first 80 % of all ratings, the next 10 %, the last 10 %. `"user"`:
-            each user's ratings 80/10/10 at random.
+            each user's ratings 80/10/10 at random. `"cold_items"`, `"cold_users"`: a tenth of the films or of the
+            users each for validation and test, with all of their ratings.
+        profile: Adds the task `occupation` (21 classes), a question about the user, and takes the features `occupation`
+            and `user_id` away, by which it would be known. `"auto"` then holds users out.
+        posters: Films have a column `poster`, JPEG bytes of 64 x 96 pixels, for 96 % of the ratings.
         embedding_dim: Width of every embedding.
-        seed: Of the split by user.
+        seed: Of what is drawn for the split.
 
     Raises:
         FileNotFoundError: The files are not there.
@@ -113,10 +138,13 @@ def movielens_100k(
 
     Reference: Harper and Konstan, TiiS 2015, doi:10.1145/2827872.
     """
-    check.check_choice("split", split, ("auto", "time", "user"))
-    tables = _read_100k(search_roots(data_dir))
+    check.check_choice("split", split, SPLITS)
+    roots = search_roots(data_dir)
+    tables = _read_100k(roots)
+    extras = content.of_100k(roots, tables.movies, posters)
+    occupation = MulticlassTask("occupation", classes=tuple(OCCUPATIONS_100K)) if profile else None
     age = Numeric("age")
-    return _build("movielens_100k", tables, COUNTS_100K, age, split, embedding_dim, seed)
+    return _build("movielens_100k", tables, COUNTS_100K, extras, age, occupation, split, embedding_dim, seed)
 
 
 @register_dataset(
@@ -134,20 +162,29 @@ def movielens_100k(
         ),
     ),
     check_files=lambda roots: _checks(_read_1m(roots), COUNTS_1M),
+    later=LATER,
 )
 def movielens_1m(
-    data_dir: str | Path | None = None, *, split: str = "auto", embedding_dim: int = 16, seed: int = 0
+    data_dir: str | Path | None = None,
+    *,
+    split: str = "auto",
+    profile: bool = False,
+    posters: bool = False,
+    embedding_dim: int = 16,
+    seed: int = 0,
 ) -> Dataset:
     """MovieLens 1M: 1,000,209 ratings by 6,040 users of 3,883 films.
 
-    Tasks and features as in `movielens_100k`, age in seven classes.
+    Tasks, features and `data.entities` as in `movielens_100k`, age in seven classes; there are no summaries.
 
     Args:
         data_dir: See `load_dataset`. Read are the official ratings.dat, or ratings_no_timestamp.csv.
         split: `"time"`: the first 80 % of all ratings, the next 10 %, the last 10 %. `"user"`: each user's ratings
-            80/10/10 at random. `"auto"`: by time where there are timestamps, else by user.
+            80/10/10 at random. `"cold_items"`, `"cold_users"`: as in `movielens_100k`. `"auto"`: by time where there
+            are timestamps, else by user.
+        profile, posters: As in `movielens_100k`; posters of films with 99.8 % of the ratings.
         embedding_dim: Width of every embedding.
-        seed: Of the split by user.
+        seed: Of what is drawn for the split.
 
     Raises:
         FileNotFoundError: The files are not there.
@@ -156,14 +193,25 @@ def movielens_1m(
 
     Reference: Harper and Konstan, TiiS 2015, doi:10.1145/2827872.
     """
-    check.check_choice("split", split, ("auto", "time", "user"))
-    tables = _read_1m(search_roots(data_dir))
+    check.check_choice("split", split, SPLITS)
+    roots = search_roots(data_dir)
+    tables = _read_1m(roots)
+    extras = content.of_1m(roots, tables.movies, posters)
+    occupation = MulticlassTask("occupation", classes=21) if profile else None
     age = Categorical("age", dim=embedding_dim)
-    return _build("movielens_1m", tables, COUNTS_1M, age, split, embedding_dim, seed)
+    return _build("movielens_1m", tables, COUNTS_1M, extras, age, occupation, split, embedding_dim, seed)
 
 
 def _build(
-    name: str, tables: _Tables, counts: _Counts, age: Feature, split: str, embedding_dim: int, seed: int
+    name: str,
+    tables: _Tables,
+    counts: _Counts,
+    movies: pd.DataFrame,
+    age: Feature,
+    occupation: Task | None,
+    split: str,
+    embedding_dim: int,
+    seed: int,
 ) -> Dataset:
     check.check_int("seed", seed, minimum=0)
     found = tables.counts()
@@ -172,34 +220,29 @@ def _build(
     has_times = "timestamp" in tables.ratings
     if split == "time" and not has_times:
         raise ValueError(f"`split` can be 'time' only where ratings have timestamps. Received: split='time' for {name}")
-    by_time = has_times if split == "auto" else split == "time"
-    part = _time_split(tables.ratings) if by_time else user_split(tables.ratings["user_id"].to_numpy(), seed)
-    table = tables.ratings.merge(tables.users, on="user_id", how="left", validate="many_to_one")
-    table = table.merge(tables.movies, on="movie_id", how="left", validate="many_to_one")
-    table["like"] = (table["rating"] >= 4).astype("float32")
-    table["love"] = (table["rating"] == 5).astype("float32")
-    rule = (
-        "80/10/10 by time over all ratings"
-        if by_time
-        else f"each user's ratings 80/10/10 at random (seed {seed})"
-        + ("" if has_times else "; there are no timestamps")
-    )
+    if split == "auto":
+        split = "cold_users" if occupation else "time" if has_times else "user"
+    rows = tables.ratings.copy()
+    rows["like"] = (rows["rating"] >= 4).astype("float32")
+    rows["love"] = (rows["rating"] == 5).astype("float32")
+    part, rule = split_rows(rows, split, seed, user="user_id", item="movie_id", time="timestamp", items="films")
+    rule = {"time": "80/10/10 by time over all ratings", "user": rule.replace("rows", "ratings")}.get(split, rule)
+    if split == "user" and not has_times:
+        rule += "; there are no timestamps"
+    given_away = () if occupation is None else ("occupation", "user_id")
     return fitted_dataset(
-        tables={s: table[part == i].reset_index(drop=True) for i, s in enumerate(("train", "validation", "test"))},
-        features=_features(age, embedding_dim),
-        tasks=TASKS,
+        tables=cut(rows, part),
+        features=tuple(f for f in _features(age, embedding_dim) if f.name not in given_away),
+        tasks=(*TASKS, occupation) if occupation else TASKS,
         group_columns=("user_id",),
+        entities={"user_id": tables.users, "movie_id": movies},
+        keep_raw=True,
         name=name,
-        variant="time_split" if by_time else "user_split",
+        variant=f"{split}_split" + (",profile" if occupation else ""),
         version=tables.version,
         split_rule=rule,
-        notes=(_unseen_users(table["user_id"].to_numpy(), part),),
+        notes=(without_training_row(rows["user_id"], part, "users"),),
     )
-
-
-def _unseen_users(users: np.ndarray, part: np.ndarray) -> str:
-    new = ~np.isin(users[part == 2], users[part == 0])
-    return f"{new.mean():.1%} of the test rows are of users without a training row"
 
 
 def _features(age: Feature, dim: int) -> tuple[Feature, ...]:
@@ -213,37 +256,6 @@ def _features(age: Feature, dim: int) -> tuple[Feature, ...]:
         Categorical("year", dim=dim),
         Sequence("genres", length=GENRES_LENGTH, pooling="mean", dim=dim),
     )
-
-
-def _time_split(ratings: pd.DataFrame) -> np.ndarray:
-    """0, 1, 2 for the first 80 %, the next 10 % and the last 10 % of the ratings; equal times keep the file's order."""
-    order = np.argsort(ratings["timestamp"].to_numpy(), kind="stable")
-    part = np.empty(len(order), "int8")
-    for i, cut in enumerate(shares(len(order), 0.8, 0.1, 0.1)):
-        part[order[cut]] = i
-    return part
-
-
-def user_split(users: np.ndarray, seed: int) -> np.ndarray:
-    """0, 1, 2 for 80 %, 10 % and 10 % of each user's rows, drawn at random.
-
-    Args:
-        users: A user id for each row.
-        seed: Of the draw.
-
-    Returns:
-        int8 array of 0 (train), 1 (validation) and 2 (test).
-    """
-    order = np.lexsort((np.random.default_rng(seed).random(len(users)), users))
-    ordered = users[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    counts = np.diff(np.append(starts, len(users)))
-    rank = np.arange(len(users)) - np.repeat(starts, counts)
-    # The middle of the row's place in its user's list, so that the shares hold on average for any length.
-    place = (rank + 0.5) / np.repeat(counts, counts)
-    part = np.empty(len(users), "int8")
-    part[order] = (place >= 0.8).astype("int8") + (place >= 0.9)
-    return part
 
 
 def _read_table(content: bytes, separator: str, names: SequenceABC[str], numbers: SequenceABC[str]) -> pd.DataFrame:
@@ -283,6 +295,7 @@ def _read_100k(roots: list[Path]) -> _Tables:
         movies=pd.DataFrame(
             {
                 "movie_id": movies["movie_id"],
+                "title": movies["title"],
                 "year": movies["released"].str[-4:],
                 "genres": ["|".join(names[row]) for row in flags],
             }
@@ -311,6 +324,6 @@ def _read_1m(roots: list[Path]) -> _Tables:
     return _Tables(
         ratings=ratings,
         users=_user_columns(_read_table(contents[1], "::", users, ("user_id", "age", "occupation"))),
-        movies=movies.assign(year=movies["title"].str.extract(r"\((\d{4})\)\s*$", expand=False)).drop(columns="title"),
+        movies=movies.assign(year=movies["title"].str.extract(r"\((\d{4})\)\s*$", expand=False)),
         version=content_version(*contents),
     )

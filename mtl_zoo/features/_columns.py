@@ -19,20 +19,21 @@ from mtl_zoo import _validation as check
 MISSING_INTEGER = int(np.iinfo(np.int64).min)
 
 STRING, INTEGER, FLOAT, BOOLEAN, EMPTY = "string", "integer", "float", "boolean", "empty"
+# Kinds that only a feature made for them reads.
+DATE, BYTES = "date", "bytes"
 SHOWN = {
     STRING: "strings",
     INTEGER: "whole numbers",
     FLOAT: "numbers",
     BOOLEAN: "booleans",
     EMPTY: "no value",
+    DATE: "dates or times",
+    BYTES: "bytes",
 }
 _WHOLE = "must hold whole numbers or strings, since its values become ids"
 _WHOLE_ADVICE = "Use Numeric for measured numbers, or convert it: table[column].astype(str)"
 _NESTED = "Flatten them, or use Encoded with the shape of an array that each cell holds."
-_DATES = (
-    *("date", "datetime", "datetime64", "time", "timedelta", "timedelta64", "period", "interval"),
-    *("timestamp", "duration", "date32", "date64", "time32", "time64"),
-)
+_TIMES = ("time", "timedelta", "timedelta64", "period", "interval", "duration", "time32", "time64")
 # Without it, pyarrow gives whole numbers with nulls as floats, which rounds ids above 2^53.
 _EXACT = {
     **{
@@ -158,11 +159,18 @@ class Column:
         self.categories: Column | None = None
         if isinstance(series.dtype, pd.CategoricalDtype):
             self.categories = Column(name, pd.Series(series.cat.categories))
+            if self.categories.kind in (DATE, BYTES):
+                self.series, self.categories = series.astype(series.cat.categories.dtype), None
         self.is_list = self.is_nested = False
         self.kind = self._find_kind()
         if self.is_list:
             self._array = self._read_array()
             self.kind = self._element_kind()
+
+    @property
+    def array(self) -> Any:
+        """Its lists as an Arrow array."""
+        return self._array
 
     @property
     def shown(self) -> str:
@@ -190,6 +198,10 @@ class Column:
             self.is_list, kind = True, EMPTY
         elif dtype.kind == "O" and isinstance(dtype, np.dtype):
             kind = self._kind_of_objects()
+        elif dtype.kind == "M" or (arrow is not None and pa.types.is_date(arrow)):
+            kind = DATE
+        elif arrow is not None and (pa.types.is_binary(arrow) or pa.types.is_large_binary(arrow)):
+            kind = BYTES
         elif arrow is not None and pa.types.is_null(arrow):
             return EMPTY
         elif arrow is not None and pa.types.is_map(arrow):
@@ -204,7 +216,8 @@ class Column:
     def _kind_of_objects(self) -> str:
         inferred = pd.api.types.infer_dtype(self.series, skipna=True)
         known = {"string": STRING, "integer": INTEGER, "boolean": BOOLEAN, "empty": EMPTY}
-        known |= {"floating": FLOAT, "mixed-integer-float": FLOAT}
+        known |= {"floating": FLOAT, "mixed-integer-float": FLOAT, "bytes": BYTES}
+        known |= dict.fromkeys(("date", "datetime", "datetime64"), DATE)
         if inferred in known:
             return known[inferred]
         first = next((cell for cell in self.series if not pd.api.types.is_scalar(cell) or pd.notna(cell)), None)
@@ -214,11 +227,13 @@ class Column:
         raise ValueError(self._type_refusal(inferred))
 
     def _type_refusal(self, what: str) -> str:
-        if what in _DATES:
-            advice = "Derive columns from it first, for example the hour, the day of the week, or an age in days."
+        if what == DATE or what in _TIMES:
+            advice = "Read it as a Datetime, or derive" if what == DATE else "Derive"
+            advice += " columns from it first, for example the hour, the day of the week, or an age in days."
             return self._refusal("must not hold dates or times", advice)
-        if what == "bytes":
-            return self._refusal("must not hold bytes", "Decode them: table[column].str.decode('utf-8').")
+        if what == BYTES:
+            advice = "Decode them: table[column].str.decode('utf-8'), or read them as an Image."
+            return self._refusal("must not hold bytes", advice)
         if what == "decimal":
             return self._refusal("must not hold decimals", "Convert it: table[column].astype(float).")
         types = self.series.dropna().map(lambda cell: type(cell).__name__).value_counts()
@@ -236,8 +251,13 @@ class Column:
 
     # Readings
 
+    def _refuse_special(self) -> None:
+        if self.kind in (DATE, BYTES):
+            raise ValueError(self._type_refusal(self.kind))
+
     def cells(self) -> Cells:
         """Its distinct values and where they stand."""
+        self._refuse_special()
         if self.is_list:
             advice = _NESTED if self.is_nested else "Use Sequence, or Categorical with multi_hot=True."
             raise ValueError(
@@ -266,6 +286,7 @@ class Column:
 
     def numbers(self) -> np.ndarray:
         """Its values as float64, NaN where missing."""
+        self._refuse_special()
         if self.is_list or self.kind == STRING:
             advice = "" if self.is_list else " Convert it with pandas.to_numeric(table[column]), or use Categorical."
             raise ValueError(f"`{self.name}` must hold numbers. Received: {self.shown}{self._few()}.{advice}")
@@ -281,6 +302,7 @@ class Column:
 
     def lists(self, separator: str) -> Lists:
         """Its lists, or the lists that its strings hold between separators; missing values left out."""
+        self._refuse_special()
         if self.kind == EMPTY:
             none = np.array([], dtype=np.int64)
             return Lists(Cells(self.name, EMPTY, none, np.array([], dtype=object)), none, len(self.series))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as SequenceABC
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mtl_zoo.features import _joined, _report
 from mtl_zoo.features._columns import EMPTY, Column, check_columns
+from mtl_zoo.features._joined import Joined, OfEntities
 from mtl_zoo.features._states import STATES, ColumnType, State, Unseen
-from mtl_zoo.features.base import Feature, Summary, features_to_config
-from mtl_zoo.features.requests import InputSpec
+from mtl_zoo.features.base import Feature, Summary
+from mtl_zoo.features.entities import EntityTable
+from mtl_zoo.features.requests import FIRST_ID, InputSpec
 
 States = dict[tuple[str, str], State]
 
@@ -29,12 +33,14 @@ class Fitted:
         columns: What each column held in the training table.
         states: What features learned, by `Feature.state_key`.
         summaries: By feature name.
+        joined: The entity tables that features are read from.
     """
 
     features: tuple[Feature, ...]
     columns: dict[str, ColumnType]
     states: States
     summaries: dict[str, Summary]
+    joined: tuple[Joined, ...] = ()
 
     def state_of(self, feature: Feature) -> Any:
         """What the feature learned, or None."""
@@ -42,10 +48,20 @@ class Fitted:
 
     def encode(self, frame: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, Unseen]]:
         """Arrays by input name, and the values that were in no vocabulary, by feature."""
-        columns = read_columns(self.features, frame)
+        columns = read_columns(self.readers(), frame)
         arrays: dict[str, np.ndarray] = {}
         unseen: dict[str, Unseen] = {}
+        places: dict[str, np.ndarray] = {}
+        for joined in self.joined:
+            source, title = joined.table.source, joined.table.title
+            places[title], lost = joined.places_of(columns[source], self.columns[source])
+            if lost is not None:
+                unseen[joined.report_name] = lost
         for feature in self.features:
+            home = self.homes.get(feature.name)
+            if home is not None:
+                arrays |= self.of_entities[feature.name].rows(home, feature, places[home.table.title])
+                continue
             column, fitted = columns[feature.source], self.columns[feature.source]
             fitted.check(column, feature.name)
             encoded, new = feature.encode(self.state_of(feature), column, fitted)
@@ -54,12 +70,36 @@ class Fitted:
                 unseen[feature.name] = new
         return arrays, unseen
 
+    @functools.cached_property
+    def homes(self) -> dict[str, Joined]:
+        """The entity table that each feature is read from, of those that are."""
+        return {name: joined for joined in self.joined for name in joined.reads}
+
+    @functools.cached_property
+    def of_entities(self) -> dict[str, OfEntities]:
+        """What each feature of an entity table gives of all entities, encoded once."""
+        return {
+            f.name: OfEntities.of(self.homes[f.name], f, self.state_of(f), self.columns[f.source])
+            for f in self.features
+            if f.name in self.homes
+        }
+
+    def with_tables(self, tables: SequenceABC[EntityTable]) -> Fitted:
+        """What was learned, with other entity tables, whose values are encoded at once."""
+        by_title = {table.title: table for table in tables}
+        joined = tuple(joined.with_table(by_title[joined.table.title]) for joined in self.joined)
+        changed = dataclasses.replace(self, joined=joined)
+        _report.log_unseen(_joined.unseen_of(changed.of_entities), "In entity tables: ")
+        return changed
+
+    def column_of(self, feature: Feature) -> str:
+        """The column of the rows' table that decides the feature: its own, or that of its entity's id."""
+        home = self.homes.get(feature.name)
+        return feature.source if home is None else home.table.source
+
     def readers(self) -> dict[str, list[Feature]]:
-        """The features that read each column."""
-        readers: dict[str, list[Feature]] = {}
-        for feature in self.features:
-            readers.setdefault(feature.source, []).append(feature)
-        return readers
+        """What reads each column of the rows' table: features, or an entity table by its ids."""
+        return _readers(self.features, self.joined)
 
     def raw_forms(self) -> dict[str, InputSpec]:
         """How an exported model takes each column."""
@@ -70,11 +110,16 @@ class Fitted:
         for name, readers in self.readers().items():
             forms = {feature.raw_form() for feature in readers}
             form = next(iter(forms)) if len(forms) == 1 else None
+            if form is None and any(form and form.meaning for form in forms):
+                raise ValueError(
+                    f"`{name}` must be read in one way by all features of an exported model, which takes it once. "
+                    f"Received: {[feature.name for feature in readers]}. Give them columns of their own, copies of it."
+                )
             yield name, form or self.columns[name].raw_form, readers[0] if form else None
 
     def raw_arrays(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
         """The table's columns in their `raw_forms`."""
-        columns = read_columns(self.features, frame)
+        columns = read_columns(self.readers(), frame)
         arrays = {}
         for name, _, feature in self._raw_columns():
             self.columns[name].check(columns[name], name)
@@ -86,6 +131,9 @@ class Fitted:
         """Makes what states make at the first use, before several threads encode."""
         for state in self.states.values():
             state.warm_up()
+        for joined in self.joined:
+            joined.table.keys.warm_up()
+        self.of_entities  # noqa: B018 - made at the first look
 
     def hash_with(self, facts: dict[str, Any]) -> str:
         """A hash of all that decides the arrays that the transform gives, `facts` included."""
@@ -97,7 +145,10 @@ class Fitted:
                 large.append([key, *state.identity()])
             else:
                 small.setdefault(family, {})[key] = state.identity()
-        about = {"features": features_to_config(self.features), **facts, **small}
+        if self.joined:
+            small["entities"] = [joined.identity() for joined in self.joined]
+            small["of_entities"] = {name: encoded.digest() for name, encoded in self.of_entities.items()}
+        about = {"features": [feature.identity() for feature in self.features], **facts, **small}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
         for entry in sorted(large, key=lambda entry: entry[0]):
             digest.update(json.dumps(entry, default=str).encode())
@@ -108,20 +159,71 @@ class Fitted:
         return _make_graph(self)
 
 
-def read_columns(features: SequenceABC[Feature], frame: pd.DataFrame) -> dict[str, Column]:
-    sources = dict.fromkeys(feature.source for feature in features)
+def _readers(features: Iterable[Feature], joined: Iterable[Joined]) -> dict[str, list[Feature]]:
+    readers: dict[str, list[Feature]] = {}
+    from_entities = {name for table in joined for name in table.reads}
+    for feature in features:
+        if feature.name not in from_entities:
+            readers.setdefault(feature.source, []).append(feature)
+    for table in joined:
+        readers.setdefault(table.table.source, []).append(table.reader)
+    return readers
+
+
+def read_columns(sources: Iterable[str], frame: pd.DataFrame) -> dict[str, Column]:
+    sources = dict.fromkeys(sources)
     check_columns(frame, sources)
     return {name: Column(name, frame[name]) for name in sources}
 
 
-def fit(features: SequenceABC[Feature], frame: pd.DataFrame) -> tuple[Fitted, dict[str, Column]]:
-    """The state learned from `frame`, and its columns."""
-    columns = read_columns(features, frame)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Training:
+    """The training table as `fit` read it.
+
+    Args:
+        columns: What features read, by `Feature.source`: a cell a row, or an entity that occurs.
+        places: Of each feature of an entity table, the cell of its column by row; -1 where a row has no entity.
+    """
+
+    columns: dict[str, Column]
+    places: dict[str, np.ndarray]
+
+    @classmethod
+    def read(cls, features: SequenceABC[Feature], frame: pd.DataFrame, joined: SequenceABC[Joined]) -> Training:
+        columns = read_columns(_readers(features, joined), frame)
+        by_name = {feature.name: feature for feature in features}
+        places = {}
+        for table in joined:
+            ids = columns[table.table.source]
+            table.check_ids(ids)
+            of_rows, _ = table.places_of(ids, ColumnType.of(ids))
+            named, cells = np.unique(of_rows, return_inverse=True)
+            lost = int((named < FIRST_ID).sum())
+            for name in table.reads:
+                feature = by_name[name]
+                if feature.source in frame.columns:
+                    raise ValueError(
+                        f"`column` must say where feature {name!r} is read from, since both the table and the entity "
+                        f"table {table.table.title!r} have a column {feature.source!r}. Received: "
+                        f"column={feature.column!r}. Leave it out of one, or write column="
+                        f"'{table.table.title}.{table.reads[name]}'"
+                    )
+                columns[feature.source] = table.column_for_fit(feature, named)
+                places[name] = np.maximum(cells - lost, -1)
+        return cls(columns, places)
+
+
+def fit(
+    features: SequenceABC[Feature], frame: pd.DataFrame, joined: tuple[Joined, ...] = ()
+) -> tuple[Fitted, Training]:
+    """The state learned from `frame`, and what was read of it."""
+    training = Training.read(features, frame, joined)
+    columns = training.columns
     for feature in features:
         if columns[feature.source].kind == EMPTY:
             raise ValueError(
-                f"`{feature.source}` must hold a value to fit feature {feature.name!r}. Received: {len(frame)} rows, "
-                "all missing"
+                f"`{feature.source}` must hold a value to fit feature {feature.name!r}. Received: "
+                f"{len(columns[feature.source].series)} rows, all missing"
             )
     readings = {feature.name: feature.read(columns[feature.source]) for feature in features}
     sharing: dict[Any, list[Feature]] = {}
@@ -129,13 +231,14 @@ def fit(features: SequenceABC[Feature], frame: pd.DataFrame) -> tuple[Fitted, di
         sharing.setdefault(feature.state_key or feature.name, []).append(feature)
     states: States = {}
     for key, group in sharing.items():
-        state = group[0].fit([(feature, readings[feature.name]) for feature in group])
+        teach = [feature for feature in group if not feature.borrows] or group
+        state = teach[0].fit([(feature, readings[feature.name]) for feature in teach])
         if state is not None:
             states[key] = state
     sized = tuple(f.sized(states.get(f.state_key), readings[f.name]) for f in features)  # type: ignore[arg-type]
     summaries = {feature.name: feature.summarize(readings[feature.name]) for feature in features}
     types = {name: ColumnType.of(column) for name, column in columns.items()}
-    return Fitted(sized, types, states, summaries), columns
+    return Fitted(sized, types, states, summaries, joined), training
 
 
 def _make_graph(fitted: Fitted) -> Any:
@@ -145,16 +248,26 @@ def _make_graph(fitted: Fitted) -> Any:
         def __init__(self) -> None:
             super().__init__(name="feature_transform")
             lookups: dict[Any, Any] = {key: state.in_graph() for key, state in fitted.states.items()}
-            self._lookup_of = lookups.get
             # What an export must hold, by names that TensorFlow can write.
             held = {"/".join(key): lookup for key, lookup in lookups.items() if isinstance(lookup, tf.Module)}
+            self._read = {f.name: f.in_graph(lookups.get(f.state_key)) for f in fitted.features}
+            held |= {name: read for name, read in self._read.items() if isinstance(read, tf.Module)}
             self.tables = held
+            self.entities = {
+                joined.table.title: _joined.in_graph(joined, {name: fitted.of_entities[name] for name in joined.reads})
+                for joined in fitted.joined
+            }
 
         def __call__(self, raw: dict[str, Any]) -> dict[str, Any]:
             raw = _checked(fitted, raw)
             encoded: dict[str, Any] = {}
+            places = {title: table.places(raw) for title, table in self.entities.items()}
             for feature in fitted.features:
-                encoded |= feature.encode_in_graph(self._lookup_of(feature.state_key), raw[feature.source])
+                home = fitted.homes.get(feature.name)
+                if home is not None:
+                    encoded |= self.entities[home.table.title].rows(feature, places[home.table.title])
+                    continue
+                encoded |= feature.encode_in_graph(self._read[feature.name], raw[feature.source])
             return encoded
 
     # Tables made while a function is traced would live in that function's graph only.

@@ -51,7 +51,8 @@ class IdFeature(Feature):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.check_int("dim", self.dim)
+        if self.dim is not None or not self.borrows:
+            check.check_int("dim", self.dim)
         check.check_int("min_count", self.min_count)
         given = [name for name in ("vocabulary", "size", "hash_buckets") if getattr(self, name) is not None]
         if len(given) > 1:
@@ -238,7 +239,7 @@ class IdFeature(Feature):
         ids = np.append(known, MISSING_ID).astype(np.int32)[cells.codes]
         if isinstance(reading, Lists):
             ids = self._padded(ids, reading.rows, reading.num_rows)
-        return {self.name: ids}, _unseen(cells, known)
+        return {self.name: ids}, unseen_of(cells, known)
 
     def values(self, state: Vocabulary | None) -> tuple[Any, ...] | None:
         return self.vocabulary if state is None else state.given()
@@ -378,7 +379,7 @@ def _learned(cells: SequenceABC[Cells], is_text: bool, min_count: int, max_ids: 
     return Listed(np.asarray(ordered.to_pandas(), dtype=object if is_text else np.int64))
 
 
-def _unseen(cells: Cells, ids: np.ndarray) -> Unseen | None:
+def unseen_of(cells: Cells, ids: np.ndarray) -> Unseen | None:
     unknown = ids == UNKNOWN_ID
     count = int(cells.counts[unknown].sum())
     if not count:

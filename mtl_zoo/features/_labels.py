@@ -10,6 +10,7 @@ import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import EMPTY, SHOWN, STRING, Column, check_columns, refuse_values
+from mtl_zoo.features.base import Feature
 from mtl_zoo.tasks import Task, label_names
 
 
@@ -23,6 +24,18 @@ def label_columns(tasks: Sequence[Task]) -> tuple[str, ...]:
 def weight_columns(tasks: Sequence[Task], sample_weight: str | None) -> tuple[str, ...]:
     names = [sample_weight, *(task.sample_weight for task in tasks)]
     return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def refuse_features(features: Sequence[Feature], tasks: Sequence[Task], sample_weight: str | None) -> None:
+    """Refuses features that read a label, a sample space or a weight."""
+    labels, weights = set(label_columns(tasks)), set(weight_columns(tasks, sample_weight))
+    for feature in features:
+        if feature.source in labels | weights:
+            what = "a label or sample space" if feature.source in labels else "a sample weight"
+            raise ValueError(
+                f"`features` must not read {feature.source!r}, which is {what} of the tasks: it is not known when "
+                f"the model predicts. Received: feature {feature.name!r}"
+            )
 
 
 def read_labels(frame: pd.DataFrame, tasks: Sequence[Task], *, whole: bool = True) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mtl_zoo.features._columns import Column
+from mtl_zoo.features._fitted import Training
 from mtl_zoo.features.base import Feature
 from mtl_zoo.tasks import Task
 
@@ -19,7 +19,7 @@ FEWEST_OF_A_CLASS = 10
 
 def warn_of_leaks(
     features: Sequence[Feature],
-    columns: Mapping[str, Column],
+    training: Training,
     labels: Mapping[str, np.ndarray],
     tasks: Sequence[Task],
     known: frozenset[tuple[str, str]] = frozenset(),
@@ -28,7 +28,7 @@ def warn_of_leaks(
 
     Args:
         features: The features to look at.
-        columns: Their columns, by name.
+        training: Their columns.
         labels: By task name, and sample-space columns.
         known: (feature, task) pairs that a warning was given for.
 
@@ -44,7 +44,8 @@ def warn_of_leaks(
         for feature in features:
             if (feature.name, task.name) in found:
                 continue
-            found_auc = feature.leak_auc(columns[feature.source], rows, label)
+            cells = training.places[feature.name][rows] if feature.name in training.places else rows
+            found_auc = feature.leak_auc(training.columns[feature.source], cells, label)
             if found_auc is not None and found_auc > THRESHOLD:
                 found.add((feature.name, task.name))
                 warnings.warn(
@@ -52,7 +53,7 @@ def warn_of_leaks(
                     f"{found_auc:.4f}: it may be known only after the label is, or derived from it. Leave it out of "
                     "the features if so.",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=3,
                 )
     return frozenset(found)
 

@@ -12,6 +12,8 @@ import numpy as np
 from mtl_zoo._registry import Registry
 from mtl_zoo.features._columns import (
     BOOLEAN,
+    BYTES,
+    DATE,
     EMPTY,
     FLOAT,
     INTEGER,
@@ -113,9 +115,9 @@ class ColumnType:
 
     @property
     def _dtype(self) -> str:
-        if self.kind == STRING:
+        if self.kind in (STRING, BYTES):
             return "string"
-        if self.kind == INTEGER:
+        if self.kind in (INTEGER, DATE):
             return "int64"
         if self.kind == BOOLEAN and not self.has_missing and not self.is_list:
             return "bool"

@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from mtl_zoo._files import intact, read_json, refuse_other_content, whole_folder
+from mtl_zoo._files import intact, name_within, read_json, refuse_other_content, whole_folder
 from mtl_zoo.features import _fitted
+from mtl_zoo.features._joined import Joined
 from mtl_zoo.features._states import STATES, ColumnType
 from mtl_zoo.features.base import Feature, Summary, features_from_config, features_to_config
+from mtl_zoo.features.entities import EntityTable
 from mtl_zoo.tasks import Task, task_from_config
 
-FORMAT = 2
+# Format 3 holds entity tables; a transform without any is written as format 2, which older versions read.
+FORMAT, _WITHOUT_ENTITIES = 3, 2
 META = "transform.json"
 
 
@@ -33,7 +38,7 @@ def write(
     refuse_other_content("folder", folder, META, "a transform")
     with whole_folder(folder) as part:
         meta = {
-            "format": FORMAT,
+            "format": FORMAT if fitted.joined else _WITHOUT_ENTITIES,
             "specs": features_to_config(specs),
             "tasks": [task.get_config() for task in tasks],
             "sample_weight": sample_weight,
@@ -44,6 +49,8 @@ def write(
             "summaries": {name: dataclasses.asdict(summary) for name, summary in fitted.summaries.items()},
             "notes": notes,
         }
+        if fitted.joined:
+            meta["entities"] = [_write_entities(part, joined, i) for i, joined in enumerate(fitted.joined)]
         (part / META).write_text(json.dumps(meta, indent=1, default=_plain), encoding="utf-8")
 
 
@@ -61,6 +68,20 @@ def _write_states(folder: Path, states: _fitted.States) -> dict[str, dict[str, A
     return written
 
 
+def _write_entities(folder: Path, joined: Joined, number: int) -> dict[str, Any]:
+    """The columns that features read, a row an entity; they are encoded again when they are first used."""
+    table, file = joined.table, f"entities_{number}.parquet"
+    pq.write_table(pa.Table.from_pandas(table.frame, preserve_index=False), folder / file, write_page_checksum=True)
+    options = {"key": table.key, "column": table.column, "side": table.side, "name": table.name}
+    return {"file": file, "reads": joined.reads, **options}
+
+
+def _read_entities(folder: Path, kept: dict[str, Any]) -> Joined:
+    options = {name: kept[name] for name in ("key", "column", "side", "name")}
+    path = name_within(folder, kept["file"], "a transform")
+    return Joined(EntityTable(pq.read_table(path, page_checksum_verification=True), **options), kept["reads"])
+
+
 @dataclasses.dataclass(frozen=True)
 class Stored:
     """What `read` gives of a folder."""
@@ -70,6 +91,11 @@ class Stored:
     sample_weight: str | None
     fitted: _fitted.Fitted
     notes: list[dict[str, Any]]
+
+    @property
+    def tables(self) -> tuple[EntityTable, ...]:
+        """The entity tables, with the columns that features read."""
+        return tuple(joined.table for joined in self.fitted.joined)
 
 
 def read(folder: str | os.PathLike) -> Stored:
@@ -105,6 +131,7 @@ def _understood(folder: Path, meta: dict[str, Any]) -> Stored:
         {name: ColumnType(**column) for name, column in meta["columns"].items()},
         states,
         {name: Summary(**summary) for name, summary in meta["summaries"].items()},
+        tuple(_read_entities(folder, kept) for kept in meta.get("entities", ())),
     )
     tasks = tuple(task_from_config(config) for config in meta["tasks"])
     return Stored(tuple(specs), tasks, meta["sample_weight"], fitted, meta["notes"])

@@ -14,8 +14,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from mtl_zoo import _validation as check
-from mtl_zoo.features._columns import BOOLEAN, FLOAT, INTEGER, STRING
+from mtl_zoo.features._columns import BOOLEAN, BYTES, DATE, FLOAT, INTEGER, STRING
 from mtl_zoo.features._stream_find import COMPRESSIONS, is_parquet, partitions_of, suffix_of
+from mtl_zoo.features._times import ZONED
 
 # What reading a damaged file may raise; UnicodeDecodeError comes with text whose bytes were changed.
 UNREADABLE = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError)
@@ -23,7 +24,10 @@ CSV_BLOCK_BYTES = 4 << 20
 _PAGE_BUFFER_BYTES = 1 << 16
 # Blocks that are tried for one whose columns' types can be told.
 _MOST_TRIED = 100
-_ARROW_TYPES = {STRING: pa.string(), INTEGER: pa.int64(), FLOAT: pa.float64(), BOOLEAN: pa.bool_()}
+_ARROW_TYPES = {
+    **{STRING: pa.string(), INTEGER: pa.int64(), FLOAT: pa.float64(), BOOLEAN: pa.bool_(), BYTES: pa.binary()},
+    **{DATE: pa.timestamp("us"), ZONED: pa.timestamp("us", "UTC")},
+}
 
 
 class CorruptFile(ValueError):
@@ -330,6 +334,8 @@ def type_family(dtype: pa.DataType) -> str:
         return "strings"
     if types.is_integer(dtype) or types.is_floating(dtype) or types.is_boolean(dtype) or types.is_decimal(dtype):
         return "numbers"
+    if types.is_timestamp(dtype) or types.is_date(dtype):
+        return "dates" if getattr(dtype, "tz", None) is None else "dates with a zone"
     if types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype):
         return f"lists of {type_family(dtype.value_type)}"
     return str(dtype)
@@ -342,4 +348,6 @@ def _is_text(dtype: pa.DataType) -> bool:
 def _csv_kind(dtype: pa.DataType) -> str:
     if pa.types.is_boolean(dtype):
         return BOOLEAN
+    if pa.types.is_timestamp(dtype) or pa.types.is_date(dtype):
+        return DATE if getattr(dtype, "tz", None) is None else ZONED
     return INTEGER if pa.types.is_integer(dtype) else FLOAT

@@ -85,6 +85,8 @@ class Feature:
     is_ordered: ClassVar[bool] = False
     # Whether it holds one of many values a row.
     is_id: ClassVar[bool] = False
+    # Whether what it reads of its column teaches nothing to features that share its state, if there are others.
+    borrows: ClassVar[bool] = False
     # Whether a file's strings are best read by their distinct values.
     reads_distinct: ClassVar[bool] = False
 
@@ -110,6 +112,10 @@ class Feature:
     def rule(self) -> str:
         """How it reads its column, in a few words, for `describe`."""
         return ""
+
+    def beside(self, features: Sequence[Feature]) -> Feature:
+        """The feature as it is where it stands beside others, for a kind that takes something from one of them."""
+        return self
 
     # In a model.
 
@@ -197,6 +203,10 @@ class Feature:
         """Tensors by input name, from the tensor of the raw column and what the state's `in_graph` gave."""
         raise NotImplementedError(f"{type(self).__name__} must define `encode_in_graph(lookup, raw)`.")
 
+    def in_graph(self, lookup: Any) -> Any:
+        """What `encode_in_graph` is given: by default, what the state's `in_graph` gave."""
+        return lookup
+
     def values(self, state: Any) -> tuple[Any, ...] | None:
         """The values that ids 2, 3, ... stand for, where they are listed; `state` may be None."""
         return None
@@ -249,6 +259,10 @@ class Feature:
     def from_config(cls, config: dict[str, Any]) -> Feature:
         return cls(**config)
 
+    def identity(self) -> dict[str, Any]:
+        """Plain data that differs where the feature gives other arrays by the same state, for a transform's hash."""
+        return self.get_config()
+
     def write_arrays(self, folder: Path, stem: str) -> dict[str, Any]:
         """Writes what `get_config` leaves out, and gives what `read_arrays` needs to know of it."""
         return {}
@@ -295,6 +309,7 @@ def as_features(features: Feature | Sequence[Feature]) -> tuple[Feature, ...]:
             kinds = ", ".join(sorted(kind.__name__ for kind in FEATURES.in_order()))
             raise TypeError(f"`features` must be {kinds}. Received: {feature!r}")
     check.check_unique_names("features", [feature.name for feature in features])
+    features = tuple(feature.beside(features) for feature in features)
     firsts: dict[tuple[str, str], Feature] = {}
     for feature in features:
         if feature.share_key is not None:

@@ -197,8 +197,8 @@ def _what_is_lost(column: Column, cells: Cells) -> str:
     dates = texts.str.fullmatch(_DATE)
     if dates.mean() > _MOSTLY:
         return (
-            f"holds dates as strings, and becomes a category of each. Received: {few}. Derive columns from it: the "
-            "hour, the day of the week, an age in days."
+            f"holds dates as strings, and becomes a category of each. Received: {few}. Read it as a Datetime with its "
+            f"format, such as Datetime({column.name!r}, format='%Y-%m-%d'), in `features`."
         )
     in_brackets = texts.str.fullmatch(r"[\[({].*[\])}]")
     if in_brackets.mean() > _MOSTLY:

@@ -17,10 +17,15 @@ MOST_IDS = 2**31 - 1 - FIRST_ID
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """One tensor that a model takes: shape of a row, and type."""
+    """One tensor that a model takes: shape of a row, and type.
+
+    `meaning` is what its numbers stand for, where that is not what the column held: features of one column whose raw
+    forms mean different things cannot be exported together.
+    """
 
     shape: tuple[int | None, ...]
     dtype: str
+    meaning: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,8 +42,8 @@ class Rows:
             or gives them to `encoder`.
         encoder: With pooling=None, what turns the rows of a list into one vector. Its layer is called with the rows
             (batch, length, dim), zeros where padded, and with `mask`, bool (batch, length), if its `call` takes one.
-        weighted: The feature's second input holds a weight for each id of a list, (batch, length): sums become weighted
-            sums, and means are divided by the sum of the weights' absolute values. Only with `"sum"` and `"mean"`.
+        weights: Whether the feature's second input, (length,), holds the weight of each id of its list: rows are
+            multiplied by them, and `"mean"` divides by the sum of their absolute values.
         unknown_rate: In training, each id of a known value is read as unknown with this probability.
     """
 
@@ -49,7 +54,7 @@ class Rows:
     pretrained: np.ndarray | None = None
     pooling: str | None = "sum"
     encoder: Encoder | None = None
-    weighted: bool = False
+    weights: bool = False
     unknown_rate: float = 0.0
 
 

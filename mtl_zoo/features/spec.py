@@ -13,13 +13,20 @@ from mtl_zoo.features.base import (
     require_fitted,
 )
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, UNKNOWN_ID
+from mtl_zoo.features.vector import Vector  # isort: split
+
 from mtl_zoo.features.sequence import Sequence  # isort: split
+
+from mtl_zoo.features.datetime import Datetime  # isort: split
 
 from mtl_zoo.features.categorical import Categorical  # isort: split
 
 from mtl_zoo.features.numeric import Numeric  # isort: split
 
-from mtl_zoo.features.encoded import Encoded
+from mtl_zoo.features.encoded import Encoded  # isort: split
+
+from mtl_zoo.features.image import Image
+from mtl_zoo.features.neighbours import Neighbours
 from mtl_zoo.features.text import Text
 
 __all__ = [
@@ -28,11 +35,15 @@ __all__ = [
     "MISSING_ID",
     "UNKNOWN_ID",
     "Categorical",
+    "Datetime",
     "Encoded",
     "Feature",
+    "Image",
+    "Neighbours",
     "Numeric",
     "Sequence",
     "Text",
+    "Vector",
     "as_features",
     "feature_from_config",
     "features_from_config",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import logging
 import math
 import threading
 import warnings
@@ -17,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from mtl_zoo import _validation as check
-from mtl_zoo.features import _labels
+from mtl_zoo.features import _labels, _report
 from mtl_zoo.features._columns import BOOLEAN, FLOAT, INTEGER, STRING, read_table
+from mtl_zoo.features._states import Unseen
 from mtl_zoo.features._stream_files import UNREADABLE, CorruptFile, CsvOptions, Source, open_source
 from mtl_zoo.features._stream_find import find_files
 from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make_plan
@@ -26,8 +26,6 @@ from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
 from mtl_zoo.features.batching import Layout, as_parts, batch_runs
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.tasks import label_names
-
-logger = logging.getLogger(__name__)
 
 _ON_CORRUPT = ("raise", "skip")
 # Of a piece while it is encoded: its Arrow and pandas columns, codes and results, a row and column.
@@ -317,11 +315,8 @@ class _Encoder:
         return tf.nest.flatten(as_parts(inputs, labels, weights))
 
     def log_unseen(self) -> None:
-        if self._unseen:
-            found = "; ".join(f"{name}: {n} values, for example {list(v)}" for name, (n, v) in self._unseen.items())
-            logger.warning(
-                "Values that are in no vocabulary count as unknown (id 1). In %d rows: %s", self._rows, found
-            )
+        found = {name: Unseen(n, n / self._rows, values) for name, (n, values) in self._unseen.items()}
+        _report.log_unseen(found, f"In {self._rows} rows: ")
 
 
 def _columns(transform: FeatureTransform, labels: bool) -> tuple[dict[str, tuple[str, ...]], list[str]]:

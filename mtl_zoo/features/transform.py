@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceABC
@@ -14,14 +13,15 @@ import pandas as pd
 import pyarrow as pa
 
 from mtl_zoo import _validation as check
-from mtl_zoo.features import _fitted, _labels, _leak, _storage
-from mtl_zoo.features._columns import Column, read_table
+from mtl_zoo.features import _fitted, _labels, _leak, _report, _storage
+from mtl_zoo.features import entities as _entities
+from mtl_zoo.features._columns import read_table
+from mtl_zoo.features._joined import Joined
 from mtl_zoo.features._states import Unseen
 from mtl_zoo.features.base import Feature, InferRules, as_features
 from mtl_zoo.features.batching import make_batches
+from mtl_zoo.features.entities import EntityTable
 from mtl_zoo.tasks import Task, as_tasks, fit_tasks
-
-logger = logging.getLogger(__name__)
 
 
 class FeatureTransform:
@@ -37,11 +37,14 @@ class FeatureTransform:
         tasks: What to predict; their labels, sample spaces and weights are columns of the same tables, and none of them
             may be a feature. Default: (): inputs only.
         sample_weight: Name of a column with non-negative weights of the rows, for all tasks.
+        entities: Tables of what is known of items, users and the like, which rows name by an id. A feature whose column
+            is in one of them is read from it. Default: none.
 
     Tables are pandas DataFrames, pyarrow Tables or dicts of arrays; columns that no feature reads are ignored.
 
     Raises:
-        ValueError: A label, sample-space or weight column is also a feature's.
+        ValueError: A label, sample-space or weight column is also a feature's; a feature's column is in two entity
+            tables.
 
     Example:
 
@@ -61,30 +64,21 @@ class FeatureTransform:
         tasks: Task | SequenceABC[Task] = (),
         *,
         sample_weight: str | None = None,
+        entities: EntityTable | SequenceABC[EntityTable] = (),
     ):
-        self._specs = as_features((features,) if isinstance(features, Feature) else features)
+        self._entities = _entities.as_tables(entities)
+        self._specs = _entities.with_sides(as_features(features), self._entities)
         self.tasks = as_tasks(tasks) if isinstance(tasks, Task) or len(tasks) else ()
         if sample_weight is not None and (not isinstance(sample_weight, str) or not sample_weight):
             raise ValueError(f"`sample_weight` must name a column. Received: sample_weight={sample_weight!r}")
         self.sample_weight = sample_weight
-        self._refuse_labels_as_features()
+        _labels.refuse_features(self._specs, self.tasks, sample_weight)
         self._fitted: _fitted.Fitted | None = None
         self._graph: Any = None
         self._notes: list[dict[str, Any]] = []
         self._leaks: frozenset[tuple[str, str]] = frozenset()
         self._is_frozen = False
         self.unseen: dict[str, Unseen] = {}
-
-    def _refuse_labels_as_features(self) -> None:
-        labels = set(_labels.label_columns(self.tasks))
-        weights = set(_labels.weight_columns(self.tasks, self.sample_weight))
-        for feature in self._specs:
-            if feature.source in labels | weights:
-                what = "a label or sample space" if feature.source in labels else "a sample weight"
-                raise ValueError(
-                    f"`features` must not read {feature.source!r}, which is {what} of the tasks: it is not known when "
-                    f"the model predicts. Received: feature {feature.name!r}"
-                )
 
     @classmethod
     def infer(
@@ -153,7 +147,7 @@ class FeatureTransform:
         transform = cls(specs, tasks, sample_weight=sample_weight)
         transform._notes = notes
         labels = _labels.read_labels(frame, tasks)
-        transform._check_leaks({f.source: Column(f.source, frame[f.source]) for f in specs}, labels)
+        transform._leaks = _leak.warn_of_leaks(specs, _fitted.Training.read(specs, frame, ()), labels, tasks)
         return transform
 
     @property
@@ -171,6 +165,39 @@ class FeatureTransform:
         copied = copy.copy(self)
         copied._is_frozen, copied.unseen = True, {}
         return copied
+
+    @property
+    def entities(self) -> tuple[EntityTable, ...]:
+        """The entity tables; of a transform that was loaded, with the columns that features read."""
+        return self._entities
+
+    def with_entities(self, entities: EntityTable | SequenceABC[EntityTable]) -> FeatureTransform:
+        """A transform with other entity tables and all that this one has learned: what is known of entities now.
+
+        Nothing is learned from the new tables, so ids and scales stay what a model was trained on. A new entity's
+        values that are in no vocabulary are unknown.
+
+        Args:
+            entities: New tables in place of those of the same names; tables that are not named stay.
+
+        Raises:
+            ValueError: The transform is not fitted; a table is none of its own, is keyed by other ids, or lacks a
+                column that is read.
+        """
+        fitted, tables = self._require_fitted(), _entities.replaced(self._entities, entities)
+        changed = copy.copy(self)
+        changed._entities, changed._fitted = tables, fitted.with_tables(tables)
+        changed._graph, changed.unseen = None, {}
+        return changed
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the rows' table that are read: those of features, and the ids of entities."""
+        return tuple(self._require_fitted().readers())
+
+    def column_of(self, feature: Feature) -> str:
+        """The column of the rows' table that decides a feature: its own, or that of its entity's id."""
+        return self._require_fitted().column_of(feature)
 
     @property
     def is_fitted(self) -> bool:
@@ -200,17 +227,14 @@ class FeatureTransform:
                 "transform of your own, FeatureTransform(transform.specs, tasks).fit(table), and make a model with it."
             )
         frame = read_table(table)
-        fitted, columns = _fitted.fit(self._specs, frame)
+        fitted, training = _fitted.fit(self._specs, frame, Joined.of(self._specs, self._entities))
         labels = _labels.read_labels(frame, self.tasks)
         _labels.check_spaces(labels, self.tasks)
         _labels.read_weights(frame, self.tasks, self.sample_weight)
-        self._check_leaks(columns, labels)
+        self._leaks = _leak.warn_of_leaks(self._specs, training, labels, self.tasks, self._leaks)
         self.tasks = fit_tasks(self.tasks, labels)
         self._fitted, self._graph, self.unseen = fitted, None, {}
         return self
-
-    def _check_leaks(self, columns: dict[str, Column], labels: dict[str, np.ndarray]) -> None:
-        self._leaks = _leak.warn_of_leaks(self._specs, columns, labels, self.tasks, self._leaks)
 
     def encode(self, table: Any) -> dict[str, np.ndarray]:
         """Arrays by input name: int32 ids (n,) or (n, length), float32 numbers (n,).
@@ -224,7 +248,7 @@ class FeatureTransform:
             ValueError: The table is empty, lacks a column, or a column's type is not the training table's.
         """
         arrays, self.unseen = self._require_fitted().encode(read_table(table))
-        self._log_unseen()
+        _report.log_unseen(self.unseen)
         return arrays
 
     def encode_in_pieces(self, table: Any, rows: int) -> Iterator[dict[str, np.ndarray]]:
@@ -244,21 +268,10 @@ class FeatureTransform:
         for start in range(0, max(len(table), 1), rows):
             piece = read_table(cut(start, rows) if cut else table.iloc[start : start + rows])
             arrays, unseen = fitted.encode(piece)
-            for name, new in unseen.items():
-                before = found.get(name, Unseen(0, 0.0, new.values))
-                share = before.share + new.share * len(piece) / len(table)
-                found[name] = Unseen(before.count + new.count, share, before.values)
+            _report.add_unseen(found, unseen, len(piece) / len(table))
             yield arrays
         self.unseen = found
-        self._log_unseen()
-
-    def _log_unseen(self) -> None:
-        if self.unseen:
-            found = "; ".join(
-                f"{name}: {u.count} values ({u.share:.2%}), for example {list(u.values)}"
-                for name, u in self.unseen.items()
-            )
-            logger.warning("Values that are in no vocabulary count as unknown (id 1). %s", found)
+        _report.log_unseen(self.unseen)
 
     def encode_labels(self, table: Any) -> dict[str, np.ndarray]:
         """float32 (n,) label arrays by task name, and by name each sample-space column that is no task.
@@ -315,19 +328,7 @@ class FeatureTransform:
 
         After `infer` also a row, of kind "left out", for each column that became no feature.
         """
-        summaries = self._fitted.summaries if self._fitted else {}
-        notes = {note["name"]: note for note in self._notes}
-        rows = []
-        for feature in self.features:
-            note = notes.get(feature.name, {})
-            summary = summaries.get(feature.name)
-            counts = (summary.distinct, summary.missing) if summary else (note.get("distinct"), note.get("missing"))
-            rule = note.get("rule") or feature.rule
-            rows.append((feature.name, feature.source, feature.kind, rule, *counts))
-        left_out = [n for n in self._notes if n["kind"] == "left out"]
-        rows += [(n["name"], n["column"], n["kind"], n["rule"], n["distinct"], n["missing"]) for n in left_out]
-        frame = pd.DataFrame(rows, columns=["name", "column", "kind", "rule", "distinct", "missing"])
-        return frame.astype({c: "Int64" if frame[c].isna().any() else "int64" for c in ("distinct", "missing")})
+        return _report.describe(self.features, self._fitted.summaries if self._fitted else {}, self._notes)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the fitted transform to a folder of plain files, whole or not at all.
@@ -346,7 +347,7 @@ class FeatureTransform:
             ValueError: A newer version of mtl_zoo wrote it.
         """
         stored = _storage.read(folder)
-        transform = cls(stored.specs, stored.tasks, sample_weight=stored.sample_weight)
+        transform = cls(stored.specs, stored.tasks, sample_weight=stored.sample_weight, entities=stored.tables)
         transform._fitted, transform._notes = stored.fitted, stored.notes
         return transform
 

@@ -2,6 +2,7 @@
 
 from mtl_zoo.layers.balanced_mixture import BalancedMixture
 from mtl_zoo.layers.cross_stitch_unit import CrossStitchUnit
+from mtl_zoo.layers.datetime_encoder import DatetimeEncoder
 from mtl_zoo.layers.dense_stack import DenseStack
 from mtl_zoo.layers.domain_blocks import DomainBlocks
 from mtl_zoo.layers.domain_shares import DomainShares
@@ -15,6 +16,8 @@ from mtl_zoo.layers.funnel_mixture import FunnelMixture
 from mtl_zoo.layers.funnel_product import FunnelProduct
 from mtl_zoo.layers.gate_unit import GateUnit
 from mtl_zoo.layers.gates import make_gate
+from mtl_zoo.layers.image_cnn import ImageCNN
+from mtl_zoo.layers.image_encoder import ImageEncoder
 from mtl_zoo.layers.layer_mixture import LayerMixture
 from mtl_zoo.layers.low_rank_feature_gate import LowRankFeatureGate
 from mtl_zoo.layers.lstm_bank import LSTMBank
@@ -31,12 +34,14 @@ from mtl_zoo.layers.sub_network_routing import SubNetworkRouting
 from mtl_zoo.layers.tied_bank import TiedBank
 from mtl_zoo.layers.transfer_attention import TransferAttention
 from mtl_zoo.layers.unstack_columns import UnstackColumns
+from mtl_zoo.layers.vector_encoder import VectorEncoder
 
 __all__ = [
     "BalancedMixture",
     "BaseGate",
     "CrossStitchUnit",
     "DSelectKGate",
+    "DatetimeEncoder",
     "DenseStack",
     "DomainBlocks",
     "DomainShares",
@@ -48,6 +53,8 @@ __all__ = [
     "FunnelMixture",
     "FunnelProduct",
     "GateUnit",
+    "ImageCNN",
+    "ImageEncoder",
     "LSTMBank",
     "LayerMixture",
     "LowRankFeatureGate",
@@ -64,5 +71,6 @@ __all__ = [
     "TiedBank",
     "TransferAttention",
     "UnstackColumns",
+    "VectorEncoder",
     "make_gate",
 ]

@@ -66,7 +66,7 @@ class Place(NamedTuple):
 
     def weights(self, inputs: Mapping[str, Any]) -> Any:
         """The weights of its list, or None."""
-        return inputs[self.inputs[1]] if self.request.weighted else None
+        return inputs[self.inputs[1]] if self.request.weights else None
 
 
 def check_queries(places: Sequence[Place]) -> None:

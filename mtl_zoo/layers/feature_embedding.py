@@ -223,9 +223,11 @@ class FeatureEmbedding(keras.layers.Layer):
                 rows = _backend.gather_rows(shards, ids)
                 rows = ops.where(real[..., None], rows, ops.zeros_like(rows))
                 looked_up.append(rows)
-                vectors[place.name] = ops.cast(
-                    largest(rows, real) if place.request.pooling else rows, self.compute_dtype
-                )
+                weight = place.weights(inputs)
+                if weight is not None:
+                    rows = rows * ops.cast(weight, rows.dtype)[..., None]
+                pooled = largest(rows, real) if place.request.pooling else rows
+                vectors[place.name] = ops.cast(pooled, self.compute_dtype)
                 if place.encoder:
                     masks[place.name] = real
         return blocks, vectors, looked_up, masks

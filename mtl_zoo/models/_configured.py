@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from mtl_zoo import _keras_private
+from mtl_zoo.features.entities import EntityTable
 from mtl_zoo.features.spec import Feature, features_from_config, features_to_config
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import Head, Output
@@ -78,6 +79,25 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
     def transform(self) -> FeatureTransform | None:
         """The fitted `FeatureTransform` that the model was made with, or None."""
         return self._plan.transform
+
+    def update_entities(self, entities: EntityTable | Sequence[EntityTable]) -> None:
+        """Gives the model's transform other entity tables: what is known of items and users now. Nothing is trained.
+
+        Tables that come from now on, `save`, new scorers and exports know the new entities; a scorer or a SavedModel
+        that was made before keeps those that it was made with.
+
+        Args:
+            entities: New tables in place of those of the same names, see `FeatureTransform.with_entities`.
+
+        Raises:
+            ValueError: The model has no transform; what `FeatureTransform.with_entities` refuses.
+        """
+        if self.transform is None:
+            raise ValueError(
+                "`entities` need a transform that reads them. Received: a model made from feature specs, without one"
+            )
+        self._plan.transform = self.transform.with_entities(entities)
+        self._scoring = None
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -127,7 +127,8 @@ def encoded_columns(model: Any) -> dict[str, Column]:
         for name in feature.input_specs():
             tensor = model.input[name]
             num_ids = getattr(feature.embed(), "num_ids", None)
-            columns[name] = Column(name, tuple(tensor.shape[1:]), tensor.dtype, num_ids)
+            is_ids = tensor.dtype == "int32"
+            columns[name] = Column(name, tuple(tensor.shape[1:]), tensor.dtype, num_ids if is_ids else None)
     return columns
 
 

@@ -84,7 +84,7 @@ class Scoring:
         transform = self.model.transform
         if transform is None or self.raw or not isinstance(x, Mapping):
             return x
-        if not all(feature.source in x for feature in transform.features):
+        if not all(column in x for column in transform.columns):
             return x
         named = all(name in x for name in self.columns)
         if named and not any(c.dtype != "string" and _holds_text(x[name]) for name, c in self.columns.items()):
@@ -113,7 +113,7 @@ class Scoring:
             if name not in tensors
         }
         encoded = transform.encode_in_graph({**tensors, **others})
-        read = [feature for feature in transform.features if feature.source in tensors]
+        read = [feature for feature in transform.features if transform.column_of(feature) in tensors]
         return {name: _finite(encoded[name]) for feature in read for name in feature.input_specs()}
 
     def logits_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,9 +121,14 @@ def test_arrow_tables():
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        ({"when": pd.Timestamp("2024-01-31", tz="UTC")}, {}, r"`when` must not hold dates or times.*Derive columns"),
+        ({"wait": pd.Timedelta("1D")}, {}, r"`wait` must not hold dates or times.*Derive columns"),
+        ({"poster": b"\xff\xd8"}, {}, r"`poster` must not hold bytes.*read them as an Image"),
         ({"mixed": [1, "a"] * 3}, {}, r"`mixed` must hold values of one type. Received: {'int': 3, 'str': 3}"),
-        ({"vector": [[0.5, 1.0]] * 6}, {}, r"`vector` holds lists of numbers.*Received: lists of numbers. Name it in"),
+        (
+            {"vector": [[0.5, 1.0], [0.5]] * 3},
+            {},
+            r"`vector` holds lists of numbers.*Received: lists of numbers. Name it in",
+        ),
         ({3: 1}, {}, r"`table` must have strings as column names. Received: \[3\]"),
         ({}, {"exclude": ["citi"]}, r"Received without: \['citi'\].*Did you mean \['city'\]"),
         ({}, {"features": [Numeric("none")]}, r"Received without: \['none'\]"),
@@ -189,8 +194,8 @@ def test_other_whole_numbers_are_numbers_and_said(name):
     [
         (["-", "N/A", "1,234", *map(str, range(1497))], "pandas.to_numeric"),
         ([f"[{i}, {i + 1}]" for i in range(1500)], "ast.literal_eval"),
-        ([str(day.date()) for day in pd.date_range("2015-07-01", periods=1500)], "Derive columns"),
-        ([f"{day:%d/%m/%Y} 10:00" for day in pd.date_range("2015-07-01", periods=1500)], "Derive columns"),
+        ([str(day.date()) for day in pd.date_range("2015-07-01", periods=1500)], "Datetime('x', format="),
+        ([f"{day:%d/%m/%Y} 10:00" for day in pd.date_range("2015-07-01", periods=1500)], "Datetime('x', format="),
         (["|".join(f"g{i >> k & 7}" for k in (0, 3, 6)) for i in range(1500)], "multi_hot=True, separator='|'"),
         ([", ".join(f"g{i >> k & 7}" for k in (0, 3, 6)) for i in range(1500)], "multi_hot=True, separator=','"),
     ],

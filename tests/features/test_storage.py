@@ -23,7 +23,7 @@ KEYS = ("format", "specs", "tasks", "sample_weight", "columns", "states", "sizes
 
 # fault 32
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("value", ["lacks", 3, [3]])
+@pytest.mark.parametrize("value", ["lacks", 4, [4]])
 def test_damaged_metadata_is_one_named_error(folder, key, value):
     meta = json.loads((folder / "transform.json").read_text())
     assert set(meta) == set(KEYS)
@@ -32,10 +32,10 @@ def test_damaged_metadata_is_one_named_error(folder, key, value):
     else:
         meta[key] = value
     (folder / "transform.json").write_text(json.dumps(meta))
-    if (key, value) == ("format", 3):
-        with pytest.raises(ValueError, match="holds a transform of format 3, written by a newer version"):
+    if (key, value) == ("format", 4):
+        with pytest.raises(ValueError, match="holds a transform of format 4, written by a newer version"):
             FeatureTransform.load(folder)
-    elif (key, value) != ("notes", [3]):
+    elif (key, value) != ("notes", [4]):
         with pytest.raises(DamagedFile, match="A file of a transform must be as it was written. Received: '.*json'"):
             FeatureTransform.load(folder)
 

@@ -18,7 +18,7 @@ BAD_COLUMNS = [
     (Sequence("x"), [["a", 1]], r"`x` must hold lists of values of one type. Received: {'str': 1, 'int': 1}"),
     (Categorical("x"), [{"a": 1}], r"`x` must hold strings, numbers or booleans. Received: 1 rows of dtype object"),
     (Numeric("x"), pd.to_datetime(["2024-01-31"]), r"`x` must not hold dates or times. Received: 1 rows of dtype date"),
-    (Categorical("x"), pd.to_datetime(["2024-01-31"], utc=True), r"UTC\], .*Derive columns from it first, for example"),
+    (Categorical("x"), pd.to_datetime(["2024-01-31"], utc=True), r"UTC\], .*Read it as a Datetime, or derive columns"),
     (Categorical("x"), [datetime.date(2024, 1, 31)], r"must not hold dates or times.*'2024-01-31'"),
     (Categorical("x"), pd.to_timedelta(["1D"]), r"must not hold dates or times"),
     (Categorical("x"), pd.period_range("2024", periods=1, freq="D"), r"must not hold dates or times"),
@@ -151,7 +151,7 @@ def test_shared_tables_have_one_source():
         ),
         (["a"], [["a"]], r"`x` must hold strings.*Received: lists of strings"),
         ([1, 2], [1.5, 1], r"`x` must hold whole numbers or strings.*1 of 2 rows with \[1.5\]"),
-        (["a"], pd.to_datetime(["2024-01-31"]), r"must not hold dates"),
+        (["a"], pd.to_datetime(["2024-01-31"]), r"must hold strings, as in .* Received: dates or times"),
     ],
 )
 def test_encode_refuses_another_type(train, new, message):

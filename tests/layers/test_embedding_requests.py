@@ -43,7 +43,7 @@ class Asks(Feature):
 
     def input_specs(self):
         specs = {self.name: InputSpec((LENGTH,), "int32")}
-        return specs | ({f"{self.name}.weights": InputSpec((LENGTH,), "float32")} if self.rows.get("weighted") else {})
+        return specs | ({f"{self.name}.weights": InputSpec((LENGTH,), "float32")} if self.rows.get("weights") else {})
 
     def embed(self):
         return Rows(**{"table": "item", "num_ids": NUM_IDS, "dim": DIM, **self.rows})
@@ -104,7 +104,7 @@ def test_a_query_that_is_no_vector_is_refused(query):
 
 @pytest.mark.parametrize("pooling", ["sum", "mean"])
 def test_weights_of_a_list(pooling):
-    lists = [Asks("a", rows={"pooling": pooling, "weighted": True}), Asks("b", rows={"pooling": pooling})]
+    lists = [Asks("a", rows={"pooling": pooling, "weights": True}), Asks("b", rows={"pooling": pooling})]
     embedding = FeatureEmbedding(lists)
     embedding.build()
     weights = np.random.default_rng(3).normal(size=(7, LENGTH)).astype("float32")

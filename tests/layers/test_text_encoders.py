@@ -133,7 +133,11 @@ def transformer_block(x, w):
     )
     weights = softmax(np.einsum("the,she->hts", q, k) / np.sqrt(q.shape[-1]))
     mixed = np.einsum("hts,she->the", weights, v)
-    x = x + np.einsum("the,hed->td", mixed, w["attention/attention_output/kernel"]) + w["attention/attention_output/bias"]
+    x = (
+        x
+        + np.einsum("the,hed->td", mixed, w["attention/attention_output/kernel"])
+        + w["attention/attention_output/bias"]
+    )
     n = layer_norm(x, w["second_norm/gamma"], w["second_norm/beta"])
     return x + gelu(n @ w["hidden/kernel"] + w["hidden/bias"]) @ w["out/kernel"] + w["out/bias"]
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from mtl_zoo import _validation as check
 from mtl_zoo._types import Config, Shape, Tensor
+from mtl_zoo.layers._transformer_block import TransformerBlock
 from mtl_zoo.layers.text._base import TextEncoder, mean_of_real, real_tokens, without_padding
 
 
@@ -80,7 +81,8 @@ class TextTransformer(TextEncoder):
         self.positions = self.add_weight(shape=(self.max_positions, self.dim), initializer=start, name="positions")
         self.blocks = []
         for i in range(self.num_blocks):
-            self.blocks.append(_Block(self, self.dim, name=f"block_{i}", dtype=self.dtype_policy))
+            sizes = (self.num_heads, self.hidden_units, self.dropout)
+            self.blocks.append(TransformerBlock(*sizes, name=f"block_{i}", dtype=self.dtype_policy))
             self.blocks[-1].build(input_shape)
         self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm", dtype=self.dtype_policy)
         self.norm.build(input_shape)
@@ -98,7 +100,7 @@ class TextTransformer(TextEncoder):
         positions = ops.cast(self.positions, inputs.dtype)[: ops.shape(inputs)[1]]
         x = without_padding(inputs, real) + positions
         for block in self.blocks:
-            x = block(x, real, training=training)
+            x = block(x, real[:, None, :], training=training)
         return mean_of_real(self.norm(x), real)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -113,33 +115,3 @@ class TextTransformer(TextEncoder):
             "max_positions": self.max_positions,
             "dropout": self.dropout,
         }
-
-
-class _Block(keras.layers.Layer):
-    """Attention and a network, each on a normalised copy, added to what they read."""
-
-    def __init__(self, of: TextTransformer, dim: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        dtype = self.dtype_policy
-        self.first_norm = keras.layers.LayerNormalization(epsilon=1e-6, name="first_norm", dtype=dtype)
-        self.attention = keras.layers.MultiHeadAttention(
-            of.num_heads, dim // of.num_heads, name="attention", dtype=dtype
-        )
-        self.second_norm = keras.layers.LayerNormalization(epsilon=1e-6, name="second_norm", dtype=dtype)
-        self.hidden = keras.layers.Dense(of.hidden_units, activation="gelu", name="hidden", dtype=dtype)
-        self.out = keras.layers.Dense(dim, name="out", dtype=dtype)
-        self.drop = keras.layers.Dropout(of.dropout, name="dropout", dtype=dtype)
-
-    def build(self, shape: Shape) -> None:
-        self.first_norm.build(shape)
-        self.attention.build(shape, shape)
-        self.second_norm.build(shape)
-        self.hidden.build(shape)
-        self.out.build((*shape[:-1], self.hidden.units))
-        self.drop.build(shape)
-
-    def call(self, x: Tensor, real: Tensor, training: bool | None = None) -> Tensor:
-        normed = self.first_norm(x)
-        attended = self.attention(normed, normed, attention_mask=real[:, None, :], training=training)
-        x = x + self.drop(attended, training=training)
-        return x + self.drop(self.out(self.hidden(self.second_norm(x))), training=training)
