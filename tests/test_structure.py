@@ -76,10 +76,20 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark")
-_SCORES = ("models._first_batch", "serving", "language")
+_SCORES = ("models._first_batch", "serving")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", *_SCORES[1:])
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = (
+    "_allocator",
+    "_backend",
+    "_distribute",
+    "balancing",
+    "steps",
+    "features",
+    "language",
+    "models",
+    "serving",
+)
 NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",

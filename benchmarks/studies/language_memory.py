@@ -17,7 +17,9 @@ COLUMNS = (
 )
 
 
-def measure(folder: str, mode: str, checkpointing: bool, batch: int, length: int, rank: int, steps: int) -> dict[str, Any]:
+def measure(
+    folder: str, mode: str, checkpointing: bool, batch: int, length: int, rank: int, steps: int
+) -> dict[str, Any]:
     """Figures of this process: peaks of memory before there is a model, once it is built, and after some steps."""
     import numpy as np
     import pandas as pd
