@@ -1,13 +1,13 @@
 # %% [markdown]
 # # A language model inside a multi-task model
 #
-# A pretrained network reads the text of a row before the model does. This tutorial puts one into a model with two tasks:
-# frozen, its vectors made once; then with low-rank updates that are trained along. The trained model is exported and
-# takes raw strings. Lastly a decoder is asked about rows by prompt.
+# A pretrained network reads the text of a row before the model does. This tutorial puts one into a model with two
+# tasks: frozen, its vectors made once; then with low-rank updates that are trained along. The trained model is exported
+# and takes raw strings. Lastly rows become questions to a decoder.
 #
-# It needs `pip install mtl-zoo[text]`. So that it runs anywhere in about a minute, without a download, the networks are
-# tiny and *random*: they are written to folders in the layout of Hugging Face first, and know no language. Name the
-# folder of a real one (all-MiniLM-L6-v2, SmolLM2) in their place, and nothing else changes.
+# It needs `pip install mtl-zoo[text]`. So that it runs anywhere in about a minute, without a download, the network is
+# tiny and *random*: it is written to a folder in the layout of Hugging Face first, and knows no language. Name the
+# folder of a real one (all-MiniLM-L6-v2) in its place, and nothing else changes.
 
 # %%
 import json
@@ -33,10 +33,9 @@ from mtl_zoo import (
 from mtl_zoo.language import merge_lora
 
 # %% [markdown]
-# ## Two tiny folders
+# ## A tiny folder
 #
-# This part is what you would not write: a BERT with two layers of width 32 whose vocabulary is twenty words, and a Llama
-# that reads bytes.
+# This part is what you would not write: a BERT with two layers of width 32, whose vocabulary is nineteen pieces.
 
 # %%
 rng = np.random.default_rng(0)
@@ -105,9 +104,9 @@ def fitted(encoder, epochs=3):
 # %% [markdown]
 # ## Without text, and frozen
 #
-# Without the text there is little to go by. A frozen model is part of the transform: each distinct review becomes a vector
-# once, in a folder of vectors that later runs read, and training sees vectors alone. Even a random network keeps words
-# apart.
+# Without the text there is little to go by. A frozen model is part of the transform: each distinct review becomes a
+# vector once, in a folder of vectors that later runs read, and training sees vectors alone. Even a random network keeps
+# words apart.
 
 # %%
 fitted(None)
@@ -118,8 +117,8 @@ print(f"{frozen.vectors(['lovely cast', None]).shape} vectors, kept in {frozen.v
 # %% [markdown]
 # ## Trained along, with low-rank updates
 #
-# With `mode="lora"` the network is a layer of the model, and its queries and values get updates of rank 4: they alone are
-# trained, and have a learning rate of their own, `"encoders"` above. A saved model is self-contained.
+# With `mode="lora"` the network is a layer of the model, and its queries and values get updates of rank 4: they alone
+# are trained, and have a learning rate of their own, `"encoders"` above. A saved model is self-contained.
 
 # %%
 model = fitted(LanguageModel("tiny_bert", mode="lora", rank=4, max_length=16))
@@ -148,11 +147,11 @@ print("like:", scores["like"].numpy().round(2).ravel())
 # %% [markdown]
 # ## Asked by prompt
 #
-# A decoder answers a question about each row, after examples of the training rows if you like. This one is random, so its
-# answers mean nothing; the prompts are what a real one would be given.
+# A decoder answers a question about each row, after examples of the training rows if you like. Prompts can be looked at
+# before there is one.
 
 # %%
-asked = PromptScorer(LanguageModel("tiny_llama"), "Review: {review}. Liked it?", examples=2, seed=1)
+asked = PromptScorer(LanguageModel("models/SmolLM2-135M"), "Review: {review}. Liked it?", examples=2, seed=1)
 print(asked.fit(train, "like").prompts(test)[0])
 
 # %% [markdown]
