@@ -118,6 +118,32 @@ def attention_denses(block: Any, family: str) -> dict[str, Any]:
     return {"query": attention._query_dense, "value": attention._value_dense}
 
 
+def checkpoint(backbone: Any) -> None:
+    """Makes training keep the input of each block alone, and compute the rest of it again for the gradient.
+
+    `keras.RematScope` does that by whole calls, which TensorFlow refuses in a graph where they have keywords.
+    """
+    for block in backbone.transformer_layers:
+        block.call = _checkpointed(block.call)
+
+
+def _checkpointed(plain: Any) -> Any:
+    import keras
+
+    def call(sequence: Any, **named: Any) -> Any:
+        if not named.get("training"):
+            return plain(sequence, **named)
+        tensors = {name: value for name, value in named.items() if name.endswith("mask") and value is not None}
+        others = {name: value for name, value in named.items() if name not in tensors}
+
+        def run(x: Any, *masks: Any) -> Any:
+            return plain(x, **dict(zip(tensors, masks, strict=True)), **others)
+
+        return keras.remat(run)(sequence, *tensors.values())
+
+    return call
+
+
 # Weights by name.
 
 

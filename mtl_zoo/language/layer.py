@@ -114,7 +114,9 @@ class LanguageEncoder(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         if self.network is not None:
             return
-        backbone = _built_backbone(self.architecture, self.dtype_policy, self.dropout, self.checkpointing)
+        backbone = _backbones.build(self.architecture, self.dtype_policy, self.dropout)
+        if self.checkpointing:
+            _backbones.checkpoint(backbone)
         self._weights_by_name = lambda: _backbones.weights(backbone, self.architecture)
         if self.source is not None:
             self._load_source()
@@ -220,14 +222,6 @@ class LanguageEncoder(keras.layers.Layer):
         names = ("architecture", "mode", "rank", "alpha", "pooling", "normalize", "dropout", "checkpointing", "units")
         start = {} if self.source is None else {"source": self.source, "source_required": self.source_required}
         return {**super().get_config(), **{name: getattr(self, name) for name in names}, **start}
-
-
-def _built_backbone(architecture: dict[str, Any], policy: Any, dropout: float, checkpointing: bool) -> Any:
-    if not checkpointing:
-        return _backbones.build(architecture, policy, dropout)
-    blocks = [f"transformer_layer_{i}" for i in range(architecture["layers"])]
-    with keras.RematScope(mode="list_of_layers", layer_names=blocks):
-        return _backbones.build(architecture, policy, dropout)
 
 
 def _trimmed(ids: Any) -> Any:

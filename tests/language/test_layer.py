@@ -119,9 +119,9 @@ def test_merged_updates_give_the_same(family, request):
     assert all(not numbers(up).any() for _, up, _ in layer.updates)
 
 
-def classifier(layer):
+def classifier(layer, eagerly=True):
     model = keras.Sequential([keras.Input((6,), dtype="int32"), layer, keras.layers.Dense(1)])
-    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
+    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=eagerly)
     return model
 
 
@@ -174,9 +174,13 @@ def test_a_layer_from_its_config_is_built_without_a_folder(bert):
     np.testing.assert_array_equal(numbers(again(IDS)), numbers(layer(IDS)))
 
 
-def test_computing_again_gives_the_same_gradients(bert):
+@pytest.mark.parametrize(("family", "eagerly"), [("bert", True), ("llama", False)])
+def test_computing_again_gives_the_same_gradients(family, eagerly, request):
     x, y = batches()
-    plain, again = (classifier(encoder(bert, mode="full", checkpointing=c)) for c in (False, True))
+    folder = request.getfixturevalue(family)
+    plain, again = (classifier(encoder(folder, mode="full", checkpointing=c, layers=1), eagerly) for c in (False, True))
+    blocks = [layer for layer in again.layers[0].network.layers if layer.name.startswith("transformer_layer")]
+    assert len(blocks) == 1 and "call" in vars(blocks[0])
     again.set_weights(plain.get_weights())
     for model in (plain, again):
         model.fit(x, y, epochs=2, verbose=0, shuffle=False)
