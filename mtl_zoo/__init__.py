@@ -20,6 +20,7 @@ from mtl_zoo.features.spec import (
 )
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import EntireSpace, Towers
+from mtl_zoo.language import LanguageModel, PromptScorer
 from mtl_zoo.models import (
     AITM,
     CGC,
@@ -89,6 +90,7 @@ __all__ = [
     "HoME",
     "Image",
     "L2Constrained",
+    "LanguageModel",
     "M3oE",
     "MLMMoE",
     "MLP",
@@ -101,6 +103,7 @@ __all__ = [
     "OMoE",
     "PEPNet",
     "PLE",
+    "PromptScorer",
     "RegressionTask",
     "SNRAver",
     "SNRTrans",

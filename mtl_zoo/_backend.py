@@ -248,6 +248,16 @@ def is_table(variable: Any) -> bool:
     return getattr(variable, "is_embedding_table", False)
 
 
+def mark_pretrained(variable: Any) -> Any:
+    """Marks a weight of a pretrained model, which optimizers may give a learning rate of its own."""
+    variable.is_pretrained = True
+    return variable
+
+
+def is_pretrained(variable: Any) -> bool:
+    return getattr(variable, "is_pretrained", False)
+
+
 def mean_over_replicas(x: Any) -> Any:
     """The mean of a scalar over the replicas of a tf.distribute strategy; `x` itself where there is one."""
     if is_tensorflow():

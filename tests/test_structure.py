@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "features.text": (*_FEATURES, "features", "layers.text"),
     "features.neighbours": (*_FEATURES, "features", "layers.neighbour_attention"),
     "features.sequence": (*_FEATURES, "features", "layers.history"),
+    "language": (*_BASE, "features"),
     "layers": _BASE,
     "layers._places": (*_BASE, "features.base", "features.requests"),
     "layers.feature_embedding": (
@@ -85,8 +86,18 @@ MAY_IMPORT = {
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark")
 _SCORES = ("models._first_batch", "serving")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
-INSIDE_FUNCTIONS = ("_allocator", "_backend", "_distribute", "balancing", "steps", "features", "models", "serving")
+TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+INSIDE_FUNCTIONS = (
+    "_allocator",
+    "_backend",
+    "_distribute",
+    "balancing",
+    "steps",
+    "features",
+    "language",
+    "models",
+    "serving",
+)
 NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",

@@ -133,4 +133,5 @@ print(done.stdout.strip())
 # %% [markdown]
 # What the encoders compute, how texts become ids and what goes wrong is told in `docs/concepts/text.md`.
 #
-# Next: what friends tell of each other (`08_friends.py`).
+# Next: a pretrained network in place of one that is learned from these reviews alone
+# (`08_language_model.py`).

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo import _validation as check
+from mtl_zoo.features import _pretrained
 from mtl_zoo.features._columns import EMPTY, STRING, Cells, Column
 from mtl_zoo.features._pieces import BYTES_PER_TOKEN, Pieces, given_pieces, is_encodable, learn_pieces
 from mtl_zoo.features._states import ColumnType, Unseen
@@ -32,10 +33,13 @@ class Text(Feature):
         encoder: How the vectors of the pieces become one: `"mean"` (their mean), `"cnn"`, `"gru"`, `"lstm"`,
             `"attention"` or `"transformer"` (see `mtl_zoo.layers.text`, whose layers take sizes of your choice), or a
             Keras layer of yours, called as `layer(vectors, mask=real)` with (batch, max_length, dim) and booleans
-            (batch, max_length), to (batch, any width). Each model trains and saves a copy of its own.
+            (batch, max_length), to (batch, any width). Each model trains and saves a copy of its own. Or a pretrained
+            `LanguageModel`, which brings its own pieces and `max_length`: then `vocabulary`, `vocabulary_size`,
+            `max_length`, `lowercase` and `dropout_tokens` are not read, and the input is (batch, its width) float32
+            vectors if it is frozen, ids of its own vocabulary if it is trained.
         column: Its column in a table. Default: `name`.
         side: Whose feature it is, `"user"` or `"item"`, for retrieval and reports. Default: None, neither's.
-        dim: Width of the vectors of the pieces.
+        dim: Width of the vectors of the pieces, or of the projection after a pretrained model.
         max_length: The most pieces of a text; its first ones are kept. No more than 64 bytes for each are read of it.
         vocabulary_size: The most pieces that are learned.
         vocabulary: The pieces in the order of their ids, or a file with one a line (a BERT `vocab.txt`); pieces that go
@@ -75,9 +79,9 @@ class Text(Feature):
         super().__post_init__()
         if isinstance(self.encoder, str):
             check.check_choice("encoder", self.encoder, ENCODERS)
-        elif not callable(self.encoder):
+        elif not callable(self.encoder) and not self.is_pretrained:
             raise TypeError(
-                f"`encoder` must be one of {', '.join(map(repr, ENCODERS))}, or a Keras layer. "
+                f"`encoder` must be one of {', '.join(map(repr, ENCODERS))}, a Keras layer or a LanguageModel. "
                 f"Received: encoder={self.encoder!r}"
             )
         check.check_int("dim", self.dim, maximum=check.MAX_UNITS)
@@ -93,11 +97,18 @@ class Text(Feature):
             object.__setattr__(self, "num_ids", FIRST_ID + len(self.vocabulary))
 
     @property
+    def is_pretrained(self) -> bool:
+        """Whether a pretrained model encodes it."""
+        return _pretrained.name_of(self.encoder) is not None
+
+    @property
     def shape(self) -> tuple[int | None, ...]:
-        return (self.max_length,)
+        return self.encoder.row_shape if self.is_pretrained else (self.max_length,)
 
     @property
     def rule(self) -> str:
+        if self.is_pretrained:
+            return self.encoder.rule
         pieces = f"{self.vocabulary_size} learned" if self.vocabulary is None else f"{len(self.vocabulary)} given"
         encoder = self.encoder if isinstance(self.encoder, str) else type(self.encoder).__name__
         return f"{encoder} of up to {self.max_length} of {pieces} pieces"
@@ -109,12 +120,14 @@ class Text(Feature):
         return self.key or self.name
 
     def unknown_sizes(self) -> tuple[str, ...]:
-        return ("num_ids",) if self.num_ids is None else ()
+        return ("num_ids",) if self.num_ids is None and not self.is_pretrained else ()
 
     def input_specs(self) -> dict[str, InputSpec]:
-        return {self.name: InputSpec(self.shape, "int32")}
+        return {self.name: InputSpec(self.shape, self.encoder.row_dtype if self.is_pretrained else "int32")}
 
-    def embed(self) -> Rows:
+    def embed(self) -> Rows | Encoder:
+        if self.is_pretrained:
+            return Encoder(self.encoder.feature_layer(self.dim), f"language model of {self._shared}")
         # No other feature's table or encoder can have such a name.
         table = f"pieces of {self._shared}"
         if self.encoder == "mean":
@@ -143,13 +156,15 @@ class Text(Feature):
 
         if isinstance(self.encoder, str):
             return self.encoder
+        if self.is_pretrained:
+            return _pretrained.model_config(self.encoder)
         return keras.saving.serialize_keras_object(self.encoder)
 
     # From a table.
 
     @property
     def state_key(self) -> tuple[str, str]:
-        return (Pieces.family, self._shared)
+        return (_pretrained.Pretrained.family if self.is_pretrained else Pieces.family, self._shared)
 
     def read(self, column: Column) -> Cells:
         """The different texts of the column.
@@ -167,7 +182,7 @@ class Text(Feature):
         cells.refuse("must hold text without lone surrogates, which stand for no character", surrogates)
         return cells
 
-    def fit(self, sharing: Sequence[tuple[Any, Cells]]) -> Pieces:
+    def fit(self, sharing: Sequence[tuple[Any, Cells]]) -> Pieces | _pretrained.Pretrained:
         """The pieces of the features that share them, given or learned from all of their texts."""
         for feature, cells in sharing:
             for argument in ("vocabulary", "vocabulary_size", "lowercase"):
@@ -177,6 +192,8 @@ class Text(Feature):
                     f"`{cells.column}` must hold a text to fit feature {feature.name!r}. "
                     f"Received: {len(cells.codes)} rows, all missing or blank"
                 )
+        if self.is_pretrained:
+            return _pretrained.Pretrained(self.encoder.feature_encoder())
         if self.vocabulary is not None:
             return Pieces(self.vocabulary, self.lowercase)
         distinct = sorted({text for feature, cells in sharing for text in feature._cut(_written(cells))})
@@ -192,10 +209,12 @@ class Text(Feature):
         """What is read of each at most."""
         return [text[: self.max_length * BYTES_PER_TOKEN] for text in texts]
 
-    def sized(self, state: Pieces, reading: Cells) -> Feature:
-        return dataclasses.replace(self, num_ids=state.num_ids)
+    def sized(self, state: Any, reading: Cells) -> Feature:
+        return self.resized(state, {})
 
-    def resized(self, state: Pieces, sizes: dict[str, Any]) -> Feature:
+    def resized(self, state: Any, sizes: dict[str, Any]) -> Feature:
+        if self.is_pretrained:
+            return dataclasses.replace(self, encoder=state.reading.model, **sizes)
         return dataclasses.replace(self, num_ids=state.num_ids, **sizes)
 
     def summarize(self, reading: Cells) -> Summary:
@@ -203,17 +222,23 @@ class Text(Feature):
         distinct = int(((reading.counts > 0) & ~blank).sum())
         return Summary(distinct, reading.missing + int(reading.counts[blank].sum()))
 
-    def encode(self, state: Pieces, column: Column, fitted: ColumnType) -> tuple[dict[str, np.ndarray], Unseen | None]:
+    def encode(self, state: Any, column: Column, fitted: ColumnType) -> tuple[dict[str, np.ndarray], Unseen | None]:
         """Ids (n, max_length). Words that no pieces make are id 1, and no value that was not seen."""
         cells = self.read(column)
+        if self.is_pretrained:
+            return {self.name: state.reading.encode([*cells.values, ""])[cells.codes]}, None
         none = np.full((1, self.max_length), MISSING_ID, np.int32)
         ids = np.concatenate([state.ids(cells.values, self.max_length), none])
         return {self.name: ids[cells.codes]}, None
 
-    def encode_in_graph(self, lookup: Pieces, raw: Any) -> dict[str, Any]:
+    def encode_in_graph(self, lookup: Any, raw: Any) -> dict[str, Any]:
+        if self.is_pretrained:
+            return {self.name: lookup(raw)}
         return {self.name: lookup.ids_in_graph(raw, self.max_length)}
 
-    def values(self, state: Pieces | None) -> tuple[Any, ...] | None:
+    def values(self, state: Any) -> tuple[Any, ...] | None:
+        if self.is_pretrained:
+            return None
         return self.vocabulary if state is None else state.pieces
 
     @classmethod
@@ -237,14 +262,18 @@ class Text(Feature):
         import keras
 
         encoder = config["encoder"]
-        if not isinstance(encoder, str):
+        if isinstance(encoder, dict) and "pretrained" in encoder:
+            encoder = _pretrained.model_from_config(encoder)
+        elif not isinstance(encoder, str):
             encoder = keras.saving.deserialize_keras_object(encoder)
         return cls(**{**config, "encoder": encoder})
 
     def write_arrays(self, folder: Path, stem: str) -> dict[str, Any]:
         return {} if self.vocabulary is None else {"vocabulary_given": True}  # it stands in the transform's state
 
-    def read_arrays(self, folder: Path, kept: dict[str, Any], state: Pieces) -> Feature:
+    def read_arrays(self, folder: Path, kept: dict[str, Any], state: Any) -> Feature:
+        if self.is_pretrained:
+            return dataclasses.replace(self, encoder=state.reading.model)
         return dataclasses.replace(self, vocabulary=state.pieces) if kept.get("vocabulary_given") else self
 
 

@@ -55,7 +55,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         Args:
             optimizer: Name of an optimizer of Keras or `mtl_zoo.optimizers`, or one; `"auto"` for `LazyAdam()`, which
                 touches only the rows of the batch; or `{"embeddings": ..., "dense": ...}` with a name, an optimizer or
-                a learning rate each (see `SplitOptimizer`).
+                a learning rate each, and `"encoders"` for pretrained models (see `SplitOptimizer`).
             loss: `"auto"`, one loss for all, or a dict by loss name (`loss_names`): a name, a Keras loss that takes
                 logits, or a function `(y (batch, 1), logits (batch, units)) -> (batch,)`.
             loss_weights: None for the tasks' own, or a dict of numbers by loss name.

@@ -26,7 +26,7 @@ _BY_NAME = {
     "row_wise_adagrad": RowWiseAdagrad,
 }
 OPTIMIZER_NAMES = tuple(_BY_NAME)
-_PARTS = ("embeddings", "dense")
+_PARTS, _MORE_PARTS = ("embeddings", "dense"), ("encoders",)
 
 
 def as_optimizer(given: Any, *, scale_loss: bool = False) -> Any:
@@ -35,7 +35,8 @@ def as_optimizer(given: Any, *, scale_loss: bool = False) -> Any:
     Args:
         given: `"auto"`, which is `LazyAdam()` (by row for tables, Adam for the rest); another name of this package
             (such as `"row_wise_adagrad"`) or of Keras; an optimizer; a dict `{"embeddings": ..., "dense": ...}` of
-            names, optimizers or learning rates (numbers or schedules for a `LazyAdam`); or None.
+            names, optimizers or learning rates (numbers or schedules for a `LazyAdam`), with `"encoders"` as well for
+            the weights of pretrained models; or None.
         scale_loss: Whether the optimizer is wrapped for mixed float16, unless it already is.
 
     Raises:
@@ -60,11 +61,12 @@ def _is_split(given: Any) -> bool:
 
 
 def _split(given: Mapping[str, Any]) -> SplitOptimizer:
-    if set(given) != set(_PARTS):
+    if set(given) - set(_MORE_PARTS) != set(_PARTS):
         raise ValueError(
-            f"`optimizer` as a dict must have the keys {list(_PARTS)}. Received: keys {sorted(map(str, given))}"
+            f"`optimizer` as a dict must have the keys {list(_PARTS)}, and may have {list(_MORE_PARTS)}. "
+            f"Received: keys {sorted(map(str, given))}"
         )
-    return SplitOptimizer(**{part: _part(part, given[part]) for part in _PARTS})
+    return SplitOptimizer(**{part: _part(part, given[part]) for part in (*_PARTS, *_MORE_PARTS) if part in given})
 
 
 def _part(part: str, given: Any) -> Any:

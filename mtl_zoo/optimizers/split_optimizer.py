@@ -19,18 +19,20 @@ _NOT_OF_A_PART = {
 class SplitOptimizer(keras.optimizers.Optimizer):
     """One optimizer for the embedding tables of a model, another for its other weights.
 
-    The tables are those of `FeatureEmbedding`. Each part has its own learning rate, schedule and clipping (a
-    `global_clipnorm` counts the weights of its part only), and both take their steps together. `learning_rate` reads
+    The tables are those of `FeatureEmbedding`. A third may be given for the weights of pretrained language models,
+    their low-rank updates included, which want smaller steps. Each part has its own learning rate, schedule and clipping (a
+    `global_clipnorm` counts the weights of its part only), and all take their steps together. `learning_rate` reads
     that of the dense part; to set one, use `split.embeddings` and `split.dense`.
 
     Args:
         embeddings: The Keras optimizer of the tables. Default: `LazyAdam()`.
         dense: The Keras optimizer of the other weights. Default: `LazyAdam()`, which is Adam for them.
+        encoders: The Keras optimizer of the weights of pretrained models. Default: that of the dense part.
         name: The optimizer's name in Keras.
 
     Raises:
         TypeError: If a part is not a Keras optimizer.
-        ValueError: If a part scales the loss or accumulates gradients, both parts are one object, or `learning_rate` is
+        ValueError: If a part scales the loss or accumulates gradients, two parts are one object, or `learning_rate` is
             set.
 
     Example:
@@ -42,19 +44,34 @@ class SplitOptimizer(keras.optimizers.Optimizer):
     [0.05, 0.001]
     """
 
-    def __init__(self, embeddings: Any = None, dense: Any = None, name: str | None = None) -> None:
+    def __init__(
+        self, embeddings: Any = None, dense: Any = None, encoders: Any = None, name: str | None = None
+    ) -> None:
         super().__init__(learning_rate=0.0, name=name)
         self.embeddings = LazyAdam() if embeddings is None else embeddings
         self.dense = LazyAdam() if dense is None else dense
-        for argument in ("embeddings", "dense"):
-            _check_part(argument, getattr(self, argument))
-        if self.embeddings is self.dense:
-            raise ValueError("`embeddings` and `dense` must be two optimizers. Received: one object for both.")
+        self.encoders = encoders
+        parts = self.parts()
+        for argument, part in parts.items():
+            _check_part(argument, part)
+        if len({id(part) for part in parts.values()}) < len(parts):
+            names = " and ".join(f"`{argument}`" for argument in parts)
+            raise ValueError(f"{names} must be different optimizers. Received: one object for two of them.")
+
+    def parts(self) -> dict[str, Any]:
+        """The optimizers by the name of their part."""
+        parts = {"embeddings": self.embeddings, "dense": self.dense}
+        return parts if self.encoders is None else {**parts, "encoders": self.encoders}
+
+    def _part_of(self, variable: Any) -> str:
+        if _backend.is_table(variable):
+            return "embeddings"
+        return "encoders" if self.encoders is not None and _backend.is_pretrained(variable) else "dense"
 
     def _parts(self, variables: Sequence[Any], *values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         """Each part that has variables, with those and the values that belong to them."""
-        for part, wanted in ((self.embeddings, True), (self.dense, False)):
-            rows = [row for row in zip(variables, *values, strict=True) if _backend.is_table(row[0]) == wanted]
+        for name, part in self.parts().items():
+            rows = [row for row in zip(variables, *values, strict=True) if self._part_of(row[0]) == name]
             if rows:
                 yield part, *(list(column) for column in zip(*rows, strict=True))
 
@@ -67,12 +84,12 @@ class SplitOptimizer(keras.optimizers.Optimizer):
 
     @property
     def own_variables(self) -> list[Any]:
-        """The step counter and other variables that belong to neither part."""
+        """The step counter and other variables that belong to no part."""
         return super().variables
 
     @property
     def variables(self) -> list[Any]:
-        return [*self.own_variables, *self.embeddings.variables, *self.dense.variables]
+        return [*self.own_variables, *(variable for part in self.parts().values() for variable in part.variables)]
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[Any] | None = None) -> None:
         grads = list(grads)
@@ -100,7 +117,7 @@ class SplitOptimizer(keras.optimizers.Optimizer):
             f"`optimizer.dense.learning_rate`. Received: learning_rate={learning_rate!r}"
         )
 
-    # Only the variables of neither part: Keras saves the parts by itself, and would write theirs twice.
+    # Only the variables of no part: Keras saves the parts by itself, and would write theirs twice.
 
     def save_own_variables(self, store: Any) -> None:
         for i, variable in enumerate(self.own_variables):
@@ -112,12 +129,12 @@ class SplitOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self) -> Config:
         serialize = keras.saving.serialize_keras_object
-        return {"name": self.name, "embeddings": serialize(self.embeddings), "dense": serialize(self.dense)}
+        return {"name": self.name, **{name: serialize(part) for name, part in self.parts().items()}}
 
     @classmethod
     def from_config(cls, config: Config, custom_objects: Mapping[str, Any] | None = None) -> SplitOptimizer:
         config = dict(config)
-        for part in ("embeddings", "dense"):
+        for part in set(config) - {"name"}:
             config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects=custom_objects)
         return cls(**config)
 

@@ -360,7 +360,7 @@ def _check_model(model: Any, strategy: Any) -> None:
 def _counters(model: Any) -> list[keras.Variable]:
     """What counts steps: schedules and bias corrections follow it."""
     optimizer = model.optimizer
-    parts = [getattr(optimizer, name, None) for name in ("embeddings", "dense", "inner_optimizer")]
+    parts = [getattr(optimizer, name, None) for name in ("embeddings", "dense", "encoders", "inner_optimizer")]
     counters = [part.iterations for part in (optimizer, *parts) if part is not None]
     return counters if model.balancing is None else [*counters, model.balancing.step]
 

@@ -78,7 +78,7 @@ def test_parts_are_two_optimizers():
         with pytest.raises(TypeError, match="`embeddings` must be a Keras optimizer that is no SplitOptimizer"):
             SplitOptimizer(embeddings=part)
     both = LazyAdam()
-    with pytest.raises(ValueError, match="must be two optimizers"):
+    with pytest.raises(ValueError, match="must be different optimizers"):
         SplitOptimizer(both, both)
 
 
