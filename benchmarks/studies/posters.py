@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +23,35 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.studies import _frame as frame
-from benchmarks.studies.cold_text import BASE, COLUMNS, Made, Sizes, Split, differences, ids, metrics, trained
-from mtl_zoo import Image, Vector
+from benchmarks.studies._cases import Made, Split, Study
+from benchmarks.studies.cold_text import ids
+from mtl_zoo import BinaryTask, Image, RegressionTask, Vector
 
-CASES = (BASE, "trailer", "poster", "poster + trailer")
 SIZE = (48, 32)
+STUDY = Study(
+    __doc__ or "",
+    folder="",
+    tasks=(BinaryTask("like"), RegressionTask("rating")),
+    metrics={"like": "auc", "rating": "rmse"},
+    groups="item_id",
+    options={"users": 700, "held_out": 300, "train_rows": 30_000, "epochs": 6},
+)
+
+
+def trailer() -> Vector:
+    """Seven visual features of a film's trailer."""
+    return Vector("trailer", encoder=16)
+
+
+def poster() -> Image:
+    """A film's poster, through a small network."""
+    return Image("poster", SIZE, encoder=16)
+
+
+STUDY.case(STUDY.base)(lambda split: Made(ids()))
+STUDY.case("trailer")(lambda split: Made([*ids(), trailer()]))
+STUDY.case("poster")(lambda split: Made([*ids(), poster()]))
+STUDY.case("poster + trailer")(lambda split: Made([*ids(), trailer(), poster()]))
 
 
 def ratings(folder: Path, users: int, seed: int = 0) -> pd.DataFrame:
@@ -69,52 +92,15 @@ def split_of(rows: pd.DataFrame, seed: int, held_out: int, train_rows: int) -> S
     return Split(train, pd.concat([some, rows[is_choosing]]), {"cold": rows[is_cold], "warm": warm}, seed)
 
 
-def made(case: str) -> Made:
-    """The features of a case."""
-    features = ids()
-    if "trailer" in case:
-        features.append(Vector("trailer", encoder=16))
-    if "poster" in case:
-        features.append(Image("poster", SIZE, encoder=16))
-    return Made(features)
+def splits(folder: Path, args: Any) -> dict[int, Split]:
+    """By films, of a sample of the users."""
+    table = ratings(folder, args.users)
+    return {seed: split_of(table, seed, args.held_out, args.train_rows) for seed in range(args.seeds)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the top of the file."""
-    options: dict[str, Any] = {"seeds": 3, "users": 700, "held_out": 300, "train_rows": 24_000, "resamples": 500}
-    options |= {"epochs": 6, "batch_size": 256, "learning_rate": 1e-3, "model": "shared_bottom", "cases": CASES}
-    args = frame.parser(__doc__ or "", options, out="a new file").parse_args(arguments)
-    if not os.environ.get("MTL_ZOO_DATA"):
-        raise ValueError("`MTL_ZOO_DATA` must name the folder of data sets, with movielens_1m and its posters in it.")
-    cases = [case for case in CASES if case in {BASE, *args.cases}]
-    table = ratings(Path(os.environ["MTL_ZOO_DATA"]), args.users)
-    sizes = Sizes(args.model, args.epochs, args.batch_size, args.learning_rate)
-    splits = {seed: split_of(table, seed, args.held_out, args.train_rows) for seed in range(args.seeds)}
-    scores: dict[str, dict[int, Any]] = {case: {} for case in cases}
-    rows = []
-    for seed, split in splits.items():
-        for case in cases:
-            found, about = trained(split, made(case), sizes)
-            scores[case][seed] = found
-            for part, test in split.tests.items():
-                for task, value in metrics(test, found[part]).items():
-                    of = {"case": case, "seed": seed, "items": part, "task": task, "value": round(value, 5)}
-                    size = {"rows": len(test), "films": test["item_id"].nunique()}
-                    rows.append({**of, "metric": "auc" if task == "like" else "rmse", **size, **about})
-    frame.write(args.out, [{column: row[column] for column in COLUMNS} for row in rows])
-    compared = []
-    for case in cases[1:]:
-        for part in ("cold", "warm"):
-            tests = {seed: split.tests[part] for seed, split in splits.items()}
-            base, other = ({seed: scores[which][seed][part] for seed in splits} for which in (BASE, case))
-            for task, (value, low, high) in differences(tests, base, other, args.resamples).items():
-                numbers = {"difference": round(value, 5), "low": round(low, 5), "high": round(high, 5)}
-                about = {"case": case, "base": BASE, "items": part, "task": task, "seeds": len(splits)}
-                compared.append({**about, **numbers, "resamples": args.resamples})
-    if compared:
-        shown = frame.write(args.out.with_name(f"{args.out.stem}-differences.csv"), compared)
-        frame.show(shown, ["case", "items", "task", "seeds", "difference", "low", "high"], f"against {BASE}")
-    return 0
+    return STUDY.run(splits, arguments)
 
 
 if __name__ == "__main__":

@@ -189,7 +189,11 @@ def test_texts_share_pieces_by_key():
     ("arguments", "error", "message"),
     [
         ({"encoder": "bert"}, ValueError, "`encoder` must be one of the known values. Received: encoder='bert'"),
-        ({"encoder": 3}, TypeError, "`encoder` must be one of 'mean', 'cnn'.*, a Keras layer or a LanguageModel. Received"),
+        (
+            {"encoder": 3},
+            TypeError,
+            "`encoder` must be one of 'mean', 'cnn'.*, a Keras layer or a LanguageModel. Received",
+        ),
         ({"dim": 0}, ValueError, "`dim` must be a whole number >= 1"),
         ({"max_length": 0}, ValueError, "`max_length` must be a whole number >= 1"),
         ({"vocabulary_size": 0}, ValueError, "`vocabulary_size` must be a whole number >= 1"),
