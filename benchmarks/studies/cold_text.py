@@ -4,7 +4,8 @@
 
 For each seed, 300 films with a summary are held out of training altogether (the cold test) and 150 others for the
 choice of the epoch; of the other ratings a tenth is the warm test, and a tenth chooses as well. `like` (4 stars and
-more) is scored by AUC, `rating` by RMSE, and the bootstrap draws films.
+more) is scored by AUC, `rating` by RMSE, and the bootstrap draws films. The cases of MiniLM need
+`MTL_ZOO_LANGUAGE_MODELS`, a folder that holds `all-MiniLM-L6-v2` in the layout of Hugging Face.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.studies import _frame as frame
+from benchmarks.studies import _language
 from benchmarks.studies._cases import Made, Split, Study
 from mtl_zoo import BinaryTask, Categorical, RegressionTask, Text
 
@@ -66,6 +68,22 @@ def _(split: Split) -> Made:
 @STUDY.case("text: mean + genres")
 def _(split: Split) -> Made:
     return Made([*ids(), Categorical("genres", dim=16, multi_hot=True), summary("mean")])
+
+
+if _language.has(_language.MINILM):
+
+    @STUDY.case("MiniLM, frozen")
+    def _(split: Split) -> Made:
+        return Made([*ids(), minilm()])
+
+    @STUDY.case("MiniLM, frozen + genres")
+    def _(split: Split) -> Made:
+        return Made([*ids(), Categorical("genres", dim=16, multi_hot=True), minilm()])
+
+
+def minilm() -> Text:
+    """The summary as a vector of MiniLM, made once for each text, through a trained projection."""
+    return Text("summary", _language.model(_language.MINILM, max_length=64), dim=32)
 
 
 def ratings(folder: Path) -> pd.DataFrame:
