@@ -4,20 +4,18 @@ import copy
 import pickle
 import subprocess
 import sys
-import textwrap
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
 
-from mtl_zoo import BinaryTask, Categorical, FeatureTransform, SharedBottom, Text
+from mtl_zoo import BinaryTask, FeatureTransform, Text
 from mtl_zoo.features import TableStream, open_cache, write_cache
 from mtl_zoo.features._pieces import BYTES_PER_TOKEN, Pieces, learn_pieces
 from mtl_zoo.features.cache import transform_hash
 from mtl_zoo.features.spec import as_features
 from mtl_zoo.features.text import ENCODERS
-from mtl_zoo.layers.text import TEXT_ENCODERS, TextCNN
+from mtl_zoo.layers.text import TEXT_ENCODERS
 
 pytestmark = pytest.mark.tensorflow
 CLICK = BinaryTask("click")
