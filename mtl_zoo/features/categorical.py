@@ -10,7 +10,7 @@ import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features import _separation
-from mtl_zoo.features._columns import BOOLEAN, FLOAT, SHOWN, STRING, Cells, Column, Lists
+from mtl_zoo.features._columns import BOOLEAN, DATE, FLOAT, SHOWN, STRING, Cells, Column, Lists
 from mtl_zoo.features._id_feature import IdFeature
 from mtl_zoo.features.base import Choice, Feature, InferRules, register_feature
 from mtl_zoo.features.vocabularies import Vocabulary
@@ -143,7 +143,7 @@ class Categorical(IdFeature):
 
     @classmethod
     def infer(cls, column: Column, name: str, rules: InferRules) -> Choice | None:
-        if column.is_list:
+        if column.is_list or column.kind == DATE:
             return None
         cells = column.cells()
         distinct = int((cells.counts > 0).sum())

@@ -114,14 +114,8 @@ class Sequence(IdFeature):
 
     @classmethod
     def infer(cls, column: Column, name: str, rules: InferRules) -> Choice | None:
-        if not column.is_list:
+        if not column.is_list or column.kind == FLOAT:  # measured numbers are a Vector's
             return None
-        if column.kind == FLOAT:
-            raise ValueError(
-                f"`{column.name}` holds lists of numbers, which may be measured ones. Received: {column.shown}. Name "
-                "it in `features`, as Vector(...) if all have one length or as Encoded(...) with an encoder of your "
-                "own, or in `exclude`."
-            )
         lists = column.lists("|")
         distinct = int((lists.cells.counts > 0).sum())
         lengths = np.bincount(lists.rows, minlength=lists.num_rows)
