@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl_zoo import _validation as check
+from mtl_zoo.features._refusals import type_refusal
 
 # Stands for a missing whole number, since an int64 array has no NaN.
 MISSING_INTEGER = int(np.iinfo(np.int64).min)
 
 STRING, INTEGER, FLOAT, BOOLEAN, EMPTY = "string", "integer", "float", "boolean", "empty"
-DATE, BYTES = "date", "bytes"  # what only features made for them read
+DATE, BYTES, PAIRS = "date", "bytes", "pairs"  # what only features made for them read
 SHOWN = {
     STRING: "strings",
     INTEGER: "whole numbers",
@@ -28,11 +29,11 @@ SHOWN = {
     EMPTY: "no value",
     DATE: "dates or times",
     BYTES: "bytes",
+    PAIRS: "maps, or pairs of values and weights",
 }
 _WHOLE = "must hold whole numbers or strings, since its values become ids"
 _WHOLE_ADVICE = "Use Numeric for measured numbers, or convert it: table[column].astype(str)"
 _NESTED = "Flatten them, or use Encoded with the shape of an array that each cell holds."
-_TIMES = ("time", "timedelta", "timedelta64", "period", "interval", "duration", "time32", "time64")
 # Without it, pyarrow gives whole numbers with nulls as floats, which rounds ids above 2^53.
 _EXACT = {
     **{
@@ -205,8 +206,7 @@ class Column:
         elif arrow is not None and pa.types.is_null(arrow):
             return EMPTY
         elif arrow is not None and pa.types.is_map(arrow):
-            advice = "Weights of values are not read: keep the keys, as lists."
-            raise ValueError(self._refusal("must not hold maps", advice))
+            kind = PAIRS
         else:
             raise ValueError(self._type_refusal(str(dtype).split("[")[0]))
         if kind != EMPTY and not self.is_list and bool(series.isna().all()):
@@ -221,38 +221,22 @@ class Column:
         if inferred in known:
             return known[inferred]
         first = next((cell for cell in self.series if not pd.api.types.is_scalar(cell) or pd.notna(cell)), None)
+        if isinstance(first, dict):
+            return PAIRS
         if isinstance(first, (list, tuple, np.ndarray)):
+            if _holds_pairs(self.series):
+                return PAIRS
             self.is_list = True
             return EMPTY
         raise ValueError(self._type_refusal(inferred))
 
     def _type_refusal(self, what: str) -> str:
-        if what == DATE or what in _TIMES:
-            advice = "Read it as a Datetime, or derive" if what == DATE else "Derive"
-            advice += " columns from it first, for example the hour, the day of the week, or an age in days."
-            return self._refusal("must not hold dates or times", advice)
-        if what == BYTES:
-            advice = "Decode them: table[column].str.decode('utf-8'), or read them as an Image."
-            return self._refusal("must not hold bytes", advice)
-        if what == "decimal":
-            return self._refusal("must not hold decimals", "Convert it: table[column].astype(float).")
-        types = self.series.dropna().map(lambda cell: type(cell).__name__).value_counts()
-        if len(types) > 1:
-            return (
-                f"`{self.name}` must hold values of one type. Received: {types.to_dict()}. "
-                "Convert it: table[column].astype(str), or pandas.to_numeric(table[column])."
-            )
-        return self._refusal("must hold strings, numbers or booleans", "Convert it.")
-
-    def _refusal(self, fault: str, advice: str) -> str:
-        cells = self.series.dropna()
-        sample = check.sample_values(c if isinstance(c, bytes) else str(c) for c in cells.iloc[:6])
-        return f"`{self.name}` {fault}. Received: {len(cells)} rows of dtype {self.series.dtype}, {sample}. {advice}"
+        return type_refusal(self.name, self.series, what)
 
     # Readings
 
     def _refuse_special(self) -> None:
-        if self.kind in (DATE, BYTES):
+        if self.kind in (DATE, BYTES, PAIRS):
             raise ValueError(self._type_refusal(self.kind))
 
     def cells(self) -> Cells:
@@ -380,6 +364,14 @@ class Column:
             self.is_nested = True
             return FLOAT  # a matrix a row; only an Encoded feature reads it
         return Column(self.name, pd.Series(pc.list_flatten(self._array), dtype=pd.ArrowDtype(element))).kind
+
+
+def _holds_pairs(series: pd.Series) -> bool:
+    """Whether lists hold tuples of a value and a number of another type; Arrow has no such lists."""
+    item = next((cell[0] for cell in series if isinstance(cell, (list, tuple, np.ndarray)) and len(cell)), None)
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        return False
+    return isinstance(item, tuple) or isinstance(item[0], str) != isinstance(item[1], str)
 
 
 def _is_text(dtype: pa.DataType) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import warnings
 from collections.abc import Hashable, Iterable
 from collections.abc import Sequence as SequenceABC
 from pathlib import Path
@@ -19,14 +18,12 @@ from mtl_zoo._files import name_within
 from mtl_zoo.features import vocabularies
 from mtl_zoo.features._columns import FLOAT, SHOWN, STRING, Cells, Column, Lists
 from mtl_zoo.features._states import ColumnType, Unseen
+from mtl_zoo.features._weighted import WeightedLists, as_texts, read_weighted, split_in_graph, warn_of_weights
 from mtl_zoo.features.base import Feature, Summary
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, UNKNOWN_ID, InputSpec, Rows
 from mtl_zoo.features.vocabularies import Hashed, Listed, Range, Vocabulary
 
 logger = logging.getLogger(__name__)
-
-# Share of values that look like pairs from which a column is taken to hold pairs.
-_MOSTLY = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +45,8 @@ class IdFeature(Feature):
     # What splits a string into values, in kinds that hold lists.
     separator: ClassVar[str]
     length: ClassVar[int | None]
+    # Whether its values have weights, which are a second input.
+    weights: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,7 +142,8 @@ class IdFeature(Feature):
         return ("num_ids",) if self.num_ids is None else ()
 
     def input_specs(self) -> dict[str, InputSpec]:
-        return {self.name: InputSpec(self.shape, "int32")}
+        specs = {self.name: InputSpec(self.shape, "int32")}
+        return {**specs, f"{self.name}.weights": InputSpec(self.shape, "float32")} if self.weights else specs
 
     def embed(self) -> Rows:
         return Rows(
@@ -153,6 +153,7 @@ class IdFeature(Feature):
             trainable=self.trainable,
             pretrained=self.pretrained,
             pooling=self.pooling,
+            weights=self.weights,
             unknown_rate=self.unknown_rate,
         )
 
@@ -175,6 +176,8 @@ class IdFeature(Feature):
         return (Vocabulary.family, self.table)
 
     def read(self, column: Column) -> Cells | Lists:
+        if self.weights:
+            return read_weighted(column, self.separator)
         return column.lists(self.separator) if self.holds_lists else column.cells()
 
     def fit(self, sharing: SequenceABC[tuple[Any, Cells | Lists]]) -> Vocabulary:
@@ -190,8 +193,8 @@ class IdFeature(Feature):
                 )
             if read_cells.kind == FLOAT:
                 read_cells.whole_numbers()  # refuses the others
-            if feature.holds_lists and read_cells.kind == STRING:
-                _warn_of_weights(read_cells)
+            if feature.holds_lists and not feature.weights and read_cells.kind == STRING:
+                warn_of_weights(read_cells)
         if self.hash_buckets is not None:
             return Hashed(self.hash_buckets)
         if self.size is not None:
@@ -237,22 +240,27 @@ class IdFeature(Feature):
         cells = _cells_of(reading)
         known = state.ids(cells)
         ids = np.append(known, MISSING_ID).astype(np.int32)[cells.codes]
+        weights: dict[str, np.ndarray] = {}
+        if isinstance(reading, WeightedLists):
+            padded = self._padded(reading.weights, reading.rows, reading.num_rows)
+            weights = {f"{self.name}.weights": padded}
         if isinstance(reading, Lists):
             ids = self._padded(ids, reading.rows, reading.num_rows)
-        return {self.name: ids}, unseen_of(cells, known)
+        return {self.name: ids, **weights}, unseen_of(cells, known)
 
     def values(self, state: Vocabulary | None) -> tuple[Any, ...] | None:
         return self.vocabulary if state is None else state.given()
 
     def _padded(self, ids: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
-        """(rows, length), padded right with 0, from the ids of all lists and the row that each stands in."""
-        rows, ids = self._kept(rows, ids)
+        """(rows, length), padded right with 0, from the ids or weights of all lists and the row that each stands in."""
+        if not self.weights:
+            rows, ids = self._kept(rows, ids)
         counts = np.bincount(rows, minlength=num_rows)
         positions = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
         length = self.length or 0
         positions = positions - self._skipped(counts, length)[rows]
         keep = (positions >= 0) & (positions < length)
-        padded = np.zeros((num_rows, length), dtype=np.int32)
+        padded = np.zeros((num_rows, length), dtype=ids.dtype)
         padded[rows[keep], positions[keep]] = ids[keep]
         return padded
 
@@ -270,11 +278,17 @@ class IdFeature(Feature):
         import tensorflow as tf
 
         rows, values, num_rows = self._flat(raw)
+        if self.weights:
+            values, weights = split_in_graph(values)
         ids = vocabularies.look_up(lookup, values)
         keep = ids != MISSING_ID
-        rows, ids = self._kept_in_graph(rows[keep], ids[keep], lookup.num_ids)
-        lists = self._cut_in_graph(tf.RaggedTensor.from_value_rowids(ids, rows, num_rows))
-        return {self.name: lists.to_tensor(MISSING_ID, shape=(None, self.length))}
+        rows, kept = rows[keep], {self.name: ids[keep]}
+        if self.weights:
+            kept[f"{self.name}.weights"] = weights[keep]
+        else:
+            rows, kept[self.name] = self._kept_in_graph(rows, kept[self.name], lookup.num_ids)
+        lists = {n: self._cut_in_graph(tf.RaggedTensor.from_value_rowids(x, rows, num_rows)) for n, x in kept.items()}
+        return {name: x.to_tensor(0, shape=(None, self.length)) for name, x in lists.items()}
 
     def _flat(self, raw: Any) -> tuple[Any, Any, Any]:
         """Lists, or strings split at the separator, as (row of each value, values, number of rows)."""
@@ -292,6 +306,12 @@ class IdFeature(Feature):
     def _cut_in_graph(self, lists: Any) -> Any:
         return lists[:, : self.length]
 
+    def raw_form(self) -> InputSpec | None:
+        return InputSpec((), "string", meaning="values and weights") if self.weights else None
+
+    def raw_array(self, column: Column) -> np.ndarray:
+        return as_texts(read_weighted(column, self.separator), self.separator)
+
     # Kept in files.
 
     def get_config(self) -> dict[str, Any]:
@@ -299,6 +319,8 @@ class IdFeature(Feature):
         config = {**super().get_config(), "vocabulary": None, "pretrained": None}
         if not self.unknown_rate:
             del config["unknown_rate"]  # what 0.1.0 wrote
+        if not self.weights:
+            config.pop("weights", None)
         return config
 
     def write_arrays(self, folder: Path, stem: str) -> dict[str, Any]:
@@ -321,17 +343,6 @@ class IdFeature(Feature):
 
 def _cells_of(reading: Cells | Lists) -> Cells:
     return reading.cells if isinstance(reading, Lists) else reading
-
-
-def _warn_of_weights(cells: Cells) -> None:
-    weighed = pd.Series(cells.values.astype(str)).str.fullmatch(r".+:\d*\.?\d+")
-    if weighed.mean() > _MOSTLY:
-        warnings.warn(
-            f"`{cells.column}` seems to hold values with weights, which are not read: each pair is taken for a value. "
-            f"Received: {check.sample_values(cells.values[:3])}. Keep the values alone.",
-            UserWarning,
-            stacklevel=6,
-        )
 
 
 def _checked_range(size: int, features: SequenceABC[IdFeature], cells: SequenceABC[Cells]) -> Range:

@@ -18,6 +18,7 @@ from mtl_zoo.features._columns import (
     FLOAT,
     INTEGER,
     MISSING_INTEGER,
+    PAIRS,
     SHOWN,
     STRING,
     Cells,
@@ -115,7 +116,7 @@ class ColumnType:
 
     @property
     def _dtype(self) -> str:
-        if self.kind in (STRING, BYTES):
+        if self.kind in (STRING, BYTES, PAIRS):
             return "string"
         if self.kind in (INTEGER, DATE):
             return "int64"

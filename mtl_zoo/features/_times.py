@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl_zoo.features import _calendar
-from mtl_zoo.features._columns import BOOLEAN, BYTES, DATE, EMPTY, FLOAT, INTEGER, MISSING_INTEGER, STRING, Column
+from mtl_zoo.features._columns import DATE, EMPTY, FLOAT, INTEGER, MISSING_INTEGER, STRING, Column
 
 # A kind of text in files beside `DATE`: dates with a zone or an offset.
 ZONED = "zoned date"
@@ -27,7 +27,7 @@ def read_times(column: Column, zone: _calendar.Zone, text_format: str | None, un
         text_format: Of strings, as `pandas.to_datetime` takes it.
         unit: Of epoch numbers.
     """
-    if column.is_list or column.kind in (BOOLEAN, BYTES):
+    if column.is_list or column.kind not in (EMPTY, STRING, INTEGER, FLOAT, DATE):
         raise ValueError(f"`{column.name}` must hold dates or times. Received: {column.shown}")
     if column.kind == EMPTY:
         return np.full(len(column.series), MISSING_INTEGER)

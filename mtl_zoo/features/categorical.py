@@ -10,7 +10,7 @@ import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features import _separation
-from mtl_zoo.features._columns import BOOLEAN, FLOAT, SHOWN, STRING, Cells, Column, Lists
+from mtl_zoo.features._columns import BOOLEAN, DATE, FLOAT, SHOWN, STRING, Cells, Column, Lists
 from mtl_zoo.features._id_feature import IdFeature
 from mtl_zoo.features.base import Choice, Feature, InferRules, register_feature
 from mtl_zoo.features.vocabularies import Vocabulary
@@ -54,6 +54,11 @@ class Categorical(IdFeature):
             each value once.
         length: With `multi_hot`, the most values a cell may hold. Default: the most seen in `fit`.
         separator: With `multi_hot`, what splits a string into values.
+        weights: With `multi_hot`, values have weights: a cell holds a list of (value, weight) pairs, a map from values
+            to weights, or a string such as `"comedy:0.7|drama:-2"`. A second input, `<name>.weights`, float32 of shape
+            (batch, length), multiplies the embeddings before they are summed. A value without a weight has 1 (in a
+            map, it is not there); a repeated value counts as often as it stands. Values are read as strings. An
+            exported model takes the string.
         num_ids: Rows of the table, ids 0 and 1 included. Follows from the above, or set by `fit`.
         unknown_rate: In training, a known value is read as unknown with this probability, at each step anew, so that
             the row of unknown values learns what is true of all of them: without it that row is never trained where
@@ -69,6 +74,7 @@ class Categorical(IdFeature):
     multi_hot: bool = dataclasses.field(default=False, kw_only=True)
     length: int | None = dataclasses.field(default=None, kw_only=True)  # type: ignore[misc]
     separator: str = dataclasses.field(default="|", kw_only=True)  # type: ignore[misc]
+    weights: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
 
     names_domain: ClassVar[bool] = True
     is_id: ClassVar[bool] = True
@@ -79,6 +85,8 @@ class Categorical(IdFeature):
             if not self.multi_hot:
                 raise ValueError(f"`length` needs multi_hot=True. Received: length={self.length!r}")
             check.check_int("length", self.length)
+        if self.weights and not self.multi_hot:
+            raise ValueError(f"`weights` needs multi_hot=True. Received: weights={self.weights!r}")
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -107,7 +115,9 @@ class Categorical(IdFeature):
     def _length_of(self, state: Vocabulary, reading: Lists) -> int:
         """The most values a cell holds, each once, unless `length` says how many are kept."""
         cells = reading.cells
-        rows, _ = self._kept(reading.rows, state.ids(cells)[cells.codes])
+        rows = reading.rows
+        if not self.weights:
+            rows, _ = self._kept(rows, state.ids(cells)[cells.codes])
         counts = np.bincount(rows)
         most = int(counts.max())
         if self.length is not None and most > self.length:
@@ -133,7 +143,7 @@ class Categorical(IdFeature):
 
     @classmethod
     def infer(cls, column: Column, name: str, rules: InferRules) -> Choice | None:
-        if column.is_list:
+        if column.is_list or column.kind == DATE:
             return None
         cells = column.cells()
         distinct = int((cells.counts > 0).sum())
@@ -155,6 +165,11 @@ class Categorical(IdFeature):
             (cls("slot", dim=4, size=9), [0.0, 8.0, None, 3.0, 3.0, 1.0]),
             (cls("is_new", dim=2), [True, False, True, True, False, True]),
             (cls("tags", dim=4, multi_hot=True), ["a|b|a", "", None, "c||b", "a", "b"]),
+            (cls("moods", dim=4, multi_hot=True, weights=True), ["a:.5|b:-2|a", "", None, "c:1e1||b", "a:", "x:y:2"]),
+            (
+                cls("likes", dim=4, multi_hot=True, weights=True),
+                [{"a": 0.5, "b": 2.0}, {}, None, {"c": 1}, {"a": 3}] * 2,
+            ),
         ]
 
     @classmethod

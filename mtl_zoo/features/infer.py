@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from mtl_zoo import _validation as check
-from mtl_zoo.features._columns import BYTES, DATE, EMPTY, Column, check_columns
+from mtl_zoo.features._columns import BYTES, DATE, EMPTY, PAIRS, Column, check_columns
 from mtl_zoo.features.base import FEATURES, Choice, Feature, InferRules, as_features
 from mtl_zoo.features.categorical import Categorical, is_named_like_an_id
 from mtl_zoo.features.numeric import Numeric
@@ -103,7 +103,7 @@ def _of_kind(kind: Any, column: str, frame: pd.DataFrame, rules: InferRules) -> 
 def _choose(column: Column, name: str, rules: InferRules) -> Choice:
     if column.kind == EMPTY:
         return Choice(None, "no value in any row", 0, len(column.series))
-    if not column.is_list and column.kind not in (DATE, BYTES):
+    if not column.is_list and column.kind not in (DATE, BYTES, PAIRS):
         cells = column.cells()
         distinct = int((cells.counts > 0).sum())
         if distinct <= 1 and not (distinct == 1 and cells.missing):

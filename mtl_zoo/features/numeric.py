@@ -13,7 +13,7 @@ import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features import _separation
-from mtl_zoo.features._columns import FLOAT, INTEGER, MISSING_INTEGER, STRING, Column, refuse_values
+from mtl_zoo.features._columns import DATE, FLOAT, INTEGER, MISSING_INTEGER, STRING, Column, refuse_values
 from mtl_zoo.features._states import ColumnType, State, Unseen, register_state
 from mtl_zoo.features.base import Choice, Feature, InferRules, Summary, register_feature
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, InputSpec, Number, Rows
@@ -241,7 +241,7 @@ class Numeric(Feature):
 
     @classmethod
     def infer(cls, column: Column, name: str, rules: InferRules) -> Choice | None:
-        if column.is_list:
+        if column.is_list or column.kind == DATE:
             return None
         numbers = column.numbers()
         finite = np.isfinite(numbers)

@@ -29,6 +29,8 @@ class Sequence(IdFeature):
         pooling: `"mean"`, `"sum"` or `"max"` over the list. None gives the vectors as they stand, (batch, length, dim),
             with zeros for padding, to a model that reads sequences.
         separator: What splits a string into values.
+        weights: Values have weights, as in `Categorical`: embeddings are multiplied by them before they are pooled, and
+            `"mean"` divides by the sum of the weights' absolute values.
         encoder: What makes one vector of the list in place of `pooling`: `"din"` (attention of the candidate, needs
             `query`), `"sasrec"` (causal self-attention), `"gru"` or `"attention"`, see `mtl_zoo.layers.history`; or a
             Keras layer of yours, called as `layer(vectors, mask=real)`, and `query=` if there is one, with (batch,
@@ -51,6 +53,7 @@ class Sequence(IdFeature):
     length: int = dataclasses.field(default=50, kw_only=True)  # type: ignore[misc]
     pooling: str | None = dataclasses.field(default="mean", kw_only=True)
     separator: str = dataclasses.field(default="|", kw_only=True)  # type: ignore[misc]
+    weights: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
     encoder: Any = dataclasses.field(default=None, kw_only=True, compare=False)
     query: str | None = dataclasses.field(default=None, kw_only=True)
 
@@ -102,19 +105,17 @@ class Sequence(IdFeature):
         return [
             (cls("history", dim=4, length=3), [[5, 7, 7, 9], [], [9], [7, 5], [5], [9, 9]]),
             (cls("words", dim=4, length=2, pooling="max"), ["a|b|a", "", None, "c||b", "a", "b"]),
+            (
+                cls("rated", dim=4, length=3, weights=True),
+                [[[5, 2], [7, -1]], [], [[9, 4]], [[7, 1]], [[5, 0]], [[9, 9]]],
+            ),
             (cls("seen", dim=4, length=3, encoder="sasrec"), [[5, 7, 7, 9], [], [9], [7, 5], [5], [9, 9]]),
         ]
 
     @classmethod
     def infer(cls, column: Column, name: str, rules: InferRules) -> Choice | None:
-        if not column.is_list:
+        if not column.is_list or column.kind == FLOAT:  # measured numbers are a Vector's
             return None
-        if column.kind == FLOAT:
-            raise ValueError(
-                f"`{column.name}` holds lists of numbers, which may be measured ones. Received: {column.shown}. Name "
-                "it in `features`, as Vector(...) if all have one length or as Encoded(...) with an encoder of your "
-                "own, or in `exclude`."
-            )
         lists = column.lists("|")
         distinct = int((lists.cells.counts > 0).sum())
         lengths = np.bincount(lists.rows, minlength=lists.num_rows)

@@ -236,11 +236,15 @@ class Vector(Feature):
     @classmethod
     def infer(cls, column: Column, name: str, rules: InferRules) -> Choice | None:
         """Lists of numbers that are no ids, all of one length."""
-        if not column.is_list or column.is_nested or column.kind != FLOAT:
+        if not column.is_list or column.kind != FLOAT:
             return None
         lengths = pc.list_value_length(column.array).drop_null()
-        if not len(lengths) or pc.min(lengths) != pc.max(lengths) or pc.min(lengths).as_py() < 2:
-            return None
+        if column.is_nested or pc.min(lengths) != pc.max(lengths) or pc.min(lengths).as_py() < 2:
+            raise ValueError(
+                f"`{column.name}` holds lists of numbers, which may be measured ones. Received: {column.shown}. Name "
+                "it in `features`, as Vector(...) if all have one length or as Encoded(...) with an encoder of your "
+                "own, or in `exclude`."
+            )
         feature = cls(name, column=None if name == column.name else column.name)
         missing = column.array.null_count
         return Choice(feature, f"lists of {lengths[0]} numbers each", len(lengths), missing)

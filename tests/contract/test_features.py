@@ -112,7 +112,7 @@ def test_reports_know_it(feature, cells):
 
 @every_example
 def test_what_it_cannot_read_is_refused_by_name(feature, cells):
-    for wrong in ([{"a": 1}] * 6, [1 + 2j] * 6, [b"\xff\xd8raw bytes"] * 6, [None] * 6):
+    for wrong in ([{"a": {"b": 1}}] * 6, [1 + 2j] * 6, [b"\xff\xd8raw bytes"] * 6, [None] * 6):
         with pytest.raises(ValueError, match=f"`{feature.source}` must") as refused:
             fitted(feature, wrong)
         assert "xff" not in str(refused.value)  # fault 40: no raw bytes in messages
