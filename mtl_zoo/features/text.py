@@ -9,7 +9,7 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features import _pretrained
-from mtl_zoo.features._columns import EMPTY, STRING, Cells, Column
+from mtl_zoo.features._columns import BYTES, EMPTY, STRING, Cells, Column
 from mtl_zoo.features._pieces import BYTES_PER_TOKEN, Pieces, given_pieces, is_encodable, learn_pieces
 from mtl_zoo.features._states import ColumnType, Unseen
 from mtl_zoo.features.base import Feature, Summary, register_feature
@@ -173,9 +173,10 @@ class Text(Feature):
             ValueError: It holds no strings, or lone surrogates, which stand for no character.
         """
         if column.is_list or column.kind not in (STRING, EMPTY):
+            convert = "str.decode('utf-8')" if column.kind == BYTES else "astype(str)"
             raise ValueError(
                 f"`{column.name}` must hold strings, for feature {self.name!r}. Received: {column.shown}. "
-                "Convert it: table[column].astype(str)."
+                f"Convert it: table[column].{convert}."
             )
         cells = column.cells()
         surrogates = np.array([not is_encodable(text) for text in cells.values], bool)
