@@ -170,8 +170,8 @@ def compare(data: dict[int, Any], split: str, folder: Path, resamples: int) -> l
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the top of the file."""
-    options = {"seeds": 3, "splits": ("user", "cold_users"), "cases": tuple(CASES), "resamples": 200, "epochs": 10}
-    options |= {"batch_size": 1024, "learning_rate": 1e-3, "model": "shared_bottom", "report_only": False}
+    options = {"seeds": 3, "splits": ("user", "cold_users"), "cases": tuple(CASES), "resamples": 200, "epochs": 12}
+    options |= {"batch_size": 1024, "learning_rate": 3e-3, "model": "shared_bottom", "report_only": False}
     args = frame.parser(__doc__ or "", options).parse_args(arguments)
     if not os.environ.get("MTL_ZOO_DATA"):
         raise ValueError("`MTL_ZOO_DATA` must name the folder of data sets, with hetrec_lastfm_2k in it.")
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         raise ValueError(f"`--cases` must be of {list(CASES)}. Received: {unknown}")
     kept, folder = frame.Rows(args.out, COLUMNS), args.out.with_name(f"{args.out.stem}-scores")
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for split in args.splits:
         data = {seed: load_dataset("hetrec_lastfm_2k", split=split, seed=seed) for seed in range(args.seeds)}

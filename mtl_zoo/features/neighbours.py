@@ -73,8 +73,8 @@ class Neighbours(IdFeature):
             them.
         graph: What `fit` made of the edges.
 
-    The other arguments of `Categorical` follow from the feature `of`, and need not be given; they count where it is not
-    among the features.
+    The other arguments are those of `Categorical`. What they say of the table's width and of the values that it knows
+    follows from the feature `of`, and need not be given; it counts where that is not among the features.
 
     Raises:
         ValueError: An argument that follows from `of` is given and another; `fit` without `edges`, or with edges that

@@ -64,7 +64,7 @@ class NeighbourAttention(keras.layers.Layer):
             shares = ops.softmax(scores, axis=1)
         return ops.sum(shares * neighbours, axis=1)
 
-    def compute_mask(self, *inputs: Any, **named: Any) -> None:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         """One vector a node: nothing is left to mask."""
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -301,13 +301,13 @@ def test_ten_million_edges_take_seconds_and_bounded_memory():
     rows = pd.DataFrame({"user": np.arange(nodes)})
     features = [Categorical("user", size=nodes), Neighbours("friends", of="user", edges=edges, length=20)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
+    started = time.process_time()
     transform = FeatureTransform(features).fit(rows)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     graph = transform.features[1].graph
     assert (np.diff(graph.starts) <= 20).all()
     owners = np.repeat(np.arange(nodes + 2), np.diff(graph.starts))
     assert (owners != graph.targets).all()
     assert len(np.unique(owners * (nodes + 2) + graph.targets)) == len(graph.targets)
-    assert seconds < 60 and megabytes < 2000, f"{seconds:.1f} s, {megabytes:.0f} MB above the table of edges"
+    assert seconds < 60 and megabytes < 2000, f"{seconds:.1f} s of a core, {megabytes:.0f} MB above the table of edges"
