@@ -17,6 +17,8 @@ from mtl_zoo.features.spec import features_from_config, features_to_config
 from mtl_zoo.language import merge_lora
 from mtl_zoo.optimizers import LazySGD
 
+pytestmark = pytest.mark.tensorflow
+
 CLICK = BinaryTask("click")
 TEXTS = ["A good film, and long", "bad film", None, "  ", "the DOG! café 好 \U0001f600", "a\x00b", "bad film", ""]
 TABLE = pd.DataFrame({"review": TEXTS, "city": list("abcabcab"), "click": [0, 1] * 4})
