@@ -254,3 +254,10 @@ def test_texts_of_entities_are_encoded_once_an_entity(mode, bert):
     in_graph = transform.encode_in_graph(transform.raw_arrays(rows))
     np.testing.assert_allclose(in_graph["review"], arrays["review"], atol=1e-6)
     assert np.isfinite(scores(model_of(transform), rows)).all()
+
+
+def test_half_precision_inside_of_a_model(bert):
+    model = model_of(fitted(bert, "lora", dtype="mixed_bfloat16"))
+    model.fit(TABLE, batch_size=4, verbose=0)
+    assert np.isfinite(scores(model)).all() and scores(model).dtype == np.float32
+    assert {str(v.dtype) for v in model.trainable_variables} == {"float32"}
