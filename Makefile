@@ -96,11 +96,11 @@ $(VENV)/.package: $(VENV)/bin/python setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,text]"
 	@touch $@ $(VENV)/.package
 
 $(VENV)/.jax: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --editable ".[dev,jax]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,text,jax]"
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/bin/python setup.cfg pyproject.toml

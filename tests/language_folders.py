@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+if importlib.util.find_spec("keras_hub") is None:
+    pytest.skip("keras-hub is not installed, which the extra [text] brings", allow_module_level=True)
+
 PIECES = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     *"abcdefghijklmnopqrstuvwxyz0123456789.,!?",
@@ -22,7 +25,8 @@ BERT = {
 }  # fmt: skip
 LLAMA = {
     "model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": 256, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": 256,
+    "hidden_act": "silu", "rms_norm_eps": 1e-5,
     "rope_theta": 1000.0, "tie_word_embeddings": True,
 }  # fmt: skip
 MERGES = [

@@ -1,4 +1,4 @@
-"""Texts a second of `LanguageModel.vectors`, tokens and files included, against the network's own batches of token ids."""
+"""Texts a second of `LanguageModel.vectors`, tokens and files included, against the network on its own batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = (
 
 
 def measure(folder: str, texts: int, batch: int, length: int, rounds: int, seed: int) -> dict[str, Any]:
-    """Both in turns, on texts of other words in each round; `ratio` is of rates, the median of the rounds and the range.
+    """Both in turns, on other texts in each round; `ratio` is of rates, the median of the rounds and their range.
 
     The network's own rate is that of `predict_on_batch` on ids that are tokenised, sorted by length and padded before
     the clock starts.

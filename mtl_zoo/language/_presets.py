@@ -12,7 +12,7 @@ from mtl_zoo.language import _backbones
 from mtl_zoo.language._folder import CONFIG, INDEX, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, WEIGHTS
 from mtl_zoo.language._vectors import default_cache
 
-HUGGING_FACE, KERAS = "hf://", ("kaggle://", "keras://")
+HUGGING_FACE, KAGGLE = "hf://", "kaggle://"
 # What is fetched; a pickle is not among it.
 _FILES = (CONFIG, WEIGHTS, INDEX, "*.safetensors", VOCABULARY, TOKENIZER, TOKENIZER_CONFIG)
 
@@ -21,7 +21,7 @@ def resolve(path: str) -> Path:
     """The folder that a path or name stands for."""
     if path.startswith(HUGGING_FACE):
         return _from_hugging_face(path.removeprefix(HUGGING_FACE))
-    if path.startswith(KERAS) or _is_name_of_keras(path):
+    if path.startswith(KAGGLE) or _is_name_of_keras(path):
         return _from_keras(path)
     return Path(path).expanduser()
 

@@ -159,8 +159,8 @@ def fusions_within(
             continue
         if set(asked) - set(vectors):
             raise ValueError(
-                f"`features` and `query` of the fusion {fusion.name!r} must name features of one embedding that are one "
-                f"vector each. Received: {sorted(set(asked) - set(vectors))}. Features: {list(vectors)}"
+                f"`features` and `query` of the fusion {fusion.name!r} must name features of one embedding that are "
+                f"one vector each. Received: {sorted(set(asked) - set(vectors))}. Features: {list(vectors)}"
             )
         if fusion.name in names:
             raise ValueError(f"`name` of a fusion must not be that of a feature. Received: name={fusion.name!r}")

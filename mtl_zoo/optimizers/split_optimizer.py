@@ -20,9 +20,9 @@ class SplitOptimizer(keras.optimizers.Optimizer):
     """One optimizer for the embedding tables of a model, another for its other weights.
 
     The tables are those of `FeatureEmbedding`. A third may be given for the weights of pretrained language models,
-    their low-rank updates included, which want smaller steps. Each part has its own learning rate, schedule and clipping (a
-    `global_clipnorm` counts the weights of its part only), and all take their steps together. `learning_rate` reads
-    that of the dense part; to set one, use `split.embeddings` and `split.dense`.
+    their low-rank updates included, which want smaller steps. Each part has its own learning rate, schedule and
+    clipping (a `global_clipnorm` counts the weights of its part only), and all take their steps together.
+    `learning_rate` reads that of the dense part; to set one, use `split.embeddings` and `split.dense`.
 
     Args:
         embeddings: The Keras optimizer of the tables. Default: `LazyAdam()`.

@@ -9,6 +9,8 @@ from language_folders import bert_folder, bert_hidden, llama_folder, llama_hidde
 from mtl_zoo import LanguageModel
 from mtl_zoo.language import LanguageEncoder, merge_lora
 
+pytestmark = pytest.mark.tensorflow
+
 IDS = np.array([[2, 9, 7, 3, 0, 0], [2, 30, 3, 0, 0, 0], [0, 0, 0, 0, 0, 0]], "int32")
 
 

@@ -8,6 +8,8 @@ from language_folders import bert_folder, llama_folder, llama_log_probabilities,
 from mtl_zoo import LanguageModel, PromptScorer
 from mtl_zoo.language import _decoder
 
+pytestmark = pytest.mark.tensorflow
+
 TABLE = pd.DataFrame(
     {
         "title": ["the film", "a longer title of a film", None, "the film"],

@@ -10,12 +10,14 @@ import tensorflow as tf
 from keras import ops
 from language_folders import bert_folder, llama_folder
 
-from mtl_zoo import BinaryTask, Categorical, FeatureTransform, LanguageModel, SharedBottom, Text
+from mtl_zoo import BinaryTask, Categorical, EntityTable, FeatureTransform, LanguageModel, SharedBottom, Text
 from mtl_zoo.export import export, export_serving
 from mtl_zoo.features import TableStream
 from mtl_zoo.features.spec import features_from_config, features_to_config
 from mtl_zoo.language import merge_lora
 from mtl_zoo.optimizers import LazySGD
+
+pytestmark = pytest.mark.tensorflow
 
 CLICK = BinaryTask("click")
 TEXTS = ["A good film, and long", "bad film", None, "  ", "the DOG! café 好 \U0001f600", "a\x00b", "bad film", ""]
@@ -236,3 +238,26 @@ def test_pretrained_weights_have_a_learning_rate_of_their_own(bert, tmp_path):
     np.testing.assert_array_equal(scores(loaded), scores(model))
     model.compile({"encoders": 1e-5, "embeddings": 0.1, "dense": "adam"})
     assert float(ops.convert_to_numpy(model.optimizer.encoders.learning_rate)) == pytest.approx(1e-5)
+
+
+@MODES
+def test_texts_of_entities_are_encoded_once_an_entity(mode, bert):
+    films = pd.DataFrame({"film": list(range(8)), "review": TEXTS})
+    rows = pd.DataFrame({"film": [1, 0, 7, 1, 99, 4, 5, 2], "click": [0, 1] * 4})
+    encoder = LanguageModel(bert, mode=mode, max_length=8, layers=1)
+    items = EntityTable(films, key="film")
+    transform = FeatureTransform(Text("review", encoder, dim=3), CLICK, entities=items).fit(rows)
+    arrays = transform.encode(rows)
+    wanted = FeatureTransform(Text("review", encoder), CLICK).fit(TABLE).encode(TABLE)["review"]
+    np.testing.assert_allclose(arrays["review"][[0, 1, 5]], wanted[[1, 0, 4]], atol=1e-6)
+    assert not arrays["review"][[2, 4, 7]].any()  # a blank text, an id that no film has, a missing text
+    in_graph = transform.encode_in_graph(transform.raw_arrays(rows))
+    np.testing.assert_allclose(in_graph["review"], arrays["review"], atol=1e-6)
+    assert np.isfinite(scores(model_of(transform), rows)).all()
+
+
+def test_half_precision_inside_of_a_model(bert):
+    model = model_of(fitted(bert, "lora", dtype="mixed_bfloat16"))
+    model.fit(TABLE, batch_size=4, verbose=0)
+    assert np.isfinite(scores(model)).all() and scores(model).dtype == np.float32
+    assert {str(v.dtype) for v in model.trainable_variables} == {"float32"}

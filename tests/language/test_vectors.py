@@ -17,6 +17,8 @@ from mtl_zoo import LanguageModel
 from mtl_zoo.language import _encoding
 from mtl_zoo.language._vectors import ABOUT, VectorStore, default_cache, text_keys
 
+pytestmark = pytest.mark.tensorflow
+
 ROOT = Path(__file__).parents[2]
 
 
