@@ -1,4 +1,4 @@
-"""Every model takes vectors, pictures and dates beside the other features."""
+"""Every model takes texts, vectors, pictures, dates, neighbours and histories beside the other features."""
 
 import datetime
 import io
@@ -11,9 +11,10 @@ from PIL import Image as Pillow
 from toys import TASKS, compile_eagerly, sample_of, small_arguments, tasks_of
 
 import mtl_zoo
-from mtl_zoo import Categorical, Datetime, FeatureTransform, Image, Sequence, Vector
+from mtl_zoo import Categorical, Datetime, FeatureTransform, Image, Neighbours, Sequence, Text, Vector
 
 pytestmark = pytest.mark.tensorflow
+EDGES = pd.DataFrame({"source": [0, 1, 1], "target": [1, 0, 2], "weight": [1.0, 0.5, 2.0]})
 
 
 def content(rows=24):
@@ -33,6 +34,7 @@ def content(rows=24):
             "item": rng.integers(0, 3, rows),
             "history": [[i % 3, 1] for i in range(rows)],
             "domain": rng.integers(0, 3, rows),
+            "title": [("a good film", "", "bad one")[i % 3] for i in range(rows)],
             "trailer": [None if i == 5 else rng.normal(size=3) for i in range(rows)],
             "poster": [posters[i % 3] for i in range(rows)],
             "when": [moment + datetime.timedelta(hours=7 * i) for i in range(rows)],
@@ -43,18 +45,22 @@ def content(rows=24):
 
 
 @pytest.mark.parametrize("name", sample_of(mtl_zoo.list_models(), always=("shared_bottom", "mmoe", "mose")))
-def test_every_model_takes_vectors_pictures_and_dates(name, tmp_path):
+def test_every_model_takes_what_is_known_of_items(name, tmp_path):
     table = content()
     features = [
-        Categorical("item", size=3, dim=4),
+        Categorical("item", size=3, dim=4, unknown_rate=0.1),
         Sequence("history", size=3, dim=4, length=2),
+        Sequence("read", column="history", size=3, dim=4, length=2, key="item", encoder="din", query="item"),
+        Text("title", "cnn", dim=3, max_length=4, vocabulary_size=30),
+        Neighbours("alike", of="item", edges=EDGES, length=2, pooling="weighted"),
         Vector("trailer", encoder=4),
         Image("poster", (6, 4), encoder=3),
         Datetime("when", encoding="embedded", dim=2),
         Categorical("domain", size=3, dim=2),
     ]
     transform = FeatureTransform(features, tasks_of(name, TASKS)).fit(table)
-    model = mtl_zoo.create_model(name, transform, **small_arguments(name))
+    ordered = {"sequence": "history"} if name == "mose" else {}
+    model = mtl_zoo.create_model(name, transform, **small_arguments(name), **ordered)
     compile_eagerly(model, keras.optimizers.Adam(0.01))
     assert np.isfinite(model.fit(table, batch_size=12, verbose=0).history["loss"]).all()
     scores = model.predict(table, verbose=0)
@@ -62,6 +68,7 @@ def test_every_model_takes_vectors_pictures_and_dates(name, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     for output, found in loaded.predict(table, verbose=0).items():
         np.testing.assert_allclose(found, scores[output], atol=1e-6)
-    # Each of them counts: another poster gives other scores.
-    other = model.predict(table.assign(poster=table["poster"].iloc[::-1].to_numpy()), verbose=0)
-    assert any(np.abs(other[output] - found).max() > 1e-6 for output, found in scores.items())
+    # Each of them counts: another poster, or another title, gives other scores.
+    for column in ("poster", "title"):
+        other = model.predict(table.assign(**{column: table[column].iloc[::-1].to_numpy()}), verbose=0)
+        assert any(np.abs(other[output] - found).max() > 1e-6 for output, found in scores.items()), column

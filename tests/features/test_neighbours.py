@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from keras import ops
-from toys import sample_of, small_arguments, tasks_of
 
-import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Neighbours, Numeric, Sequence, SharedBottom
 from mtl_zoo.features.cache import transform_hash
 from mtl_zoo.layers import FeatureEmbedding
@@ -266,25 +264,6 @@ def test_neighbours_learn_with_the_table_they_share():
     moved = np.abs(ops.convert_to_numpy(model.get_layer("embedding").tables[0]) - before).max(1) > 0
     friends = set(np.flatnonzero(dense(edges.assign(weight=1.0), symmetric=True)[0]) + 2)
     assert set(np.flatnonzero(moved)) == {2} | friends
-
-
-@pytest.mark.parametrize("name", sample_of(mtl_zoo.list_models()))
-def test_every_model_takes_them(name):
-    edges = random_edges()
-    features = [
-        Categorical("user", size=NODES, dim=4),
-        Neighbours("friends", of="user", edges=edges, length=3, pooling="weighted"),
-        Neighbours("reach", of="user", edges=edges, length=5, pooling="lightgcn", layers=2),
-        Categorical("domain", size=3, dim=2),
-        Sequence("seen", size=6, dim=4, length=3),  # which some models ask for
-        Numeric("age", normalization=None),
-    ]
-    nodes = np.arange(NODES)
-    rows = pd.DataFrame({"user": nodes, "domain": nodes % 3, "age": np.ones(NODES), "seen": [[1, 5]] * NODES})
-    transform = FeatureTransform(features).fit(rows)
-    model = mtl_zoo.create_model(name, transform, tasks_of(name), **small_arguments(name))
-    for scores in model.predict(rows, verbose=0).values():
-        assert np.isfinite(scores).all()
 
 
 @pytest.mark.slow
