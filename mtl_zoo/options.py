@@ -206,7 +206,7 @@ class Embedding(_Option):
         cross_layers: The number of DCN-v2 cross layers over `x`, `x_(l+1) = x_0 * (W_l x_l + b_l) + x_l`, made by
             `keras_rs.layers.FeatureCross`. Wang et al., WWW 2021, arXiv:2008.13535.
         cross_rank: The inner width of `W_l = U_l V_l`. Default: full matrices.
-        fusions: `FeatureFusion`s, each of which makes one vector of several features'. Default: (), side by side.
+        fusions: Each a `FeatureFusion`, which makes one vector of several features'. Default: (), side by side.
         missing_rates: By feature: with this probability a row's value is read as missing in training, so that the model
             learns to do without it (modality dropout). Default: None, for none.
 

@@ -70,10 +70,10 @@ class Datetime(Feature):
 
         trend    (t - mean) / std
         elapsed  e = sign(d) ln(1 + |d|) of the days d from `since` to t, standardised
-        year     the calendar year, standardised ("cyclic"), or a row of a table of the years of the training table
-                 ("embedded")
-        month, day (of the month), weekday, hour
-                 sin and cos of 2 pi part / period, counted from 0 ("cyclic"), or a row of a table ("embedded")
+        year     the calendar year, standardised
+        others   sin and cos of 2 pi part / period, counted from 0: month, day (of the month), weekday, hour
+
+    With `encoding="embedded"` the year and the others are rows of tables, of the years of the training table.
 
     A missing date (NaT, None, '') is zeros, and row 0 of each table. With `"cyclic"`, if any date was missing in the
     training table, a second input, `<name>.missing`, is 1 where one is. What was the same in all training rows is 0.

@@ -53,8 +53,8 @@ class FeatureEmbedding(keras.layers.Layer):
         l2: Factor of the penalty. Default: 0.0.
         joined: Give one tensor, the vectors side by side, in place of a dict: taking the looked-up rows apart and
             putting them together again costs more than looking them up.
-        fusions: `FeatureFusion`s: each takes several features' vectors and gives one, under its own name and behind the
-            others. Default: ().
+        fusions: Each a `FeatureFusion`, which takes several features' vectors and gives one, under its own name and
+            behind the others. Default: ().
         missing_rates: By feature, the probability with which a row's value is read as missing in training: id 0, zeros,
             and 1 where an input says what is missing. Default: None, for none.
 
