@@ -157,3 +157,5 @@ print(asked.fit(train, "like").prompts(test)[0])
 # %% [markdown]
 # `asked.predict(test)` gives log-odds of " yes" against " no" once the folder holds a decoder.
 # What is read, kept and refused is told in `docs/concepts/language_models.md`.
+#
+# Next: what friends tell of each other (`09_friends.py`).

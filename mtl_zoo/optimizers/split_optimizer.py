@@ -78,6 +78,12 @@ class SplitOptimizer(keras.optimizers.Optimizer):
     def build(self, variables: Sequence[Any]) -> None:
         if self.built:
             return
+        if self.encoders is not None and not any(self._part_of(variable) == "encoders" for variable in variables):
+            raise ValueError(
+                "`encoders` must have weights of a pretrained model to train, and the model has none: use "
+                "LanguageModel(..., mode='lora') or mode='full', or leave `encoders` out. "
+                f"Received: {len(variables)} weights to train, all of tables or dense layers"
+            )
         super().build(variables)
         for part, part_variables in self._parts(variables):
             part.build(part_variables)

@@ -190,3 +190,9 @@ def test_an_infinite_gradient_skips_the_step_and_halves_the_scale():
         optimizer.apply([slices], [table])
     assert float(optimizer.dynamic_scale) == 4.0
     np.testing.assert_allclose(table.numpy().ravel(), [1.0, 0.5, 1.0])
+
+
+def test_a_rate_for_pretrained_weights_needs_some():
+    optimizer = as_optimizer({"encoders": 1e-5, "embeddings": 1e-2, "dense": 1e-3})
+    with pytest.raises(ValueError, match="`encoders` must have weights of a pretrained model to train"):
+        optimizer.build([keras.Variable(np.zeros((2, 3), "float32"))])
