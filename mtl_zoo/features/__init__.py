@@ -1,8 +1,18 @@
 """Features: what a model is fed, from the column of a table to the array of a batch."""
 
+from mtl_zoo.features.augmentation import Synonyms, augment_texts
 from mtl_zoo.features.batching import make_batches
 from mtl_zoo.features.cache import CachedTable, open_cache, write_cache
 from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.features.transform import FeatureTransform
 
-__all__ = ["CachedTable", "FeatureTransform", "TableStream", "make_batches", "open_cache", "write_cache"]
+__all__ = [
+    "CachedTable",
+    "FeatureTransform",
+    "Synonyms",
+    "TableStream",
+    "augment_texts",
+    "make_batches",
+    "open_cache",
+    "write_cache",
+]
