@@ -62,7 +62,8 @@ class Isotonic:
 
     def __call__(self, logits: Any) -> Any:
         x, p = np.asarray(self.logits, "float32"), np.asarray(self.probabilities, "float32")
-        a = ops.clip(ops.cast(logits, "float32"), x[0], x[-1])
+        logits = ops.cast(logits, "float32")
+        a = ops.reshape(ops.clip(logits, x[0], x[-1]), (-1,))
         # The piece that a logit falls in, and how far into it. Knots may be one, and then all is flat.
         right = ops.clip(ops.searchsorted(ops.convert_to_tensor(x), a, side="left"), min(1, len(x) - 1), len(x) - 1)
         left = ops.maximum(right - 1, 0)
@@ -70,7 +71,7 @@ class Isotonic:
         width = ends[1] - ends[0]
         share = ops.where(width > 0, (a - ends[0]) / ops.where(width > 0, width, 1.0), 0.0)
         found = ends[2] + share * (ends[3] - ends[2])
-        return ops.log(found) - ops.log1p(-found)
+        return ops.reshape(ops.log(found) - ops.log1p(-found), ops.shape(logits))
 
 
 Calibration = Affine | Isotonic

@@ -104,8 +104,8 @@ def effects_of(sampling: NegativeSampling, outputs: Sequence[Output], tasks: Seq
         raise ValueError(
             f"`sampling` must not drop negative rows of {task.name!r} in a model with outputs {wrong or list(effects)},"
             " whose labels may go with those of the rows that are dropped. Right are the outputs of "
-            f"{task.name!r}, and of tasks whose sample space is its label. Received: {sampling!r}. Train the others in a "
-            "model of their own, or weigh classes by `positive_weight`"
+            f"{task.name!r}, and of tasks whose sample space is its label. Received: {sampling!r}. Train the others in "
+            "a model of their own, or weigh classes by `positive_weight`"
         )
     return effects
 
