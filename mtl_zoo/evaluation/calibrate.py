@@ -58,8 +58,8 @@ def calibrate(model: Any, data: Any, task: str | None = None, method: str = "pla
     >>> from mtl_zoo.datasets import load_dataset
     >>> data = load_dataset("synthetic_funnel", size="small")
     >>> model = create_model("shared_bottom", data.features, data.tasks[:1], bottom_units=(8,))
-    >>> model.compile(run_eagerly=True)
-    >>> history = model.fit(data.train.take(2048).inputs, data.train.take(2048).labels, verbose=0)
+    >>> model.compile("adam")
+    >>> history = model.fit(data.train.inputs, data.train.labels, batch_size=128, verbose=0)
     >>> calibrated = calibrate(model, data.validation, "click")
     >>> rate = float(data.validation.labels["click"].mean())
     >>> bool(abs(calibrated.predict(data.validation.inputs, verbose=0)["click"].mean() - rate) < 1e-3)
