@@ -169,8 +169,8 @@ def test_training_rows_are_warned_of(model):
         calibrate(model, Split(x, y), "click")
     table = pd.DataFrame({**x, "click": y["click"]})
     transform = mtl_zoo.FeatureTransform(Numeric("x"), CLICK).fit(table)
-    own = compile_eagerly(mtl_zoo.SharedBottom(transform, bottom_units=(4,), tower_units=()))
-    own.fit(table, verbose=0)
+    own = mtl_zoo.SharedBottom(transform, bottom_units=(4,), tower_units=())
+    compile_eagerly(own, keras.optimizers.Adam(0.1)).fit(table, batch_size=30, epochs=2, verbose=0)
     with pytest.warns(UserWarning, match="`data` are the rows that the model was trained on"):
         calibrate(own, table)
 
