@@ -4,9 +4,10 @@ __version__ = "0.1.0"
 
 from mtl_zoo.balancing import list_balancing
 from mtl_zoo.datasets import list_datasets, load_dataset
-from mtl_zoo.evaluation import balancing_report, evaluate, gate_report
+from mtl_zoo.evaluation import balancing_report, calibrate, evaluate, gate_report
 from mtl_zoo.export import export_serving, make_scorer
 from mtl_zoo.features.entities import EntityTable
+from mtl_zoo.features.sampling import NegativeSampling
 from mtl_zoo.features.spec import (
     Categorical,
     Datetime,
@@ -98,6 +99,7 @@ __all__ = [
     "MTAN",
     "MoSE",
     "MulticlassTask",
+    "NegativeSampling",
     "Neighbours",
     "Numeric",
     "OMoE",
@@ -118,6 +120,7 @@ __all__ = [
     "Towers",
     "Vector",
     "balancing_report",
+    "calibrate",
     "create_model",
     "evaluate",
     "export_serving",

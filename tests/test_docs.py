@@ -127,7 +127,16 @@ def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch):
     data = mtl_zoo.load_dataset("synthetic_funnel", size=1000)
     model = mtl_zoo.create_model("mmoe", data.features, data.tasks, num_experts=2, expert_units=(4,))
     namespace = {"mtl_zoo": mtl_zoo, "data": data, "model": model}
-    content = ("text", "language_models", "vectors_and_images", "dates", "entities", "graphs", "histories")
+    content = (
+        "text",
+        "language_models",
+        "vectors_and_images",
+        "dates",
+        "entities",
+        "graphs",
+        "histories",
+        "rare_labels",
+    )
     for page in ("gates", "comparing", *content):
         exec(compile(code_of(DOCS / "concepts" / f"{page}.md"), f"{page}.md", "exec"), namespace)
     assert (tmp_path / "gates.png").exists()

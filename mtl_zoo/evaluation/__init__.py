@@ -1,6 +1,7 @@
 """Offline evaluation with exact metrics: tables by task, calibration, grouped AUC, significance, gains."""
 
 from mtl_zoo.evaluation.balancing_report import BalancingReport, balancing_report
+from mtl_zoo.evaluation.calibrate import calibrate
 from mtl_zoo.evaluation.evaluate import evaluate, evaluate_scores, scoreboard
 from mtl_zoo.evaluation.gain import delta_m, gain, lift_share
 from mtl_zoo.evaluation.gate_report import GateReport, gate_report
@@ -44,6 +45,7 @@ __all__ = [
     "balancing_report",
     "bootstrap_auc_difference",
     "bootstrap_interval",
+    "calibrate",
     "correct_downsampling",
     "delta_m",
     "ece",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import itertools
 import math
@@ -24,6 +25,7 @@ from mtl_zoo.features._stream_find import find_files
 from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make_plan
 from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
 from mtl_zoo.features.batching import Layout, as_parts, batch_runs
+from mtl_zoo.features.sampling import NegativeSampling, sampled_parts
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.tasks import label_names
 
@@ -106,6 +108,7 @@ class TableStream:
         self.encoding, self.null_values = encoding, null_values
         self._layout = _layout(transform, labels)
         self._columns = _columns(transform, labels)
+        self.sampling: NegativeSampling | None = None
         self.files = tuple(find_files(paths))
         self._parts = self._find_parts()
         self.rows = sum(part.rows for part in self._parts)
@@ -137,6 +140,30 @@ class TableStream:
             if self.on_corrupt == "raise":
                 raise
             return error
+
+    def sampled(self, sampling: NegativeSampling) -> TableStream:
+        """The stream without a share of the rows that have label 0: the same rows in every epoch.
+
+        The labels of all rows are read once, to count those that stay.
+
+        Args:
+            sampling: Which rows stay.
+
+        Raises:
+            ValueError: The stream has no labels, or is sampled already; no such task; no row is left.
+        """
+        if not self.labels or self.sampling is not None:
+            found = "labels=False" if not self.labels else f"a stream with sampling={self.sampling!r}"
+            raise ValueError(f"`sampling` needs a stream with labels and all of its rows. Received: {found}")
+        task = sampling.task_among(self.transform.tasks)
+        columns = dict.fromkeys(_labels.label_columns([task]), (FLOAT, BOOLEAN))
+        made = copy.copy(self)
+        made.sampling = sampling
+        made._parts = sampled_parts(self._parts, lambda path: open_source(path, columns, [], self._csv), sampling, task)
+        made.rows = sum(part.rows for part in made._parts)
+        if not made.rows:
+            raise ValueError(f"`sampling` must leave at least one row. Received: {sampling!r}, none of {self.rows}")
+        return made
 
     @property
     def memory_bound(self) -> int:

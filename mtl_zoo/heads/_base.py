@@ -148,7 +148,8 @@ class Head:
             legal = task.is_label(y)
             y = ops.where(legal, y, 0.0)
             given = dataclasses.replace(batch, observed=counts)
-            values = loss_functions[name](task.loss_labels(y), logits[output.name], given)
+            found = logits[output.name] if name in auxiliary else task.loss_logits(logits[output.name], name)
+            values = loss_functions[name](task.loss_labels(y), found, given)
             factor = None if name in auxiliary else task.loss_factor(y)
             values = values if factor is None else values * factor
             # Labels that nobody could check before, of a tf.data.Dataset, end training by a loss that is not finite.

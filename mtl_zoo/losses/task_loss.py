@@ -39,7 +39,7 @@ class TaskLoss:
         self.needs_batch = bool(getattr(loss, "needs_batch", False))
         if isinstance(loss, str):
             check.check_choice(f"loss[{name!r}]", loss, tuple(task.losses))
-            self._rows = task.losses[loss]
+            self._rows = task.loss_of(loss)
             self.needs_batch = bool(getattr(self._rows, "needs_batch", False))
         elif isinstance(loss, keras.losses.Loss):
             if loss.get_config().get("from_logits") is False:

@@ -14,6 +14,7 @@ from mtl_zoo.features.spec import Feature, features_from_config, features_to_con
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import Head, Output
 from mtl_zoo.models import _data, _saving
+from mtl_zoo.models._corrections import Corrections
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._saving import PathLike
 from mtl_zoo.options import Embedding
@@ -61,6 +62,9 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         self._plan = plan
         self.tower_units = tower_units
         self._scoring: Scoring | None = None
+        self._corrections = Corrections()
+        # What the rows are known by that `fit` was last given: `calibrate` warns of them.
+        self.trained_rows: str | None = None
 
     @classmethod
     def _default_name(cls) -> str | None:
@@ -148,8 +152,25 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         fitted = fit_tasks([task for task in self.tasks if not task.is_fitted], labels)
         self._plan.tasks = fitted_like(self.tasks, fitted)
         self._plan.outputs = self.head.outputs(self.tasks)
-        # What was traced knows the old unit.
+        self._forget_traces()
+
+    def _forget_traces(self) -> None:
+        """What was traced knows the old units and corrections."""
         self.train_function = self.test_function = self.predict_function = self._scoring = None
+
+    @property
+    def corrections(self) -> Corrections:
+        """What happens to logits before they become scores: sampling undone, calibrations."""
+        return self._corrections
+
+    def set_corrections(self, corrections: Corrections) -> None:
+        """Gives the model other corrections of its scores; `fit(sampling=...)` and `calibrate` do."""
+        self._corrections = corrections
+        self._forget_traces()
+
+    def corrected(self, logits: Mapping[str, Any]) -> dict[str, Any]:
+        """The logits that scores are made of, from those that the graph gives."""
+        return self._corrections.apply(self.outputs_info, self.tasks, logits)
 
     @property
     def scoring(self) -> Scoring:
@@ -194,7 +215,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         for argument in self._hyperparameters():
             value = self.head if argument == "head" else getattr(self, argument)
             config[argument] = keras.saving.serialize_keras_object(_untracked(value))
-        return config
+        return {**config, "corrections": self._corrections.get_config()} if self._corrections else config
 
     @classmethod
     def _hyperparameters(cls) -> list[str]:
@@ -211,7 +232,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
             )
         features = features_from_config(config.pop("features"))
         tasks = [task_from_config(task) for task in config.pop("tasks")]
-        name = config.pop("name", None)
+        name, corrections = config.pop("name", None), Corrections.from_config(config.pop("corrections", None))
         policy = keras.saving.deserialize_keras_object(config.pop("dtype"))
         config = {argument: keras.saving.deserialize_keras_object(value) for argument, value in config.items()}
         config = cls.upgrade_arguments(config, saved)
@@ -219,7 +240,9 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         keras.config.set_dtype_policy(policy)
         try:
             make: Any = cls  # a model of the catalogue, whose arguments are its own
-            return make(features, tasks, name=name, **config)
+            made = make(features, tasks, name=name, **config)
+            made.set_corrections(corrections)
+            return made
         finally:
             keras.config.set_dtype_policy(current)
 
@@ -245,6 +268,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         If this one is compiled, the clone is, in the same way.
         """
         cls, config = type(self), self.get_config()
+        config.pop("corrections", None)  # of weights that it does not have
         made = cls.from_config(config)
         made._plan.transform = self.transform
         if self.compiled:

@@ -128,7 +128,8 @@ def _rows_of(y: Mapping[str, Any]) -> int:
 
 
 def _warn_of_unfitted(model: Any) -> None:
-    unfitted = [task.name for task in model.tasks if not task.is_fitted]
+    # Tasks of classes that lack what they need have a loss that says so.
+    unfitted = [task.name for task in model.tasks if not task.is_fitted and task.num_classes is None]
     if unfitted:
         warnings.warn(
             f"The labels of tasks {unfitted} are used in the unit that they have: their mean and deviation are learned "

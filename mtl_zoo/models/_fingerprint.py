@@ -19,22 +19,29 @@ _SAMPLE_ROWS = 256
 def fingerprint(x: Any, y: Any, sample_weight: Any, batch_size: int, shuffle: Any) -> dict[str, Any]:
     """Plain values, which an error can show. A `tf.data.Dataset` is not looked into: that would be an epoch of it."""
     if isinstance(x, TableStream):
-        return {"files": len(x.files), "rows": x.rows, "batch_size": batch_size, "shuffle": bool(shuffle)}
+        known = {"files": len(x.files), "rows": x.rows, "batch_size": batch_size, "shuffle": bool(shuffle)}
+        return known if x.sampling is None else {**known, "sampling": x.sampling.get_config()}
     if not isinstance(x, Mapping | pd.DataFrame | pa.Table):
         return {"batches": int(x.cardinality()), "batch_spec": str(x.element_spec)}
     rows, names = _size(x)
-    at = np.unique(np.linspace(0, max(rows - 1, 0), min(rows, _SAMPLE_ROWS)).astype(np.int64))
-    digest = hashlib.sha256()
-    for part in (x, y, sample_weight):
-        for name, values in _sample(part, at):
-            digest.update(f"{name}:{values!r};".encode(errors="replace"))
     return {
         "rows": rows,
         "columns": names,
         "batch_size": batch_size,
         "shuffle": bool(shuffle),
-        "sample": digest.hexdigest()[:16],
+        "sample": rows_digest(x, y, sample_weight),
     }
+
+
+def rows_digest(*parts: Any) -> str:
+    """What arrays or a table are known by: a hash of some of their rows, evenly spaced."""
+    rows, _ = _size(parts[0])
+    at = np.unique(np.linspace(0, max(rows - 1, 0), min(rows, _SAMPLE_ROWS)).astype(np.int64))
+    digest = hashlib.sha256()
+    for part in parts:
+        for name, values in _sample(part, at):
+            digest.update(f"{name}:{values!r};".encode(errors="replace"))
+    return digest.hexdigest()[:16]
 
 
 def _size(x: Any) -> tuple[int, list[str]]:
@@ -43,7 +50,7 @@ def _size(x: Any) -> tuple[int, list[str]]:
     names = sorted(str(name) for name in x)
     if isinstance(x, pd.DataFrame):
         return len(x), names
-    return len(np.asarray(next(iter(x.values())))) if x else 0, names
+    return len(np.atleast_1d(np.asarray(next(iter(x.values()))))) if x else 0, names
 
 
 def _sample(part: Any, at: np.ndarray) -> list[tuple[str, Any]]:

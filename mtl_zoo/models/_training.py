@@ -15,7 +15,7 @@ from mtl_zoo.features._plain_errors import plain_errors
 from mtl_zoo.heads import RowLosses
 from mtl_zoo.heads._base import row_weight
 from mtl_zoo.losses import Batch
-from mtl_zoo.models import _compile, _data, _resume
+from mtl_zoo.models import _compile, _data, _resume, _sampling
 from mtl_zoo.models._checks import check_labels
 from mtl_zoo.models._configured import ConfiguredModel
 from mtl_zoo.models._first_batch import FirstBatch
@@ -174,8 +174,10 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
 
     def outcome_of(self, batch: Batch, logits: Mapping[str, Any], training: bool = True) -> Outcome:
         """The loss of a batch, from its logits, with what it is made of."""
-        rows = self.row_losses(batch, logits)
-        loss = self.objective(self.weigh_losses(rows), self.other_losses(batch, logits), training)
+        # Rows that are trained on may be sampled; others are not, and their losses are those of the scores.
+        known = logits if training else {**logits, **self.corrected(logits)}
+        rows = self.row_losses(batch, known)
+        loss = self.objective(self.weigh_losses(rows), self.other_losses(batch, known), training)
         return Outcome(loss, logits, rows, _backend.sum_over_replicas(loss))
 
     # Steps.
@@ -226,14 +228,14 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
 
     def update_metrics(self, batch: Batch, logits: Mapping[str, Any], rows: RowLosses) -> dict[str, Any]:
         """Enters a batch into the losses and metrics of the logs; `rows` are its `row_losses`."""
-        setup = self._require_compiled()
+        setup, corrected = self._require_compiled(), self.corrected(logits)
         for name, (values, weights) in rows.rows.items():
             setup.loss_trackers[name].update_state(values, sample_weight=weights)
         for output in self.outputs_info:
             if setup.metrics[output.name]:
                 y, counts = rows.targets[output.name]
                 weights = counts * row_weight(batch.weights, output.task)
-                scores = output.scores(logits[output.name])
+                scores = output.scores(corrected[output.name])
                 for metric in setup.metrics[output.name]:
                     metric.update_state(y[:, None], scores, sample_weight=weights)
         return self.get_metrics_result()
@@ -255,6 +257,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         an error that names it, the epoch and the step; illegal labels and weights of a `tf.data.Dataset` make it so.
 
         `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
+        `sampling`, a `NegativeSampling`, drops a share of the training rows with label 0; scores are corrected for it.
         Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
 
         Raises:
@@ -265,6 +268,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         if _backend.is_tensorflow():
             _allocator.keep_by_default()
         x, first = self.scoring.table_of(x), FirstBatch(self)
+        x, y, arguments = _sampling.prepare(self, x, y, arguments)
         run = _resume.Run(self, x, y, arguments)
         with run.at_end, first.telling():
             x = first.checked("x", x)

@@ -53,7 +53,7 @@ class Scoring:
         self.columns: dict[str, Column] = (
             _columns.raw_columns(transform) if self.raw else _columns.encoded_columns(model)
         )
-        self._compiled: dict[tuple[frozenset[str], bool, int], CompiledScoring] = {}
+        self._compiled: dict[tuple[frozenset[str], bool, Any], CompiledScoring] = {}
         self._lock = threading.Lock()
 
     @property
@@ -122,7 +122,8 @@ class Scoring:
 
     def scores_of(self, logits: Mapping[str, Any]) -> dict[str, Any]:
         """float32 scores by output; logits that only losses read are left out."""
-        return {o.name: keras.ops.cast(o.scores(logits[o.name]), "float32") for o in self.model.outputs_info}
+        corrected = self.model.corrected(logits)
+        return {o.name: keras.ops.cast(o.scores(corrected[o.name]), "float32") for o in self.model.outputs_info}
 
     # Compiled.
 
@@ -134,14 +135,16 @@ class Scoring:
             logits: Whether it gives (logits, scores), not scores alone.
         """
         outputs = self.model.outputs_info
-        # Outputs are others once `fit` has found the unit of a label: what was traced before knows the old one.
-        key = (frozenset(once), logits, id(outputs))
+        # Outputs are others once `fit` has found the unit of a label, and corrections where rows were sampled or scores
+        # calibrated: what was traced before knows the old ones.
+        state = (id(outputs), self.model.corrections.key)
+        key = (frozenset(once), logits, state)
         found = self._compiled.get(key)
         if found is None:
             with self._lock:
                 found = self._compiled.get(key)
                 if found is None:
-                    self._compiled = {k: v for k, v in self._compiled.items() if k[2] == id(outputs)}
+                    self._compiled = {k: v for k, v in self._compiled.items() if k[2] == state}
                     found = self._compiled[key] = CompiledScoring(self, key[0], logits)
         return found
 

@@ -1,5 +1,7 @@
 """What a model predicts: one object a task. A kind of task is one file here, and owns all that is its own."""
 
+from mtl_zoo.tasks._binary_losses import Focal, LabelSmoothing, LogitAdjustment
+from mtl_zoo.tasks._ranking_losses import JRC, Listwise, Pairwise
 from mtl_zoo.tasks.base import TASKS, ExactMetric, Task, as_tasks, fit_tasks, fitted_like, label_names, task_from_config
 from mtl_zoo.tasks.binary import BinaryTask
 from mtl_zoo.tasks.multiclass import MulticlassTask
@@ -9,7 +11,13 @@ __all__ = [
     "TASKS",
     "BinaryTask",
     "ExactMetric",
+    "Focal",
+    "JRC",
+    "LabelSmoothing",
+    "Listwise",
+    "LogitAdjustment",
     "MulticlassTask",
+    "Pairwise",
     "RegressionTask",
     "Task",
     "as_tasks",

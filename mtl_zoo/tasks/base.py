@@ -114,7 +114,7 @@ class Task:
             value = getattr(self, argument)
             if value is not None and (not isinstance(value, str) or not value):
                 raise ValueError(f"`{argument}` must name a column. Received: {argument}={value!r}")
-        check.check_choice("loss", self.loss, ("auto", *self.losses))
+        self.check_loss()
         check.check_number("loss_weight", self.loss_weight, minimum=0)
         metrics = (self.metrics,) if isinstance(self.metrics, str) else tuple(self.metrics)
         object.__setattr__(self, "metrics", metrics)
@@ -132,6 +132,14 @@ class Task:
     def loss_name(self) -> str:
         """The loss with `"auto"` resolved."""
         return next(iter(self.losses)) if self.loss == "auto" else self.loss
+
+    def check_loss(self) -> None:
+        """Refuses a `loss` that is none of this kind's."""
+        check.check_choice("loss", self.loss, ("auto", *self.losses))
+
+    def loss_of(self, name: str) -> RowLoss:
+        """The loss of that name, with the options that this task has for it."""
+        return self.losses[name]
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -184,6 +192,11 @@ class Task:
     def loss_labels(self, y: Any) -> Any:
         """Cleaned labels, (batch,), in the unit of the logits."""
         return y
+
+    def loss_logits(self, logits: Any, output: str) -> Any:
+        """The logits of an output, (batch, units), as the loss compares them with labels."""
+        del output
+        return logits
 
     # Labels.
 

@@ -7,19 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mtl_zoo import _validation as check
+from mtl_zoo.tasks._binary_losses import BinaryLoss, Focal, LabelSmoothing, LogitAdjustment, crossentropy
+from mtl_zoo.tasks._ranking_losses import JRC, Listwise, Pairwise
 from mtl_zoo.tasks.base import TASKS, ExactMetric, LabelColumn, RowLoss, Task
 
-
-def _crossentropy(y: Any, logits: Any) -> Any:
-    from keras import ops
-
-    return ops.binary_crossentropy(y, logits[:, 0], from_logits=True)
-
-
-def _focal_crossentropy(y: Any, logits: Any) -> Any:
-    import keras
-
-    return keras.losses.binary_focal_crossentropy(y[:, None], logits, from_logits=True)
+_LOSSES: tuple[Any, ...] = (Focal(), LabelSmoothing(), LogitAdjustment(), Pairwise(), Listwise(), JRC())
 
 
 @TASKS.register("binary")
@@ -30,11 +22,16 @@ class BinaryTask(Task):
     The model's output is a logit `a` of shape (batch, 1) and the score is `1 / (1 + exp(-a))`. A NaN label means
     "not observed": the row does not count for this task.
 
-    Losses: `"binary_crossentropy"` (default), `"binary_focal_crossentropy"`. See `Task` for the other arguments.
+    Losses by name, or as a value with options (`mtl_zoo.tasks`): `"binary_crossentropy"` (default),
+    `"binary_focal_crossentropy"` (`Focal`), `"label_smoothing"` (`LabelSmoothing`), `"logit_adjustment"`
+    (`LogitAdjustment`), and of the rows of a group `"pairwise"` (`Pairwise`), `"listwise"` (`Listwise`), `"jrc"`
+    (`JRC`). See `Task` for the other arguments.
 
     Args:
         positive_weight: Factor of the losses of rows with label 1, for labels that are seldom 1. Scores are then higher
             than the label's rate; metrics do not weigh.
+        rate: Rate of label 1 among the observed training labels, for a loss that needs it. It is learned from a
+            transform's training table, or from the first arrays that `fit` is given; nobody needs to give it.
 
     Example:
 
@@ -45,13 +42,15 @@ class BinaryTask(Task):
     ('conversion', 'binary_crossentropy')
     """
 
+    loss: str | BinaryLoss = dataclasses.field(default="auto", kw_only=True)  # type: ignore[assignment]
     positive_weight: float = dataclasses.field(default=1.0, kw_only=True)
+    rate: float | None = dataclasses.field(default=None, kw_only=True, compare=False, repr=False)
 
     kind: ClassVar[str] = "binary"
     link: ClassVar[str] = "sigmoid"
     losses: ClassVar[Mapping[str, RowLoss]] = {
-        "binary_crossentropy": _crossentropy,
-        "binary_focal_crossentropy": _focal_crossentropy,
+        "binary_crossentropy": crossentropy,
+        **{loss.name: loss for loss in _LOSSES},
     }
     default_metrics: ClassVar[tuple[str, ...]] = ("auc",)
     selection_metric: ClassVar[str] = "auc"
@@ -60,9 +59,77 @@ class BinaryTask(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         check.check_number("positive_weight", self.positive_weight, above=0)
+        if self.rate is not None:
+            check.check_number("rate", self.rate, above=0, below=1)
+
+    def check_loss(self) -> None:
+        if not isinstance(self.loss, BinaryLoss):
+            super().check_loss()
+
+    @property
+    def loss_name(self) -> str:
+        return self.loss.name if isinstance(self.loss, BinaryLoss) else super().loss_name
+
+    def loss_of(self, name: str) -> RowLoss:
+        found = self.loss if isinstance(self.loss, BinaryLoss) and self.loss.name == name else self.losses[name]
+        if name != self.loss_name and getattr(found, "learns_rate", False):
+            raise ValueError(
+                f"`loss` must be given to the task, which learns what it needs: BinaryTask({self.name!r}, "
+                f"loss={name!r}). Received: {name!r} for a task with loss={self.loss_name!r}"
+            )
+        return found  # type: ignore[return-value]
+
+    def loss_logits(self, logits: Any, output: str) -> Any:
+        loss = self.loss_of(self.loss_name)
+        if not getattr(loss, "learns_rate", False):
+            return logits
+        if output != self.name:
+            raise ValueError(
+                f"`loss` must not be {self.loss_name!r} for task {self.name!r}, whose loss is also computed on "
+                f"{output!r}: the rate of its labels is another's. Received: loss={self.loss!r}"
+            )
+        if self.rate is None:
+            raise ValueError(
+                f"`rate` of task {self.name!r} must be known for its loss {self.loss_name!r}. Make the model with a "
+                "fitted FeatureTransform, train it on arrays or a table, or give the rate of label 1 to the task. "
+                "Received: rate=None"
+            )
+        return logits + loss.shift(self.rate)  # type: ignore[attr-defined]
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.rate is not None or not getattr(self.loss_of(self.loss_name), "learns_rate", False)
+
+    def fit_label(self, y: np.ndarray) -> BinaryTask:
+        if not getattr(self.loss_of(self.loss_name), "learns_rate", False):
+            return self
+        # Of labels that are all alike, as if half a row were another.
+        least = 0.5 / len(y)
+        return dataclasses.replace(self, rate=float(np.clip(np.mean(y), least, 1 - least)))
+
+    def fitted_like(self, other: Task) -> BinaryTask:
+        rate = getattr(other, "rate", None)
+        same = (other.label_column, other.sample_space) == (self.label_column, self.sample_space)
+        return dataclasses.replace(self, rate=rate) if same and rate is not None else self
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        rate = config.pop("rate")
+        if isinstance(self.loss, BinaryLoss):
+            config["loss"] = self.loss.get_config()
+        return config if rate is None else {**config, "rate": rate}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> BinaryTask:
+        loss = config.get("loss")
+        if isinstance(loss, Mapping):
+            made = {known.name: type(known) for known in _LOSSES}
+            check.check_choice("loss", loss["name"], tuple(made))
+            config = {**config, "loss": made[loss["name"]].from_config(dict(loss))}
+        return cls(**config)
 
     def arrays_config(self) -> dict[str, Any]:
-        return {k: v for k, v in self.get_config().items() if k != "positive_weight"}
+        return {k: v for k, v in self.get_config().items() if k not in ("positive_weight", "rate")}
 
     def read_label(self, column: LabelColumn) -> np.ndarray:
         rule = f"must be 0 or 1 (or missing) for task {self.name!r}"
