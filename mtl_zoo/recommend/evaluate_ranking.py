@@ -55,7 +55,7 @@ def evaluate_ranking(
             at least the largest k); places at a list's end that it cannot fill hold -1 (None among strings). It is
             called once. With sampled candidates it is called with a second argument, ids of shape (users, m), of which
             it ranks those that are no empty places.
-        split: The rows to judge by: a table, or a `mtl_zoo.datasets.Split`, which keeps its ids in `groups` or `inputs`.
+        split: The rows to judge by: a table, or a `mtl_zoo.datasets.Split` with its ids in `groups` or `inputs`.
         k: One cut-off or several.
         tasks: Columns of labels; with thresholds above which a label is relevant as a mapping, such as
             `{"rating": 3.5}`. Default thresholds: 0. NaN is not observed, and not relevant.

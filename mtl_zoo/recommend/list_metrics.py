@@ -323,9 +323,8 @@ def popularity_lift(
     before = np.bincount(had.users, weights=_looked_up(counts, had.items), minlength=rows)[kept] / lengths[kept]
     means = pd.DataFrame({"before": before, "after": after}).groupby(names[kept]).mean()
     if (means["before"] == 0).any():
-        raise ValueError(
-            f"`popularity` must be > 0 in the histories of a group. Received: 0 in {list(means.index[means['before'] == 0])}"
-        )
+        names_of = list(means.index[means["before"] == 0])
+        raise ValueError(f"`popularity` must be > 0 in the histories of a group. Received: 0 in {names_of}")
     return (means["after"] / means["before"] - 1).rename("popularity_lift")
 
 

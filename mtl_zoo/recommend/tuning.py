@@ -50,7 +50,8 @@ class ScoredLists:
         lengths = {name: values.shape for name, values in columns.items()}
         if not self.scores or not self.labels or set(lengths.values()) != {self.groups.shape} or not len(self.groups):
             raise ValueError(
-                f"`scores`, `labels` and `groups` must have one number of rows. Received: {lengths} and {self.groups.shape}"
+                "`scores`, `labels` and `groups` must have one number of rows. "
+                f"Received: {lengths} and {self.groups.shape}"
             )
         for name, values in columns.items():
             if not np.isfinite(values).all() or (name in self.labels and (self.labels[name] < 0).any()):
@@ -281,7 +282,8 @@ def _search(
     installed = importlib.util.find_spec("optuna") is not None
     if sampler == "optuna" and not installed:
         raise ValueError(
-            '`sampler` must be "random" where Optuna is not installed (`pip install "mtl-zoo[tune]"`). Received: sampler=\'optuna\''
+            '`sampler` must be "random" where Optuna is not installed (`pip install "mtl-zoo[tune]"`). '
+            f"Received: sampler={sampler!r}"
         )
     if sampler == "random" or not installed:
         rng = np.random.default_rng(seed)

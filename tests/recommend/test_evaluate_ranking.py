@@ -80,8 +80,8 @@ def test_sampled_candidates_are_said_and_warned_of():
     assert set(result.table["candidates"]) == {"sampled: 5"}
     for user, candidates in asked.items():
         real = [item for item in candidates if item >= 0]
-        seen = set(TRAIN.query("user_id == @user")["item_id"])
-        relevant = set(TEST.query("user_id == @user and click == 1")["item_id"]) - seen
+        seen = set(TRAIN.loc[TRAIN["user_id"] == user, "item_id"])
+        relevant = set(TEST.loc[(TEST["user_id"] == user) & (TEST["click"] == 1), "item_id"]) - seen
         assert len(set(real)) == len(real) == 5 + len(relevant) and relevant <= set(real) and not seen & set(real)
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="must choose from each user's candidates"):
         evaluate_ranking(lambda users, _: np.tile([57, 58, 59], (3, 1)), TEST, k=2, tasks=["click"],

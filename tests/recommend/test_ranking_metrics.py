@@ -168,7 +168,7 @@ def test_errors(arguments, message):
 
 
 def test_intervals_by_user():
-    lists, relevant, gains = drawn_lists(users=60)
+    lists, relevant, _ = drawn_lists(users=60)
     result = ranking_metrics(lists, relevant, k=5)
     found = result.interval("recall@5", resamples=300)
     assert found.low < found.value == result.value("recall@5") < found.high

@@ -91,9 +91,8 @@ class Fusion:
 
         self._refuse_missing(scores)
         tensors = {name: tf.convert_to_tensor(scores[name]) for name in self._reads()}
-        tensors = {
-            name: tf.reshape(x, [-1]) if x.shape[-1] == 1 and x.shape.rank == 2 else x for name, x in tensors.items()
-        }
+        is_column = next(iter(tensors.values())).shape[1:] == [1]
+        tensors = {name: tf.reshape(x, [-1]) if is_column else x for name, x in tensors.items()}
         math, first = TensorflowMath(), next(iter(tensors.values()))
         fused = tf.cast(tf.broadcast_to(self.fuse(math, tensors), tf.shape(first)), first.dtype)
         return self._with_floors(math, fused, tensors)
@@ -114,14 +113,11 @@ class Fusion:
             raise ValueError(f"`scores` must have one shape, (candidates,) or (users, candidates). Received: {shapes}")
         for name, array in arrays.items():
             if not np.isfinite(array).all():
-                raise ValueError(
-                    f"`scores` must be finite. Received: {int((~np.isfinite(array)).sum())} NaN or infinite for {name!r}"
-                )
+                bad = int((~np.isfinite(array)).sum())
+                raise ValueError(f"`scores` must be finite. Received: {bad} NaN or infinite for {name!r}")
         first = next(iter(shapes.values()))
         if groups is not None and first != np.asarray(groups).reshape(-1).shape:
-            raise ValueError(
-                f"`groups` must have one value a row. Received: {np.asarray(groups).size} for scores of {first}"
-            )
+            raise ValueError(f"`groups` must have one value a row. Received: {np.size(groups)} for scores of {first}")
         return arrays
 
     def _with_floors(self, math: Math, fused: Any, scores: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A formula of tasks' scores, as text. It is parsed, checked and compiled here; nothing of it is ever evaluated as code."""
+"""A formula of tasks' scores, as text: it is parsed, checked and compiled here, and never evaluated as code."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _parsed(text: Any) -> ast.expr:
     # Python reads other scripts' letters as if they were ASCII ones (NFKC), so two names could look like one.
     if not text.isascii() or not text.isprintable():
         odd = sorted({c for c in text if not (c.isascii() and c.isprintable())})
-        raise ValueError(f"`text` must hold printable ASCII characters. Received: {ascii(odd[:5])}")
+        raise ValueError(f"`text` must hold printable ASCII characters. Received: {odd[:5]!a}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
@@ -152,8 +152,7 @@ class _Compiler:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"`text` must hold numbers and no other constants. Received: {_shown(node)}")
         if (
-            isinstance(value, int)
-            and value.bit_length() > 64
+            (isinstance(value, int) and value.bit_length() > 64)
             or not numbers.isfinite(value)
             or abs(value) > MAX_CONSTANT
         ):
@@ -171,7 +170,8 @@ class _Compiler:
         power = sign * self._number(exponent) if constant else numbers.inf
         if abs(power) > MAX_POWER:
             raise ValueError(
-                f"`text` must have powers that are numbers or constants of at most {MAX_POWER:g}. Received: {_shown(node)}"
+                f"`text` must have powers that are numbers or constants of at most {MAX_POWER:g}. "
+                f"Received: {_shown(node)}"
             )
         base = self.compiled(node.left, depth + 1)
 

@@ -72,7 +72,8 @@ class MonotoneNetwork(Fusion):
         widths = {len(self.mean), len(self.scale), len(self.linear), *(len(row) for row in self.kernel)}
         if not tasks or widths != {tasks} or {len(self.kernel), len(self.output)} != {units}:
             raise ValueError(
-                f"`kernel` must have a row a unit and a number a task. Received: {len(self.kernel)} rows, {units} biases, {tasks} tasks"
+                "`kernel` must have a row a unit and a number a task. "
+                f"Received: {len(self.kernel)} rows, {units} biases, {tasks} tasks"
             )
         check.check_unique_names("names", self.names)
         numbers = [*self.linear, *self.output, *(weight for row in self.kernel for weight in row)]
@@ -137,7 +138,8 @@ class MonotoneNetwork(Fusion):
         codes = np.unique(np.asarray(groups).reshape(-1), return_inverse=True)[1]
         if not len(x) == len(y) == len(codes) or not np.isfinite(x).all():
             raise ValueError(
-                f"`scores` must be finite, one for each label and group. Received: {len(x)}, {len(y)} and {len(codes)} rows"
+                "`scores` must be finite, one for each label and group. "
+                f"Received: {len(x)}, {len(y)} and {len(codes)} rows"
             )
         if not np.isfinite(y).all() or (y < 0).any() or not y.any():
             raise ValueError("`labels` must be finite, >= 0, and positive for at least one row. Received: others")
