@@ -160,7 +160,7 @@ def _table(split: Any, columns: Sequence[str], argument: str) -> pd.DataFrame:
 def _positives(rows: pd.DataFrame, user: str, item: str, task: str, limit: float) -> pd.DataFrame:
     """Users, items and labels above the limit, each pair once."""
     kept = rows.loc[rows[task].astype("float64") > limit, [user, item, task]]
-    return kept.groupby([user, item], as_index=False, sort=True)[task].max()
+    return kept.groupby([user, item], as_index=False, sort=True)[[task]].max()
 
 
 def _arrays(table: pd.DataFrame, users: np.ndarray, user: str, column: str) -> list[np.ndarray]:

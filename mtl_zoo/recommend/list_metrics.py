@@ -124,7 +124,7 @@ def _counts_by_id(popularity: Mapping[Any, float] | pd.Series) -> pd.Series:
 
 def _looked_up(counts: pd.Series, ids: np.ndarray) -> np.ndarray:
     """The count of each id; 0 for one that has none."""
-    places = counts.index.get_indexer(ids.reshape(-1)).reshape(ids.shape)
+    places = counts.index.get_indexer(pd.Index(ids.reshape(-1))).reshape(ids.shape)
     padded = np.append(counts.to_numpy(), 0.0)
     return padded[places]
 

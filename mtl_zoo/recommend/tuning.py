@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -56,7 +57,11 @@ class ScoredLists:
         for name, values in columns.items():
             if not np.isfinite(values).all() or (name in self.labels and (self.labels[name] < 0).any()):
                 raise ValueError(f"`labels` must be >= 0, and scores finite too. Received: others in {name!r}")
-        object.__setattr__(self, "_codes", pd.factorize(self.groups)[0])
+
+    @functools.cached_property
+    def _codes(self) -> np.ndarray:
+        """The number of each row's list, in the order in which lists first come."""
+        return pd.factorize(self.groups)[0]
 
     def values(self, fusion: Fusion, label: str, *, k: int = 10, metric: str = "value") -> np.ndarray:
         """A value for each list, in the order in which lists first come, if `fusion` orders them.
@@ -74,7 +79,7 @@ class ScoredLists:
         return np.divide(amounts, best, out=np.zeros_like(amounts), where=best > 0)
 
     def _sum_of_first(self, score: np.ndarray, label: str, k: int, metric: str) -> np.ndarray:
-        codes: np.ndarray = getattr(self, "_codes")  # noqa: B009 - set beside the fields
+        codes = self._codes
         order = np.lexsort((-score, codes))
         sizes = np.bincount(codes)
         place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -109,6 +114,14 @@ class TunedFusion:
         test: By label: `fusion`, `baseline` and `gain` (their difference) on the test lists, with `low` and `high` of
             the gain, from a paired bootstrap of lists. None without test data.
         sampler: `"optuna"` or `"random"`: what proposed the trials.
+
+    Example:
+
+    >>> from mtl_zoo.recommend import ScoredLists, tune_fusion
+    >>> lists = ScoredLists({"a": [1, 2, 3, 4], "b": [4, 1, 3, 2]}, {"y": [1, 0, 0, 0]}, [1, 1, 2, 2])
+    >>> found = tune_fusion("borda", lists, objective="y", k=1, trials=8, sampler="random")
+    >>> found.baseline, found.parameters["weight_b"] > found.parameters["weight_a"]
+    (WeightedSum(floors={}, weights={'b': 1.0}), True)
     """
 
     fusion: Fusion
@@ -133,8 +146,8 @@ class TunedFusion:
         """
         if self.test is None:
             raise ValueError("`test` must be given to `tune_fusion` for a gain. Received: None")
-        row = self.test.loc[self.objective]
-        return Interval(float(row["gain"]), float(row["low"]), float(row["high"]))
+        gain, low, high = self.test.loc[[self.objective], ["gain", "low", "high"]].to_numpy()[0]
+        return Interval(float(gain), float(low), float(high))
 
 
 def tune_fusion(
@@ -288,9 +301,25 @@ def _search(
     if sampler == "random" or not installed:
         rng = np.random.default_rng(seed)
         return [_tried(make, judge, _drawing(rng)) for _ in range(trials)], "random"
+    return _asked_of_optuna(make, judge, trials, seed, objective, floors), "optuna"
+
+
+def _asked_of_optuna(
+    make: Callable[[Suggest], Fusion],
+    judge: _Judge,
+    trials: int,
+    seed: int,
+    objective: str,
+    floors: Mapping[str, float],
+) -> list[_Trial]:
     import optuna
 
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    said = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study on the terminal
+    try:
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    finally:
+        optuna.logging.set_verbosity(said)
     found = []
     for _ in range(trials):
         trial = study.ask()
@@ -303,7 +332,7 @@ def _search(
         missed = sum(max(least - tried.means[label], 0.0) for label, least in floors.items())
         study.tell(trial, -missed if missed else tried.means[objective])
         found.append(tried)
-    return found, "optuna"
+    return found
 
 
 def _drawing(rng: np.random.Generator) -> Suggest:
@@ -340,7 +369,7 @@ def _is_on_front(values: np.ndarray) -> np.ndarray:
     """Rows that no other row is as good as in all columns and better than in one."""
     as_good = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
-    return ~(as_good & better).any(axis=0)
+    return np.asarray(~(as_good & better).any(axis=0))
 
 
 def _gains(judge: _Judge, fusion: Fusion, baseline: Fusion, resamples: int, seed: int) -> pd.DataFrame:

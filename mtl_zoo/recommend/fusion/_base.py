@@ -29,6 +29,20 @@ class Fusion:
     Args:
         floors: A smallest score by task. A candidate that is under one comes behind all of its list that are not: its
             score is lowered by 1.5 times the range of the list's. Default: none.
+
+    Example:
+
+    >>> import dataclasses
+    >>> from mtl_zoo.recommend import Fusion
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Harmonic(Fusion):
+    ...     names: tuple[str, ...]
+    ...     def tasks(self):
+    ...         return self.names
+    ...     def fuse(self, math, scores):
+    ...         return len(self.names) / sum(1 / scores[name] for name in self.names)
+    >>> Harmonic(("click", "like"))({"click": [0.5, 0.2], "like": [0.25, 0.2]}).round(3).tolist()
+    [0.333, 0.2]
     """
 
     kind: ClassVar[str] = ""
@@ -140,7 +154,25 @@ FUSIONS: Registry[type[Fusion]] = Registry("fusion")
 
 
 def register_fusion(kind: str) -> Callable[[_Kind], _Kind]:
-    """Enters a kind of fusion under its name."""
+    """Enters a kind of fusion under its name, by which `tune_fusion` and `fusion_from_config` find it.
+
+    Args:
+        kind: The name; taken once.
+
+    Raises:
+        ValueError: The name is taken, or illegal.
+
+    Example:
+
+    >>> import dataclasses
+    >>> from mtl_zoo.recommend import WeightedSum, fusion_from_config, register_fusion
+    >>> @register_fusion("weighted_sum_of_ours")
+    ... @dataclasses.dataclass(frozen=True)
+    ... class Ours(WeightedSum):
+    ...     pass
+    >>> fusion_from_config(Ours({"click": 1}).get_config())
+    Ours(floors={}, weights={'click': 1.0})
+    """
 
     def enter(cls: _Kind) -> _Kind:
         cls.kind = kind  # type: ignore[attr-defined]

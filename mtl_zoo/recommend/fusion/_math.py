@@ -52,7 +52,7 @@ class NumpyMath:
     def _of_list(self, x: np.ndarray, name: str) -> np.ndarray:
         if self.groups is None:
             return np.broadcast_to(getattr(np, name)(x, axis=-1, keepdims=True), x.shape)
-        return pd.Series(x).groupby(self.groups).transform(name).to_numpy()
+        return pd.Series(x).groupby(self.groups).transform(name).to_numpy()  # type: ignore[call-overload]
 
     def least(self, x: np.ndarray) -> np.ndarray:
         return self._of_list(x, "min")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import math as numbers
 import re
 import warnings
@@ -59,14 +60,17 @@ class Formula(Fusion):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "constants", checked_numbers("constants", self.constants, allow_empty=True))
-        compiler = _Compiler(self.constants)
-        object.__setattr__(self, "_compiled", compiler.compiled(_parsed(self.text)))
-        object.__setattr__(self, "_names", tuple(compiler.names))
-        if not compiler.names:
+        if not self.tasks():
             raise ValueError(f"`text` must name a task. Received: text={self.text!r}")
 
+    @functools.cached_property
+    def _program(self) -> tuple[_Compiled, tuple[str, ...]]:
+        """What the text does, and the names of tasks in it."""
+        compiler = _Compiler(self.constants)
+        return compiler.compiled(_parsed(self.text)), tuple(compiler.names)
+
     def tasks(self) -> tuple[str, ...]:
-        return getattr(self, "_names")  # noqa: B009 - set beside the fields, which a frozen class does not declare
+        return self._program[1]
 
     def __call__(self, scores: Mapping[str, Any], groups: Any = None) -> Any:
         return super().__call__(self._spelled(scores), groups)
@@ -88,7 +92,7 @@ class Formula(Fusion):
         return spelled
 
     def fuse(self, math: Math, scores: Mapping[str, Any]) -> Any:
-        return getattr(self, "_compiled")(math, scores)  # noqa: B009
+        return self._program[0](math, scores)
 
 
 def _parsed(text: Any) -> ast.expr:

@@ -27,7 +27,7 @@ class WeightedSum(Fusion):
     >>> from mtl_zoo.recommend import WeightedSum
     >>> fusion = WeightedSum({"click": 1, "conversion": 10}, floors={"click": 0.2})
     >>> fusion({"click": [0.5, 0.1, 0.3], "conversion": [0.0, 0.4, 0.1]}).round(2).tolist()
-    [0.5, -1.2, 1.3]
+    [0.5, -1.3, 1.3]
     """
 
     weights: Mapping[str, float]

@@ -106,7 +106,17 @@ class Candidates:
 
 
 class Stage:
-    """A step of re-ranking: from candidates in order to the same candidates in another."""
+    """A step of re-ranking: from candidates in order to the same candidates in another.
+
+    Example:
+
+    >>> from mtl_zoo.recommend import Candidates, Stage, rerank
+    >>> class LastFirst(Stage):
+    ...     def __call__(self, candidates, k, rng):
+    ...         return candidates.chosen_first([len(candidates) - 1])
+    >>> rerank(Candidates([1, 2, 3], [3, 2, 1]), LastFirst(), k=2).ids.tolist()
+    [3, 1]
+    """
 
     def __call__(self, candidates: Candidates, k: int, rng: np.random.Generator) -> Candidates:
         """All candidates, of which the first k are those that the stage chose.

@@ -50,7 +50,8 @@ class CategoryCap(Stage):
         categories = np.unique(candidates.column(self.column).astype(str), return_inverse=True)[1]
         # Candidates of a category come in order, so only the first that is left of each need be looked at.
         waiting = [np.flatnonzero(categories == code).tolist()[::-1] for code in range(categories.max(initial=-1) + 1)]
-        window, chosen, near = self.window or len(candidates) + 1, [], Counter[int]()
+        window, near = self.window or len(candidates) + 1, Counter[int]()
+        chosen: list[int] = []
         for place in range(min(k, len(candidates))):
             if place >= window:
                 near[int(categories[chosen[place - window]])] -= 1

@@ -94,7 +94,7 @@ def _greedy(diagonal: np.ndarray, row_of: Callable[[int], np.ndarray], k: int) -
 def greedy_dpp(kernel: ArrayLike, k: int) -> np.ndarray:
     """The rows that a greedy search for the largest determinant of a kernel takes, in order, by fast updates.
 
-    With `c_i` the part of row i in a Cholesky decomposition over the chosen and `d_i^2` what it adds to the determinant:
+    With `c_i` row i of a Cholesky decomposition over the chosen and `d_i^2` what i adds to the determinant:
 
         j = argmax d_i^2,   e_i = (L_ji - c_j c_i) / d_j,   c_i = (c_i, e_i),   d_i^2 = d_i^2 - e_i^2
 
