@@ -1,4 +1,4 @@
-"""What a tuned fusion is worth where the truth is known: expected conversions among the first of each user's candidates.
+"""What a tuned fusion is worth where the truth is known: expected conversions among the first of a user's candidates.
 
     python -m benchmarks.studies.fusion --out benchmarks/results/recommend/fusion.csv
 

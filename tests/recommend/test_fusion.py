@@ -41,7 +41,9 @@ def drawn_scores(users=5, candidates=9, seed=0):
 
 
 def test_every_kind_is_tried_here():
-    assert sorted(fusion.kind for fusion in FUSIONS) == list_fusions()
+    # An example in a docstring registers one of its own, maybe in this process.
+    known = [kind for kind in list_fusions() if not kind.endswith("_of_ours")]
+    assert sorted(fusion.kind for fusion in FUSIONS) == known
 
 
 def test_formulas():
