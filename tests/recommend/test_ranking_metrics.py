@@ -98,6 +98,12 @@ def test_agrees_with_keras_rs():
             metric = getattr(keras_rs.metrics, theirs)(k=5)
             metric.update_state(binary[row : row + 1], scores[row : row + 1].astype("float32"))
             assert ours.by_user[name][row] == pytest.approx(float(metric.result()), abs=1e-5), theirs
+    for row, wanted in enumerate(binary.sum(axis=1)):
+        metric = keras_rs.metrics.MeanAveragePrecision(k=5)
+        metric.update_state(binary[row : row + 1], scores[row : row + 1].astype("float32"))
+        # Theirs divides by all that is relevant, also where more is than there are places.
+        ours_by_all = ours.by_user["map@5"][row] * min(5, wanted) / wanted
+        assert ours_by_all == pytest.approx(float(metric.result()), abs=1e-5)
 
 
 def test_users_without_relevant_items_are_left_out_and_counted():
