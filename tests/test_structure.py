@@ -78,12 +78,13 @@ MAY_IMPORT = {
     "training": (*_BASE, "_allocator", *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "export": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
+    "recommend": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "cli_data": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark"),
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
-_TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark")
+_TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "recommend")
 _SCORES = ("models._first_batch", "serving")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
@@ -97,6 +98,7 @@ INSIDE_FUNCTIONS = (
     "language",
     "models",
     "serving",
+    "recommend",
 )
 NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
