@@ -235,13 +235,14 @@ class Column:
 
     # Readings
 
-    def _refuse_special(self) -> None:
+    def refuse_special(self) -> None:
+        """Refuses what only features made for it can read: dates, bytes, pairs."""
         if self.kind in (DATE, BYTES, PAIRS):
             raise ValueError(self._type_refusal(self.kind))
 
     def cells(self) -> Cells:
         """Its distinct values and where they stand."""
-        self._refuse_special()
+        self.refuse_special()
         if self.is_list:
             advice = _NESTED if self.is_nested else "Use Sequence, or Categorical with multi_hot=True."
             raise ValueError(
@@ -270,7 +271,7 @@ class Column:
 
     def numbers(self) -> np.ndarray:
         """Its values as float64, NaN where missing."""
-        self._refuse_special()
+        self.refuse_special()
         if self.is_list or self.kind == STRING:
             advice = "" if self.is_list else " Convert it with pandas.to_numeric(table[column]), or use Categorical."
             raise ValueError(f"`{self.name}` must hold numbers. Received: {self.shown}{self._few()}.{advice}")
@@ -286,7 +287,7 @@ class Column:
 
     def lists(self, separator: str) -> Lists:
         """Its lists, or the lists that its strings hold between separators; missing values left out."""
-        self._refuse_special()
+        self.refuse_special()
         if self.kind == EMPTY:
             none = np.array([], dtype=np.int64)
             return Lists(Cells(self.name, EMPTY, none, np.array([], dtype=object)), none, len(self.series))

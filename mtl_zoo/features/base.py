@@ -156,7 +156,8 @@ class Feature:
         return None
 
     def read(self, column: Column) -> Any:
-        """What `fit`, `sized` and `summarize` read of a column, made once."""
+        """What `fit`, `sized` and `summarize` read of a column, made once; dates and bytes are refused."""
+        column.refuse_special()
         return column
 
     def fit(self, sharing: Sequence[tuple[Any, Any]]) -> State | None:

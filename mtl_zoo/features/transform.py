@@ -33,7 +33,7 @@ class FeatureTransform:
     give the same arrays.
 
     Args:
-        features: What to read, see `Categorical`, `Numeric`, `Sequence`, `Datetime`, `Vector`, `Image` and `Encoded`.
+        features: What to read: `Categorical`, `Numeric`, `Text` and the others.
         tasks: What to predict; their labels, sample spaces and weights are columns of the same tables, and none of them
             may be a feature. Default: (): inputs only.
         sample_weight: Name of a column with non-negative weights of the rows, for all tasks.
@@ -43,8 +43,7 @@ class FeatureTransform:
     Tables are pandas DataFrames, pyarrow Tables or dicts of arrays; columns that no feature reads are ignored.
 
     Raises:
-        ValueError: A label, sample-space or weight column is also a feature's; a feature's column is in two entity
-            tables.
+        ValueError: A label, sample-space or weight column is also a feature's, or its column is in two entity tables.
 
     Example:
 
