@@ -174,7 +174,7 @@ class JRC(GroupLoss):
     'jrc'
 
     Reference: Sheng et al., "Joint Optimization of Ranking and Calibration with Contextualized Hybrid Model", KDD 2023,
-    arXiv:2208.06164. For the logits `-a / 2` and `a / 2` it is the loss of EasyRec, the library of the authors' company.
+    arXiv:2208.06164. For the logits `-a / 2` and `a / 2` it is the loss of EasyRec, a library of the authors' company.
     """
 
     alpha: float = 0.5
