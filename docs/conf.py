@@ -53,11 +53,14 @@ def write_tutorials(app) -> None:
 
 
 def escape(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings are plain text with `code`: stars and bars mean themselves, outside of code and examples."""
+    """Docstrings are plain text with `code`: stars and bars mean themselves, outside of code, examples and lists."""
     for index, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
-            parts = re.split(r"(`[^`]*`)", line)
-            lines[index] = "".join(p if p.startswith("`") else re.sub(r"([*|])", r"\\\1", p) for p in parts)
+            bullet, text = re.fullmatch(r"(\s*\* )?(.*)", line).groups()
+            parts = re.split(r"(`[^`]*`)", text)
+            lines[index] = (bullet or "") + "".join(
+                p if p.startswith("`") else re.sub(r"([*|])", r"\\\1", p) for p in parts
+            )
 
 
 def show_arguments(app, what, name, obj, options, signature, return_annotation):
