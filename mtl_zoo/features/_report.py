@@ -45,6 +45,5 @@ def log_unseen(unseen: Mapping[str, Unseen], where: str = "") -> None:
         found = "; ".join(
             f"{name}: {u.count} values ({u.share:.2%}), for example {list(u.values)}" for name, u in unseen.items()
         )
-        logger.warning(
-            "Values that are in no vocabulary count as unknown (id 1), ids of no entity as missing. %s%s", where, found
-        )
+        entities = ", ids of no entity as missing" if any(name.endswith(".entity") for name in unseen) else ""
+        logger.warning("Values that are in no vocabulary count as unknown (id 1)%s. %s%s", entities, where, found)
