@@ -36,7 +36,7 @@ class LanguageFeature:
 
     >>> from mtl_zoo.language import LanguageFeature
     >>> sorted(name for name in vars(LanguageFeature) if not name.startswith("_"))
-    ['encode', 'identity', 'in_graph', 'of', 'read', 'write']
+    ['content', 'encode', 'identity', 'in_graph', 'of', 'read', 'write']
     """
 
     model: LanguageModel

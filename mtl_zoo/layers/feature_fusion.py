@@ -101,13 +101,13 @@ class AttentionFusion(keras.layers.Layer):
         if units % num_heads:
             raise ValueError(f"`num_heads` must divide `units`. Received: num_heads={num_heads}, units={units}")
 
-    def build(self, input_shape: Sequence[Shape], query_shape: Shape | None = None) -> None:
+    def build(self, inputs_shape: Sequence[Shape], query_shape: Shape | None = None) -> None:
         dtype = self.dtype_policy
         self.values = []
-        for i, shape in enumerate(input_shape):
+        for i, shape in enumerate(inputs_shape):
             self.values.append(keras.layers.Dense(self.units, name=f"value_{i}", dtype=dtype))
             self.values[-1].build(shape)
-        tokens = (input_shape[0][0], len(input_shape), self.units)
+        tokens = (inputs_shape[0][0], len(inputs_shape), self.units)
         if query_shape is None:
             self.block = TransformerBlock(self.num_heads, self.units, 0.0, name="block", dtype=dtype)
             self.block.build(tokens)
@@ -125,8 +125,8 @@ class AttentionFusion(keras.layers.Layer):
             return ops.mean(self.block(tokens, everyone, training=training), axis=1)
         return self.attention(self.asks(query)[:, None], tokens, training=training)[:, 0]
 
-    def compute_output_shape(self, input_shape: Sequence[Shape], query_shape: Shape | None = None) -> Shape:
-        return (input_shape[0][0], self.units)
+    def compute_output_shape(self, inputs_shape: Sequence[Shape], query_shape: Shape | None = None) -> Shape:
+        return (inputs_shape[0][0], self.units)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "units": self.units, "num_heads": self.num_heads}
