@@ -35,6 +35,9 @@ def llama(tmp_path_factory):
 POOLED = {"mean": lambda h: h.mean(0), "cls": lambda h: h[0], "last": lambda h: h[-1]}
 
 
+OTHERS = [("bert", "frozen"), ("bert", "full"), ("llama", "frozen"), ("llama", "lora"), ("llama", "full")]
+
+
 @pytest.mark.parametrize("pooling", list(POOLED))
 def test_a_bert_gives_what_its_equations_give(bert, pooling):
     vectors = numbers(encoder(bert, pooling=pooling)(IDS))
@@ -134,8 +137,10 @@ def batches():
     return ids, rng.normal(size=(8, 1)).astype("float32")
 
 
-@pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
-@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [("bert", "lora"), *(pytest.param(*one, marks=pytest.mark.slow) for one in OTHERS)],
+)
 def test_a_saved_model_is_the_same_and_goes_on_training(mode, family, request, tmp_path):
     x, y = batches()
     model = classifier(encoder(request.getfixturevalue(family), mode=mode, rank=2, layers=1))
@@ -176,7 +181,7 @@ def test_a_layer_from_its_config_is_built_without_a_folder(bert):
     np.testing.assert_array_equal(numbers(again(IDS)), numbers(layer(IDS)))
 
 
-@pytest.mark.parametrize(("family", "eagerly"), [("bert", True), ("llama", False)])
+@pytest.mark.parametrize(("family", "eagerly"), [("bert", True), pytest.param("llama", False, marks=pytest.mark.slow)])
 def test_computing_again_gives_the_same_gradients(family, eagerly, request):
     x, y = batches()
     folder = request.getfixturevalue(family)

@@ -42,7 +42,8 @@ def served_alone(folder, length, tmp_path, **options):
     return np.array(eval(done.stdout.strip().splitlines()[-1])), wanted
 
 
-@pytest.mark.parametrize("mode", ["frozen", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["frozen", "lora"])
 def test_strings_in_scores_out(mode, tmp_path):
     folder = bert_folder(tmp_path / "tiny")
     found, wanted = served_alone(folder, 8, tmp_path, mode=mode)

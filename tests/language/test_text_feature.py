@@ -23,6 +23,7 @@ CLICK = BinaryTask("click")
 TEXTS = ["A good film, and long", "bad film", None, "  ", "the DOG! café 好 \U0001f600", "a\x00b", "bad film", ""]
 TABLE = pd.DataFrame({"review": TEXTS, "city": list("abcabcab"), "click": [0, 1] * 4})
 MODES = pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
+SOME_MODES = pytest.mark.parametrize("mode", ["frozen", "lora", pytest.param("full", marks=pytest.mark.slow)])
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_a_saved_transform_is_the_same(mode, bert, tmp_path):
     )
 
 
-@MODES
+@SOME_MODES
 def test_a_model_is_saved_and_goes_on_training(mode, bert, tmp_path):
     model = model_of(fitted(bert, mode))
     model.fit(TABLE, batch_size=4, epochs=2, verbose=0, shuffle=False)
@@ -110,7 +111,7 @@ def test_a_frozen_model_is_fed_vectors(bert):
     assert sum(int(np.prod(w.shape)) for w in encoder_of(model_of(transform)).weights) == 8 * 3 + 3
 
 
-@MODES
+@SOME_MODES
 def test_an_export_takes_raw_strings_and_holds_all_of_it_once(mode, bert, tmp_path):
     folder = bert_folder(tmp_path / "wide", hidden_size=64, intermediate_size=256)
     transform = fitted(folder, mode)
