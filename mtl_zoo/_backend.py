@@ -135,11 +135,13 @@ def _sum_by_segment(
     import tensorflow as tf
 
     batch = tf.shape(lists[0][0], out_type=tf.int64)[0]
+    is_weighed = any(weight is not None for weight in weights)
     ids, segments, factors = [], [], []
     for i, ((padded, real), weight) in enumerate(zip(lists, weights, strict=True)):
         at = tf.reshape(tf.where(tf.reshape(real, [-1])), [-1])
         ids.append(tf.gather(tf.reshape(padded, [-1]), at))
-        factors.append(tf.ones_like(at, "float32") if weight is None else tf.gather(tf.reshape(weight, [-1]), at))
+        if is_weighed:
+            factors.append(tf.ones_like(at, "float32") if weight is None else tf.gather(tf.reshape(weight, [-1]), at))
         segments.append(i * batch + at // tf.shape(padded, out_type=tf.int64)[1])
     segment = tf.concat(segments, axis=0)
 
@@ -151,7 +153,6 @@ def _sum_by_segment(
         return sums, lambda gradient: tf.gather(gradient, segment)
 
     rows = gather_rows(shards, tf.concat(ids, axis=0), spare)
-    is_weighed = any(weight is not None for weight in weights)
     weighed = rows * tf.cast(tf.concat(factors, axis=0), rows.dtype)[:, None] if is_weighed else rows
     sums = tf.reshape(add_up(weighed), [len(lists), *_shape(lists[0][0])[:1], shards[0].shape[1]])
     return tf.unstack(sums, axis=0), [rows]

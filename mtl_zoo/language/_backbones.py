@@ -111,10 +111,9 @@ def _llama(a: dict[str, Any], dtype: Any, dropout: float, head: bool) -> Any:
 
 def attention_denses(block: Any, family: str) -> dict[str, Any]:
     """The layers of a block that make queries and values, by name."""
-    if family == "bert":
-        attention = block._self_attention_layer
-        return {"query": attention.query_dense, "value": attention.value_dense}
     attention = block._self_attention_layer
+    if family == "bert":
+        return {"query": attention.query_dense, "value": attention.value_dense}
     return {"query": attention._query_dense, "value": attention._value_dense}
 
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from mtl_zoo import _validation as check
 from mtl_zoo._types import Config, Shape, Tensor
+from mtl_zoo.layers._lists import real_tokens, without_padding
 from mtl_zoo.layers._transformer_block import TransformerBlock
 from mtl_zoo.layers.history._query import check_query
 
@@ -99,17 +100,17 @@ class HistorySelfAttention(keras.layers.Layer):
         self, rows: Tensor, query: Tensor | None = None, mask: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
         length, dim = ops.shape(rows)[1], rows.shape[-1]
-        real = ops.ones(ops.shape(rows)[:2], dtype="bool") if mask is None else ops.cast(mask, "bool")
+        real = real_tokens(rows, mask)
         at = ops.arange(length, dtype="int32")
         age = ops.sum(ops.cast(real, "int32"), axis=1, keepdims=True) - 1 - at[None, :]
         ages = ops.take(ops.cast(self.ages, rows.dtype), ops.clip(age, 0, self.max_positions - 1), axis=0)
-        x = ops.where(real[..., None], rows * dim**0.5 + ages, ops.zeros_like(rows))
+        x = without_padding(rows * dim**0.5 + ages, real)
         may_look = ops.logical_and(real[:, None, :], (at[:, None] >= at[None, :])[None])
         for block in self.blocks:
             x = block(x, may_look, training=training)
         is_newest = ops.logical_and(real, age == 0)
         x = self.norm(x)
-        newest = ops.sum(ops.where(is_newest[..., None], x, ops.zeros_like(x)), axis=1)
+        newest = ops.sum(without_padding(x, is_newest), axis=1)
         if query is None:
             return newest
         return ops.concatenate([newest, newest * ops.cast(query, newest.dtype)], axis=-1)

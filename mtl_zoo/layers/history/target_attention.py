@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from mtl_zoo._types import Config, Shape, Tensor
+from mtl_zoo.layers._lists import real_tokens, without_padding
 from mtl_zoo.layers.dense_stack import DenseStack
 from mtl_zoo.layers.history._query import check_query
 from mtl_zoo.options import MLP, Units, as_mlp
@@ -59,10 +60,7 @@ class TargetAttention(keras.layers.Layer):
         candidate = ops.broadcast_to(ops.cast(query, rows.dtype)[:, None, :], ops.shape(rows))
         pairs = ops.concatenate([rows, candidate, rows - candidate, rows * candidate], axis=-1)
         weights = self.score(self.hidden(pairs, training=training))
-        weighed = weights * rows
-        if mask is not None:
-            weighed = ops.where(mask[..., None], weighed, ops.zeros_like(weighed))
-        return ops.sum(weighed, axis=1)
+        return ops.sum(without_padding(weights * rows, real_tokens(rows, mask)), axis=1)
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None  # the output is no list

@@ -8,7 +8,8 @@ import keras
 
 from mtl_zoo import _validation as check
 from mtl_zoo._types import Config, Shape, Tensor
-from mtl_zoo.layers.text._base import TextEncoder, real_tokens
+from mtl_zoo.layers._lists import real_tokens
+from mtl_zoo.layers.text._base import TextEncoder
 
 
 class RecurrentEncoder(TextEncoder):

@@ -7,7 +7,8 @@ from keras import ops
 
 from mtl_zoo import _validation as check
 from mtl_zoo._types import Config, Shape, Tensor
-from mtl_zoo.layers.text._base import TextEncoder, real_tokens, without_padding
+from mtl_zoo.layers._lists import real_tokens, without_padding
+from mtl_zoo.layers.text._base import TextEncoder
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")

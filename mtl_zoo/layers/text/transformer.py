@@ -7,8 +7,9 @@ from keras import ops
 
 from mtl_zoo import _validation as check
 from mtl_zoo._types import Config, Shape, Tensor
+from mtl_zoo.layers._lists import mean_of_real, real_tokens, without_padding
 from mtl_zoo.layers._transformer_block import TransformerBlock
-from mtl_zoo.layers.text._base import TextEncoder, mean_of_real, real_tokens, without_padding
+from mtl_zoo.layers.text._base import TextEncoder
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
