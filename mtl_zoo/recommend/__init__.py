@@ -37,7 +37,10 @@ from mtl_zoo.recommend.reranking import (
     diversity_curve,
     draw_diversity_curve,
     greedy_dpp,
+    plot_diversity_curve,
+    register_stage,
     rerank,
+    stage_from_config,
 )
 from mtl_zoo.recommend.tuning import ScoredLists, TunedFusion, tune_fusion
 
@@ -74,9 +77,12 @@ __all__ = [
     "list_fusions",
     "novelty",
     "personalisation",
+    "plot_diversity_curve",
     "popularity_lift",
     "ranking_metrics",
     "register_fusion",
+    "register_stage",
     "rerank",
+    "stage_from_config",
     "tune_fusion",
 ]
