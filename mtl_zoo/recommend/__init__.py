@@ -24,6 +24,7 @@ from mtl_zoo.recommend.list_metrics import (
     popularity_lift,
 )
 from mtl_zoo.recommend.ranking_metrics import RankingResult, ranking_metrics
+from mtl_zoo.recommend.recommender import Recommender
 from mtl_zoo.recommend.reranking import (
     DPP,
     MMR,
@@ -59,6 +60,7 @@ __all__ = [
     "Powers",
     "RankingResult",
     "ReciprocalRank",
+    "Recommender",
     "ScoredLists",
     "Stage",
     "Thompson",
