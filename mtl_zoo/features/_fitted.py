@@ -127,11 +127,13 @@ class Fitted:
                 )
             yield name, form or self.columns[name].raw_form, readers[0] if form else None
 
-    def raw_arrays(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-        """The table's columns in their `raw_forms`."""
-        columns = read_columns(self.readers(), frame)
+    def raw_arrays(self, frame: pd.DataFrame, only: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """The table's columns, or `only` some, in their `raw_forms`."""
+        columns = read_columns(self.readers() if only is None else only, frame)
         arrays = {}
         for name, _, feature in self._raw_columns():
+            if name not in columns:
+                continue
             self.columns[name].check(columns[name], name)
             reads = self.columns[name] if feature is None else feature
             arrays[name] = reads.raw_array(columns[name])

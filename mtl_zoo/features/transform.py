@@ -384,6 +384,10 @@ class FeatureTransform:
         """The columns of a table as arrays that fit `raw_signature`, for an exported model."""
         return self._require_fitted().raw_arrays(read_table(table))
 
+    def raw_arrays_of(self, table: Any, columns: SequenceABC[str]) -> dict[str, np.ndarray]:
+        """`raw_arrays` of some columns alone."""
+        return self._require_fitted().raw_arrays(read_table(table), columns)
+
     def encode_in_graph(self, raw: dict[str, Any]) -> dict[str, Any]:
         """What `encode` gives, from tensors by column name and inside a TensorFlow graph.
 

@@ -37,8 +37,8 @@ def sides_of(transform: Any, given: Mapping[str, str]) -> dict[str, str]:
     if none:
         hint = ", ".join(f"{column!r}: 'user'" for column in none[:2])
         raise ValueError(
-            f"`sides` must say whose the columns are that only features without a side read. Received: none for {none}. "
-            f"Write sides={{{hint}}} for what comes with the user's row, or is known when the list is asked for (an "
+            f"`sides` must say whose the columns are that only features without a side read. Received: none for "
+            f"{none}. Write sides={{{hint}}} for what comes with the user's row, or is known when the list is asked for (an "
             "hour, a device), and 'item' for what the catalogue holds; or give the features a `side`"
         )
     both = [column for column, found in sides.items() if len(found) > 1]
@@ -121,7 +121,8 @@ def checked_items(items: Any, item: str) -> pd.DataFrame:
     if pd.isna(ids).any():
         raise ValueError(f"`items` must have an id in every row. Received: {int(pd.isna(ids).sum())} rows without one")
     if not frame[item].is_unique:
-        raise ValueError(f"`items` must hold each id once. Received twice: {check.sample_values(check.duplicates(ids))}")
+        twice = check.sample_values(check.duplicates(ids))
+        raise ValueError(f"`items` must hold each id once. Received twice: {twice}")
     return frame.reset_index(drop=True)
 
 
@@ -147,14 +148,30 @@ def with_entities(transform: Any, frame: pd.DataFrame, item: str) -> tuple[pd.Da
     return frame, changed
 
 
-def encoded(transform: Any, frame: pd.DataFrame, columns: Sequence[str], argument: str) -> dict[str, np.ndarray]:
-    """The model's inputs that these columns of a table decide."""
+def read_columns(transform: Any, columns: Sequence[str], item: str) -> list[str]:
+    """What is read of an item: the columns themselves, and those of entity tables that are found by its id."""
+    of_tables = [
+        column
+        for table, reads in homes(transform.specs, transform.entities)
+        if table.source == item
+        for column in reads.values()
+    ]
+    return list(dict.fromkeys([*columns, *of_tables]))
+
+
+def check_columns(argument: str, frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Refuses a table without columns that the model reads."""
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise ValueError(
             f"`{argument}` must have the columns that the model reads. Received without: {missing}. It has: "
             f"{[str(name) for name in frame.columns][:20]}"
         )
+
+
+def encoded(transform: Any, frame: pd.DataFrame, columns: Sequence[str], argument: str) -> dict[str, np.ndarray]:
+    """The model's inputs that these columns of a table decide."""
+    check_columns(argument, frame, columns)
     return transform.encode_columns(frame, columns) if columns else {}
 
 

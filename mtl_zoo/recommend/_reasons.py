@@ -10,7 +10,7 @@ import pandas as pd
 
 from mtl_zoo.recommend._catalogue import Catalogue
 from mtl_zoo.recommend._pairs import PairScores
-from mtl_zoo.recommend._ranking import Ranked, Wanted, best_rows, fuse, score_pairs
+from mtl_zoo.recommend._ranking import Ranked, Wanted, best_rows, fuse
 
 # At most so many candidates are the list that fused scores are compared within.
 _COMPARED = 200
@@ -46,7 +46,7 @@ def explain(
     for place in range(count):
         tasks = {name: float(values[place]) for name, values in of_tasks.items()}
         parts = {name: float(values[place]) for name, values in of_features.items()}
-        task, feature = (max(found, key=lambda name: found[name]) for found in (tasks, parts))  # noqa: B023
+        task, feature = (max(found, key=lambda name: found[name]) for found in (tasks, parts))
         reason = f"{task} {one.scores[task][place]:.3g} (mean {means[task]:.3g})"
         reason += f", mostly by {feature}" if parts[feature] > 0 else ""
         rows.append((task, tasks[task], feature, parts[feature], tasks, parts, reason))

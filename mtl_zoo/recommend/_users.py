@@ -52,7 +52,7 @@ class Users:
             frame = users
         elif isinstance(users, str | bytes) or not np.ndim(users):
             raise ValueError(
-                f"`users` must be a dict, a DataFrame, a list of dicts, or a list of ids. Received: {str(users)[:100]!r}"
+                f"`users` must be a dict, a DataFrame, a list of dicts, or a list of ids. Received: {users!r:.100}"
             )
         elif len(users) and isinstance(users[0], Mapping):
             frame = _of_dicts(users)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
-from mtl_zoo.recommend import _catalogue, _reasons, _recommender_files
+from mtl_zoo.recommend import _catalogue, _reasons, _recommender_export, _recommender_files
 from mtl_zoo.recommend._catalogue import ITEM, USER, Catalogue
 from mtl_zoo.recommend._ids import EMPTY, id_array
 from mtl_zoo.recommend._pairs import PairScores
@@ -101,14 +101,14 @@ class Recommender:
         features = {f.name: f for f in transform.features}
         self._feature_sides = {name: of_side[transform.column_of(f)] for name, f in features.items()}
         of_user = [n for name, f in features.items() if self._feature_sides[name] == USER for n in f.input_specs()]
-        self._pairs = PairScores(model, frozenset(of_user))
+        self.pairs = PairScores(model, frozenset(of_user))
         taken = [name for name in self.tasks if name in PLACES]
         if taken:
-            raise ValueError(f"`model` must have tasks of other names than {PLACES}, which lists have. Received: {taken}")
+            raise ValueError(f"`model` must not have tasks named like columns of lists, {PLACES}. Received: {taken}")
         self.fusion = self._checked_fusion(fusion)
         self.stages = _checked_stages(rerank)
         self._lock = threading.Lock()
-        self._users = Users(users, user, self._columns[USER])
+        self.known_users = Users(users, user, self._columns[USER])
         self._seen = Seen.of(exclude, user, item)
         self._catalogue = self._encoded(_catalogue.checked_items(items, item))
 
@@ -118,7 +118,7 @@ class Recommender:
     def tasks(self) -> list[str]:
         """The columns of scores in a list, which a fusion may read: outputs of the model; `name.0`, `name.1`, ... where
         one has several."""
-        return list(self._pairs.columns)
+        return list(self.pairs.columns)
 
     @property
     def items(self) -> pd.DataFrame:
@@ -128,11 +128,16 @@ class Recommender:
     @property
     def users(self) -> pd.DataFrame | None:
         """The table of users, if there is one, a copy."""
-        return None if self._users.table is None else self._users.table.copy()
+        return None if self.known_users.table is None else self.known_users.table.copy()
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items as the model reads them; a change of items makes another one."""
+        return self._catalogue
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame | None, pd.DataFrame | None]:
         """The catalogue, the table of users and the pairs that are left out, as they are kept."""
-        return self._catalogue.frame, self._users.table, self._seen.table
+        return self._catalogue.frame, self.known_users.table, self._seen.table
 
     @property
     def user_columns(self) -> list[str]:
@@ -184,7 +189,7 @@ class Recommender:
         """
         wanted = self._wanted(k, fusion, rerank, diversity, seed)
         catalogue, names, inputs, rows = self._asked(users, exclude_seen, exclude, candidates)
-        lists = ranked_lists(self._pairs, catalogue, inputs, rows, wanted)
+        lists = ranked_lists(self.pairs, catalogue, inputs, rows, wanted)
         parts, explained = [], []
         for number, (name, one) in enumerate(zip(names, lists, strict=True)):
             parts.append((name, one.rows, one.score, one.scores))
@@ -211,7 +216,7 @@ class Recommender:
         ids = catalogue.ids
         empty: Any = EMPTY if ids.dtype.kind in "iu" else None
         found = np.full((len(rows), min(k, len(catalogue))), empty, ids.dtype)
-        for row, one in zip(found, ranked_lists(self._pairs, catalogue, inputs, rows, wanted), strict=True):
+        for row, one in zip(found, ranked_lists(self.pairs, catalogue, inputs, rows, wanted), strict=True):
             row[: len(one.rows)] = ids[one.rows]
         return found
 
@@ -234,7 +239,7 @@ class Recommender:
     ) -> tuple[Catalogue, list[Any], dict[str, np.ndarray], list[np.ndarray]]:
         """The catalogue as it is now, names of the users, their inputs, and the items that each may be shown."""
         catalogue = self._catalogue
-        frame, names, single = self._users.rows(users)
+        frame, names, single = self.known_users.rows(users)
         arrays = _catalogue.encoded(self.model.transform, frame, self._columns[USER], "users")
         wanted = _lists_of("candidates", candidates, len(names), single)
         others = _lists_of("exclude", exclude, len(names), single)
@@ -251,11 +256,11 @@ class Recommender:
                     left[catalogue.find(ids)] = False
                 mine = mine[left[mine]]
             rows.append(mine)
-        return catalogue, names, self._pairs.typed(arrays), rows
+        return catalogue, names, self.pairs.typed(arrays), rows
 
     def _checked_fusion(self, fusion: Any) -> Fusion:
         if fusion is None:
-            plain = [column for column, (output, _) in self._pairs.columns.items() if column == output]
+            plain = [column for column, (output, _) in self.pairs.columns.items() if column == output]
             if not plain:
                 raise ValueError(f"`fusion` must say how scores are made one. Received: none for {self.tasks}")
             return WeightedSum({plain[0]: 1.0}) if len(plain) == 1 else ReciprocalRank(dict.fromkeys(plain, 1.0))
@@ -285,7 +290,7 @@ class Recommender:
         return self.recommend(users, k, **arguments, reasons=True)
 
     def _reasons(self, catalogue: Catalogue, user: dict[str, np.ndarray], one: Ranked, wanted: Wanted) -> pd.DataFrame:
-        return _reasons.explain(self._pairs, catalogue, self.model.transform.features, user, one, wanted)
+        return _reasons.explain(self.pairs, catalogue, self.model.transform.features, user, one, wanted)
 
     # Items.
 
@@ -300,6 +305,8 @@ class Recommender:
                 changed then.
         """
         new = _catalogue.checked_items(items, self.item)
+        wanted = _catalogue.read_columns(self.model.transform, self._columns[ITEM], self.item)
+        _catalogue.check_columns("items", new, wanted)
         with self._lock:
             before = self._catalogue
             known = new[self.item][before.find(new[self.item]) >= 0]
@@ -352,7 +359,7 @@ class Recommender:
         frame, changed = _catalogue.with_entities(transform, frame, self.item)
         transform = transform.with_entities(changed) if changed else transform
         new = _catalogue.encoded(transform, frame.iloc[kept:], self._columns[ITEM], "items")
-        arrays = self._pairs.typed(new)
+        arrays = self.pairs.typed(new)
         if before is not None:
             arrays = {name: np.concatenate([before.arrays[name], array]) for name, array in arrays.items()}
         if changed:
@@ -371,6 +378,34 @@ class Recommender:
             ValueError: The folder holds something else; a stage of re-ranking is of no registered kind.
         """
         _recommender_files.write(folder, self)
+
+    def export(
+        self, folder: str | os.PathLike[str], *, k: int | None = None, example: Any = None, overwrite: bool = False
+    ) -> dict[str, str]:
+        """Writes one SavedModel that takes raw columns of users and gives their lists, without this package.
+
+        Its signatures `serving_default` and, for numbers of other widths, `serving_...` take the columns of features of
+        the user, see `export_serving`, and give tensors of shape (users, k): `item`, `score` (the fused score, float64)
+        and each task's. They are the lists of `recommend(users, k, exclude_seen=False, rerank=())`: re-ranking is not
+        part of it. `serving_default_exclude` takes ids too that are left out, `exclude` of shape (users, any), with -1 or
+        "" in places that name none; places that are then empty have the item -1 or "", and NaN. The functions `recommend(columns)` and `recommend_without(columns, exclude)` of the loaded module take
+        dicts by the columns' own names. All items are scored for all users of a call at once.
+
+        Args:
+            folder: The folder to write; whole or not at all.
+            k: Length of the lists. Default: the whole catalogue in its order.
+            example: Rows of users as for `recommend`, on which what was written is compared with it. Default: three of
+                the table of users.
+            overwrite: Replace a SavedModel that is there.
+
+        Returns:
+            The signature's input name of each column.
+
+        Raises:
+            ValueError: There is no example; the folder holds something.
+            RuntimeError: What was written gives other lists.
+        """
+        return _recommender_export.export(self, folder, k, example, overwrite)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Recommender:
