@@ -78,13 +78,7 @@ class Service:
     async def recommend(self, request: Any) -> dict[str, Any]:
         """`/recommend`."""
 
-        def read(given: dict[str, Any], servable: Servable) -> dict[str, Any]:
-            if servable.recommend is None:
-                text = "The version that is served gives scores, and recommends nothing."
-                raise RequestError(404, text, "no_recommender")
-            return given
-
-        _, found = await self._asked(request, read)
+        _, found = await self._asked(request, lambda given, servable: servable.asked(given))
         return found
 
     async def _asked(self, request: Any, read: Callable[[dict[str, Any], Servable], Any]) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mtl_zoo.service.body import Disconnected
@@ -28,13 +28,13 @@ class Job:
 
     Args:
         servable: Whose turn it is.
-        work: Rows to score, or what `recommend` of the servable is asked.
+        work: Rows to score, or what the servable's `recommend` is asked.
         answer: Where the result goes.
         deadline: Of the loop's clock.
     """
 
     servable: Servable
-    work: Rows | dict[str, Any]
+    work: Any
     answer: asyncio.Future[Any]
     deadline: float
 
@@ -83,9 +83,7 @@ class Batcher:
         since = self._running_since
         return since is not None and time.monotonic() - since > self._settings.stall
 
-    async def submit(
-        self, servable: Servable, work: Rows | dict[str, Any], deadline: float, gone: asyncio.Future[Any]
-    ) -> Any:
+    async def submit(self, servable: Servable, work: Any, deadline: float, gone: asyncio.Future[Any]) -> Any:
         """Scores, or recommendations, once it is their turn.
 
         Args:
@@ -180,10 +178,7 @@ def answers(jobs: Sequence[Job]) -> list[Any]:
 def _answers(jobs: Sequence[Job]) -> list[Any]:
     first = jobs[0]
     if not isinstance(first.work, Rows):
-        recommend: Callable[[dict[str, Any]], Any] | None = first.servable.recommend
-        if recommend is None:
-            raise bad_input("The version that is served gives scores, and recommends nothing.")
-        return [recommend(first.work)]
+        return [first.servable.recommend(first.work)]
     parts = [job.work for job in jobs if isinstance(job.work, Rows)]
     scores = first.servable.score(merged([part.arrays for part in parts], first.servable.columns))
     ends = list(itertools.accumulate(part.count for part in parts))

@@ -61,7 +61,7 @@ def read_rows(given: Mapping[str, Any], columns: Columns, max_rows: int, max_val
     Raises:
         RequestError: 400, which names the column.
     """
-    _known("The body", given, _KEYS)
+    known_keys("The body", given, _KEYS)
     signature = given.get("signature_name", SIGNATURE)
     if signature not in ("", SIGNATURE):
         raise bad_input(f"`signature_name` must be {SIGNATURE!r}. Received: {kind_of(signature)}")
@@ -71,7 +71,7 @@ def read_rows(given: Mapping[str, Any], columns: Columns, max_rows: int, max_val
     context = given.get("context", {})
     if not isinstance(context, dict):
         raise bad_input(f"`context` must be an object. Received: {kind_of(context)}")
-    _known("`context`", context, columns)
+    known_keys("`context`", context, columns)
     wanted = {name: column for name, column in columns.items() if name not in context}
     if not wanted:
         raise bad_input(f"`{'instances' if by_row else 'inputs'}` must hold a column of the model.")
@@ -95,7 +95,8 @@ def read_rows(given: Mapping[str, Any], columns: Columns, max_rows: int, max_val
     return Rows(arrays, count, by_row)
 
 
-def _known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+def known_keys(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuses keys that are not known."""
     unknown = [name for name in given if name not in known]
     if unknown:
         raise bad_input(f"{what} must not hold other keys than {list(known)}. Received: {check.sample_values(unknown)}")
@@ -133,7 +134,7 @@ def _same_columns(what: str, given: Mapping[str, Any], columns: Columns) -> None
     missing = [name for name in columns if name not in given]
     if missing:
         raise bad_input(f"{what} must hold every column of the model. Missing: {missing}")
-    _known(what, given, columns)
+    known_keys(what, given, columns)
 
 
 class Room:
@@ -152,11 +153,11 @@ def to_array(label: str, values: list[Any], column: Column, room: Room) -> np.nd
     """A row for each of the values, in the column's type."""
     array = _nested(label, values, column, column.shape, room)
     try:
-        column.check_values(label.replace("`", "'"), array)
-        return column.typed(label, array)
+        column.check_values("x", array)
+        return column.typed("x", array)
     except ValueError as error:
-        # What follows is advice for who trained the model.
-        raise bad_input(str(error).split(". Are these raw columns?")[0]) from None
+        # What is cut off is advice for who trained the model.
+        raise bad_input(str(error).split(". Are these raw columns?")[0].replace("`x`", label, 1)) from None
 
 
 def _nested(label: str, values: Sequence[Any], column: Column, shape: tuple[int | None, ...], room: Room) -> np.ndarray:

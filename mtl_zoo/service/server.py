@@ -34,6 +34,7 @@ def make_server(app: Any, settings: Settings) -> Any:
         app,
         host=settings.host,
         port=settings.port,
+        http="h11",  # whatever else is installed: limits of headers are its
         log_config=None,
         access_log=False,
         ws="none",

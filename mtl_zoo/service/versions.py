@@ -127,7 +127,8 @@ class Versions:
     @property
     def tried(self) -> list[Version]:
         """Every version that is loaded, or was to be, the newest first."""
-        return sorted(self._tried.values(), key=lambda version: -version.number)
+        found = self._tried | {version.number: version for version in self._order}
+        return sorted(found.values(), key=lambda version: -version.number)
 
     def get(self, number: str | None) -> tuple[int, Servable]:
         """A loaded version.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mtl_zoo._registry import Registry
+from mtl_zoo.service.errors import RequestError
 from mtl_zoo.serving.columns import Column
 
 
@@ -43,8 +44,17 @@ class Servable:
         """Scores (rows, units) by output, of typed arrays by column. One thread calls it at a time."""
         raise NotImplementedError(f"{type(self).__name__} must define `score(arrays)`.")
 
-    recommend: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-    """What `POST /recommend` does with a request's body, if it does anything."""
+    def asked(self, given: Mapping[str, Any]) -> Any:
+        """What the body of a request to `/recommend` asks, checked.
+
+        Raises:
+            RequestError: 400, which names the field; 404 if this servable recommends nothing.
+        """
+        raise RequestError(404, "The version that is served gives scores, and recommends nothing.", "no_recommender")
+
+    def recommend(self, asked: Any) -> dict[str, Any]:
+        """The answer to what `asked` gave. One thread calls it at a time."""
+        raise NotImplementedError(f"{type(self).__name__} must define `recommend(asked)`.")
 
     def warm_up(self) -> None:
         """Pays for what the first calls pay for, and refuses a model that gives no scores.
@@ -78,8 +88,8 @@ def register_servable(kind: str) -> Callable[[type[Servable]], type[Servable]]:
 
 
 def kind_in(path: Path) -> type[Servable] | None:
-    """The kind of servable that a folder holds."""
-    return next((kind for kind in SERVABLES.in_order() if kind.is_in(path)), None)
+    """The kind of servable that a folder holds; of those that say so the last one, since it may extend another."""
+    return next((kind for kind in reversed(SERVABLES.in_order()) if kind.is_in(path)), None)
 
 
 def load_servable(path: Path) -> Servable:
