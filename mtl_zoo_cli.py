@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
             commands, "launch", "mtl_zoo.cli:launch", "run a training command as a cluster of processes on this machine"
         )
     )
+    _serve(_command(commands, "serve", "mtl_zoo.cli:serve", "answer requests for scores over HTTP"))
     _bench(commands.add_parser("bench", help="compare models on a data set, or on a table of your own"))
     _data(commands.add_parser("data", help="list, fetch, verify and describe data sets"))
     return made
@@ -63,6 +64,39 @@ def _launch(made: argparse.ArgumentParser) -> None:
     made.add_argument("--logs", type=Path, default=Path("logs"), help="folder of the logs, one a process")
     made.add_argument("--timeout", type=float, default=None, help="seconds for one attempt")
     made.add_argument("training", metavar="-- COMMAND", nargs=argparse.REMAINDER, help="program and its arguments")
+
+
+def _serve(made: argparse.ArgumentParser) -> None:
+    """Defaults are those of `mtl_zoo.service.Settings`, which a test compares."""
+    made.add_argument("folder", metavar="FOLDER", type=Path, help="numbered folders, one a version; or a model itself")
+    made.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is reached from elsewhere")
+    made.add_argument("--port", type=int, default=8501)
+    made.add_argument("--name", help="the model's name in URLs; default: the folder's name")
+    key = "file that holds the API key; default: $MTL_ZOO_API_KEY, else none is asked for"
+    made.add_argument("--api-key-file", type=Path, metavar="FILE", help=key)
+    made.add_argument("--hosts", nargs="+", metavar="HOST", help="values of the header Host that are answered")
+    made.add_argument("--demo", action="store_true", help="a page to try the model on, at /")
+    for name, default, text in _LIMITS:
+        option = f"--{name.replace('_', '-')}"
+        made.add_argument(option, type=type(default), default=default, metavar="N", help=f"{text}; default: {default}")
+
+
+_LIMITS = (
+    ("deadline", 5.0, "seconds for a request, then 504"),
+    ("max_body", 8388608, "bytes of a body, then 413"),
+    ("max_buffered", 268435456, "bytes of all bodies at once, then 503"),
+    ("max_rows", 10000, "rows of a request, then 400"),
+    ("max_values", 2000000, "values of a request, padding included, then 400"),
+    ("queue_requests", 128, "requests that wait, then 429"),
+    ("queue_values", 16000000, "values of all requests that wait, then 429"),
+    ("batch_rows", 2048, "rows that are scored together"),
+    ("max_connections", 1000, "connections, then 503"),
+    ("keep", 1, "versions that stay loaded"),
+    ("poll", 1.0, "seconds between two looks at the folder"),
+    ("settle", 2.0, "seconds without a change after which a version counts as written"),
+    ("drain", 30.0, "seconds that open requests have left at the end"),
+    ("stall", 60.0, "seconds after which a call of the model counts as lost"),
+)
 
 
 def _data(made: argparse.ArgumentParser) -> None:
@@ -183,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = getattr(importlib.import_module(module), function)
     try:
         return int(run(args) or 0)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         from rich.console import Console
         from rich.markup import escape
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from rich.console import Console
 from rich.markup import escape
@@ -49,6 +50,19 @@ def demo(args: argparse.Namespace) -> int:
     from mtl_zoo.benchmark.demo import run_demo
 
     return run_demo(args.out, args.seeds)
+
+
+def serve(args: argparse.Namespace) -> int:
+    """`mtl-zoo serve FOLDER`."""
+    from mtl_zoo.service import Settings, serve
+
+    given = {name: value for name, value in vars(args).items() if name in Settings.__dataclass_fields__}
+    if args.api_key_file is not None:
+        key: str | None = args.api_key_file.read_text(encoding="utf-8").strip()
+    else:
+        key = os.environ.get("MTL_ZOO_API_KEY") or None
+    hosts = None if args.hosts is None else tuple(args.hosts)
+    return serve(args.folder, Settings(**given | {"hosts": hosts, "api_key": key}))
 
 
 def launch(args: argparse.Namespace) -> int:

@@ -79,13 +79,14 @@ MAY_IMPORT = {
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "export": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "recommend": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
+    "service": ("_validation", "_registry", "_backend", "features", "serving", "models", "recommend"),
     "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "cli_data": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
-    "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark"),
+    "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark", "service"),
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "recommend")
-_SCORES = ("models._first_batch", "serving")
+_SCORES = ("models._first_batch", "serving", "service")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = (
@@ -99,6 +100,7 @@ INSIDE_FUNCTIONS = (
     "models",
     "serving",
     "recommend",
+    "service",
 )
 NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
