@@ -1,4 +1,4 @@
-"""From scores to recommendations: metrics of ranked lists, fusion of tasks' scores, re-ranking."""
+"""From scores to recommendations: indexes of items, metrics of ranked lists, fusion of tasks' scores, re-ranking."""
 
 from mtl_zoo.recommend.evaluate_ranking import evaluate_ranking
 from mtl_zoo.recommend.fusion import (
@@ -12,6 +12,14 @@ from mtl_zoo.recommend.fusion import (
     fusion_from_config,
     list_fusions,
     register_fusion,
+)
+from mtl_zoo.recommend.indexes import (
+    ExactIndex,
+    FaissIndex,
+    Index,
+    TensorFlowRecommendersIndex,
+    list_indexes,
+    register_index,
 )
 from mtl_zoo.recommend.list_metrics import (
     calibration,
@@ -52,9 +60,12 @@ __all__ = [
     "CategoryCap",
     "DPP",
     "EpsilonGreedy",
+    "ExactIndex",
+    "FaissIndex",
     "Formula",
     "Freshness",
     "Fusion",
+    "Index",
     "MMR",
     "MonotoneNetwork",
     "Powers",
@@ -63,6 +74,7 @@ __all__ = [
     "Recommender",
     "ScoredLists",
     "Stage",
+    "TensorFlowRecommendersIndex",
     "Thompson",
     "TunedFusion",
     "WeightedSum",
@@ -77,6 +89,7 @@ __all__ = [
     "group_lift",
     "intra_list_diversity",
     "list_fusions",
+    "list_indexes",
     "novelty",
     "personalisation",
     "plot_diversity_curve",
@@ -84,6 +97,7 @@ __all__ = [
     "ranking_metrics",
     "register_fusion",
     "register_stage",
+    "register_index",
     "rerank",
     "stage_from_config",
     "tune_fusion",
