@@ -60,7 +60,7 @@ from mtl_zoo.models import (
     parameter_matched,
 )
 from mtl_zoo.options import MLP, DSelectK, Embedding, FeatureFusion, Gate
-from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask
+from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask, RetrievalTask
 from mtl_zoo.training import ExactValidation
 
 __all__ = [
@@ -107,6 +107,7 @@ __all__ = [
     "PLE",
     "PromptScorer",
     "RegressionTask",
+    "RetrievalTask",
     "SNRAver",
     "SNRTrans",
     "STAR",

@@ -291,6 +291,46 @@ def gather_replicas(x: Any) -> Any:
     return context.all_gather(x, axis=0)
 
 
+def gather_replicas_with_gradient(x: Any) -> tuple[Any, Any]:
+    """`x` of all replicas, one below the other, and the row at which this replica's begins.
+
+    The gradient of a row is the sum of what all replicas' losses send to it.
+    """
+    if not is_tensorflow():
+        return x, 0
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x, 0
+    sizes = context.all_gather(tf.shape(x)[:1], axis=0)
+    first = tf.reduce_sum(sizes[: context.replica_id_in_sync_group])
+
+    @tf.custom_gradient
+    def gathered(rows: Any) -> Any:
+        everyone = tf.distribute.get_replica_context().all_gather(rows, axis=0)
+
+        def backward(gradient: Any) -> Any:
+            total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradient)
+            return total[first : first + tf.shape(rows)[0]]
+
+        return everyone, backward
+
+    everyone = gathered(x)
+    everyone.set_shape([None, *x.shape[1:]])
+    return everyone, first
+
+
+def empty_rows(rows: Any, shape: Sequence[int], dtype: str) -> Any:
+    """Zeros, or empty strings, (batch, *shape), as many as there are `rows`."""
+    batch = ops.shape(rows)[0]
+    if dtype != "string":
+        return ops.zeros((batch, *shape), dtype=dtype)
+    import tensorflow as tf
+
+    return tf.fill([batch, *shape], "")
+
+
 def has_workers() -> bool:
     """Whether the current tf.distribute strategy is one of several processes; False on other backends."""
     if not is_tensorflow():

@@ -80,6 +80,12 @@ class Fitted:
                 unseen[feature.name] = new
         return arrays, unseen
 
+    def only(self, names: SequenceABC[str]) -> Fitted:
+        """What was learned for some features, by name."""
+        features = tuple(feature for feature in self.features if feature.name in names)
+        joined = tuple(joined for joined in self.joined if set(joined.reads) & set(names))
+        return dataclasses.replace(self, features=features, joined=joined)
+
     @functools.cached_property
     def homes(self) -> dict[str, Joined]:
         """The entity table that each feature is read from, of those that are."""

@@ -236,18 +236,21 @@ class FeatureTransform:
         self._fitted, self._graph, self.unseen = fitted, None, {}
         return self
 
-    def encode(self, table: Any) -> dict[str, np.ndarray]:
+    def encode(self, table: Any, features: SequenceABC[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays by input name: int32 ids (n,) or (n, length), float32 numbers (n,).
 
         Values outside the vocabularies become id 1; they are counted in `unseen` and logged.
 
         Args:
             table: Needs the features' columns only; rows keep their order.
+            features: Names of those that are encoded. Default: None, all.
 
         Raises:
             ValueError: The table is empty, lacks a column, or a column's type is not the training table's.
         """
-        arrays, self.unseen = self._require_fitted().encode(read_table(table))
+        fitted = self._require_fitted()
+        fitted = fitted if features is None else fitted.only(features)
+        arrays, self.unseen = fitted.encode(read_table(table))
         _report.log_unseen(self.unseen)
         return arrays
 

@@ -1,6 +1,7 @@
 """Heads: from what a backbone gives each tower to named logits, their labels and their losses."""
 
 from mtl_zoo.heads._base import Head, Output, RowLosses, observed
+from mtl_zoo.heads._beside import beside
 from mtl_zoo.heads.action_funnel import ActionFunnel
 from mtl_zoo.heads.cascade import Cascade
 from mtl_zoo.heads.counterfactual_twin import CounterfactualTwin
@@ -22,5 +23,6 @@ __all__ = [
     "RowLosses",
     "Towers",
     "TransferChain",
+    "beside",
     "observed",
 ]

@@ -142,8 +142,21 @@ class Head:
         loss_functions: Mapping[str, Callable[..., Any]],
     ) -> dict[str, tuple[Any, Any]]:
         """Every loss by row, with the weights of the rows: two (batch,) tensors by the loss's name."""
-        rows, auxiliary = {}, self.auxiliary(tasks)
-        for name, output in self.losses(tasks).items():
+        outputs, auxiliary = self.losses(tasks), self.auxiliary(tasks)
+        return self.plain_loss_rows(outputs, auxiliary, batch, targets, logits, loss_functions)
+
+    @staticmethod
+    def plain_loss_rows(
+        outputs: Mapping[str, Output],
+        auxiliary: Sequence[str],
+        batch: Batch,
+        targets: Mapping[str, tuple[Any, Any]],
+        logits: Mapping[str, Any],
+        loss_functions: Mapping[str, Callable[..., Any]],
+    ) -> dict[str, tuple[Any, Any]]:
+        """`loss_rows` of these losses, each of which is its task's own on one output."""
+        rows = {}
+        for name, output in outputs.items():
             task, (y, counts) = output.task, targets[output.name]
             legal = task.is_label(y)
             y = ops.where(legal, y, 0.0)
@@ -153,6 +166,9 @@ class Head:
             factor = None if name in auxiliary else task.loss_factor(y)
             values = values if factor is None else values * factor
             # Labels that nobody could check before, of a tf.data.Dataset, end training by a loss that is not finite.
+            chosen = None if name in auxiliary else task.in_loss(y)
+            # A row that is no label of its task must end training.
+            counts = counts if chosen is None else counts * ops.cast(ops.logical_or(chosen, ~legal), "float32")
             rows[name] = (ops.where(legal, values, float("nan")), counts * row_weight(batch.weights, task))
         return rows
 

@@ -22,10 +22,12 @@ from mtl_zoo.layers.image_encoder import ImageEncoder
 from mtl_zoo.layers.layer_mixture import LayerMixture
 from mtl_zoo.layers.low_rank_feature_gate import LowRankFeatureGate
 from mtl_zoo.layers.lstm_bank import LSTMBank
+from mtl_zoo.layers.missing_inputs import MissingInputs
 from mtl_zoo.layers.native_fusion import NativeFusion
 from mtl_zoo.layers.neighbour_attention import NeighbourAttention
 from mtl_zoo.layers.padding_mask import PaddingMask
 from mtl_zoo.layers.partitioned_normalization import PartitionedNormalization
+from mtl_zoo.layers.side_vector import SideVector
 from mtl_zoo.layers.sluice_unit import SluiceUnit
 from mtl_zoo.layers.stack_columns import StackColumns
 from mtl_zoo.layers.stacked_mixtures import StackedMixtures
@@ -36,6 +38,7 @@ from mtl_zoo.layers.sub_network_routing import SubNetworkRouting
 from mtl_zoo.layers.tied_bank import TiedBank
 from mtl_zoo.layers.transfer_attention import TransferAttention
 from mtl_zoo.layers.unstack_columns import UnstackColumns
+from mtl_zoo.layers.user_item_pair import UserItemPair
 from mtl_zoo.layers.vector_encoder import VectorEncoder
 
 __all__ = [
@@ -62,10 +65,12 @@ __all__ = [
     "LSTMBank",
     "LayerMixture",
     "LowRankFeatureGate",
+    "MissingInputs",
     "NativeFusion",
     "NeighbourAttention",
     "PaddingMask",
     "PartitionedNormalization",
+    "SideVector",
     "SluiceUnit",
     "StackColumns",
     "StackedMixtures",
@@ -76,6 +81,7 @@ __all__ = [
     "TiedBank",
     "TransferAttention",
     "UnstackColumns",
+    "UserItemPair",
     "VectorEncoder",
     "make_gate",
 ]

@@ -291,6 +291,13 @@ class FeatureEmbedding(keras.layers.Layer):
         ordered = [vectors[name] for name in self._given if name in vectors]
         return ordered[0] if len(ordered) == 1 else ops.concatenate(ordered, axis=-1)
 
+    def bounds(self) -> dict[str, tuple[int, int]]:
+        """The first column of each feature's vector, or a fusion's, in the joined one, and the column behind its last."""
+        fused = {fusion.name: fusion.units for fusion in self.fusions}
+        widths = [fused[name] if name in fused else self._shape_of(name)[-1] or 0 for name in self._given]
+        ends = np.cumsum(widths).tolist()
+        return {n: (end - width, end) for n, width, end in zip(self._given, widths, ends, strict=True)}
+
     def compute_output_spec(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
         shapes = {place.name: self._output_shape(place, inputs) for place in self._places.values()}
         batch = inputs[self._batch_input].shape[0]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from mtl_zoo import _distribute
 from mtl_zoo.features._plain_errors import plain_errors
-from mtl_zoo.models import _data, _predict
+from mtl_zoo.models import _data, _predict, _retrieval
 from mtl_zoo.models._configured import CONFIG_FORMAT
 from mtl_zoo.models._first_batch import FirstBatch
 from mtl_zoo.models._plan import ModelPlan
@@ -57,6 +58,8 @@ class MultiTaskModel(TrainableModel):
     ) -> None:
         if logits is None:
             logits = plan.head.logits(plan.tasks, towers or {}, tower_units)
+        if any(task.compares_sides and task.name not in logits for task in plan.tasks):
+            logits = {**logits, **_retrieval.pair_logits(plan, inputs)}
         super().__init__(plan, inputs, logits, tower_units, name)
 
     # The graph.
@@ -104,6 +107,52 @@ class MultiTaskModel(TrainableModel):
     def predict_on_batch(self, x: Any) -> dict[str, np.ndarray]:
         """Scores of one batch, by output."""
         return self._as_scores(super().predict_on_batch(self.scoring.checked("x", x)))
+
+    # Vectors of each side, for models with a task that retrieves.
+
+    def user_vectors(self, x: Any, task: str | None = None, batch_size: int = 4096) -> np.ndarray:
+        """Vectors of users, to ask an index of items with.
+
+        Args:
+            x: A table with the columns of the features with `side="user"`, if the model was made with a transform, or a
+                dict of their arrays.
+            task: Name of the `RetrievalTask`. Default: the only one.
+            batch_size: Rows at once.
+
+        Returns:
+            (rows, width) float32, each of length 1.
+
+        Raises:
+            ValueError: The model has no such task; a feature is missing, or has values that the model cannot read.
+        """
+        return _retrieval.side_vectors(self, "user", x, task, batch_size)
+
+    def item_vectors(self, x: Any, task: str | None = None, batch_size: int = 4096) -> np.ndarray:
+        """Vectors of items, for an index: `index.build(items["item_id"], model.item_vectors(items))`.
+
+        Args:
+            x: A table with the columns of the features with `side="item"`, or a dict of their arrays.
+            task, batch_size: As in `user_vectors`.
+
+        Returns:
+            (rows, width) float32, each of length 1.
+
+        Raises:
+            ValueError: As in `user_vectors`.
+        """
+        return _retrieval.side_vectors(self, "item", x, task, batch_size)
+
+    def side_tower(self, side: str, task: str | None = None) -> keras.Model:
+        """The functional model from a dict of one side's inputs to its vectors; it shares this model's weights.
+
+        Args:
+            side: `"user"` or `"item"`.
+            task: Name of the `RetrievalTask`. Default: the only one.
+
+        Raises:
+            ValueError: The model has no such task; `side` is another one.
+        """
+        return _retrieval.side_tower(self, side, task)
 
     def _as_scores(self, logits: dict[str, Any]) -> dict[str, np.ndarray]:
         return {name: ops.convert_to_numpy(scores) for name, scores in self.scoring.scores_of(logits).items()}

@@ -213,7 +213,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
             "dtype": keras.saving.serialize_keras_object(keras.dtype_policies.get(self.dtype_policy)),
         }
         for argument in self._hyperparameters():
-            value = self.head if argument == "head" else getattr(self, argument)
+            value = self._plan.given_head if argument == "head" else getattr(self, argument)
             config[argument] = keras.saving.serialize_keras_object(_untracked(value))
         return {**config, "corrections": self._corrections.get_config()} if self._corrections else config
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from mtl_zoo.features.spec import FEATURES, as_features, require_fitted
 from mtl_zoo.features.transform import FeatureTransform
-from mtl_zoo.heads import Head, Towers
+from mtl_zoo.heads import Head, Towers, beside
 from mtl_zoo.layers import FeatureEmbedding
 from mtl_zoo.options import Embedding, as_embedding
 from mtl_zoo.tasks import as_tasks, fitted_like
@@ -33,13 +33,16 @@ class ModelPlan:
         self.tasks = as_tasks(self._tasks_or_those_of_transform(tasks))
         if self.transform is not None:
             self.tasks = fitted_like(self.tasks, self.transform.tasks)
-        self.head = Towers() if head is None else head
-        if not isinstance(self.head, Head):
+        self.given_head = Towers() if head is None else head
+        if not isinstance(self.given_head, Head):
             raise TypeError(f"`head` must be a Head, such as EntireSpace(). Received: head={head!r}")
+        self.head = beside(self.given_head, self.tasks)
         self.embedding = as_embedding(embedding)
         self._check_embedding()
         self.towers = self.head.tower_names(self.tasks)
         self.outputs = self.head.outputs(self.tasks)
+        self.lookups: list[FeatureEmbedding] = []  # in the order in which the model made them
+        self.towers_by_side: dict[str, Any] = {}  # what `side_tower` made
         self.backbone_options = None  # of a model that is a head: what its backbone was made with, a paper's included
 
     def _check_embedding(self) -> None:
@@ -65,7 +68,7 @@ class ModelPlan:
     def embedding_layer(self, name: str = "embedding", features: Any = None, joined: bool = False) -> FeatureEmbedding:
         """A `FeatureEmbedding` of the plan's features (or of some of them), with its options."""
         options = self.embedding
-        return FeatureEmbedding(
+        lookup = FeatureEmbedding(
             self.features if features is None else features,
             options.initializer,
             shards=options.shards,
@@ -75,6 +78,8 @@ class ModelPlan:
             missing_rates=options.missing_rates,
             name=name,
         )
+        self.lookups.append(lookup)
+        return lookup
 
     def embed(self, inputs: Any, name: str = "embedding") -> Any:
         """The vector `x`, (batch, width): all features looked up, side by side, crossed if the options say so."""

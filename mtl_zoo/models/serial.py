@@ -100,7 +100,7 @@ class Serial(MultiTaskModel):
         plan = ModelPlan(features, tasks, head, embedding)
         check.check_choice("transfer", transfer, TRANSFERS)
         check.check_choice("combine", combine, COMBINATIONS)
-        if transfer != "hidden" and type(plan.head) is not Towers:
+        if transfer != "hidden" and type(plan.given_head) is not Towers:
             raise ValueError(
                 "`transfer` must be 'hidden' under a head of its own kind, whose logits are made together. "
                 f"Received: transfer={transfer!r} with head={head!r}"

@@ -6,6 +6,7 @@ from mtl_zoo.tasks.base import TASKS, ExactMetric, Task, as_tasks, fit_tasks, fi
 from mtl_zoo.tasks.binary import BinaryTask
 from mtl_zoo.tasks.multiclass import MulticlassTask
 from mtl_zoo.tasks.regression import RegressionTask
+from mtl_zoo.tasks.retrieval import RetrievalTask
 
 __all__ = [
     "TASKS",
@@ -19,6 +20,7 @@ __all__ = [
     "MulticlassTask",
     "Pairwise",
     "RegressionTask",
+    "RetrievalTask",
     "Task",
     "as_tasks",
     "fit_tasks",

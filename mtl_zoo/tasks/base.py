@@ -88,6 +88,7 @@ class Task:
         selection_metric: The exact metric that epochs are compared by.
         is_event: The label says whether something happened: it may be a step of a funnel, and has an AUC.
         is_gaussian: The loss is that of a normal distribution, up to its unknown variance.
+        compares_sides: Its logits are made from the features of each `side`, and not from a tower of the backbone.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Task:
     selection_metric: ClassVar[str]
     is_event: ClassVar[bool] = False
     is_gaussian: ClassVar[bool] = False
+    compares_sides: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if type(self) is Task:
@@ -150,6 +152,11 @@ class Task:
     def units(self) -> int:
         """Width of the task's output."""
         return 1
+
+    @property
+    def logit_units(self) -> int:
+        """Width of what the losses and `scores` are given for a row."""
+        return self.units
 
     def get_config(self) -> dict[str, Any]:
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -227,6 +234,11 @@ class Task:
 
     def loss_factor(self, y: Any) -> Any:
         """What the losses of rows are multiplied by, from cleaned labels; None for 1."""
+        del y
+        return None
+
+    def in_loss(self, y: Any) -> Any:
+        """Which rows with these cleaned labels count in the loss; None for all."""
         del y
         return None
 

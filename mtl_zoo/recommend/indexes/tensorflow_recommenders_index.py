@@ -29,8 +29,8 @@ class TensorFlowRecommendersIndex(Index):
     program starts.
 
     Args:
-        layer: `"brute_force"`, all scores of a query at once, or `"streaming"`, those of a batch of items at a time, which
-            takes less memory.
+        layer: `"brute_force"`, all scores of a query at once, or `"streaming"`, those of a batch of items at a time, in
+            less memory.
         batch_size: Items in a batch of `"streaming"`.
 
     Raises:
