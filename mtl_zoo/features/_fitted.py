@@ -47,14 +47,11 @@ class Fitted:
         return None if feature.state_key is None else self.states[feature.state_key]
 
     def encode(
-        self, frame: pd.DataFrame, only: Iterable[str] | None = None
+        self, frame: pd.DataFrame, names: SequenceABC[str] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Unseen]]:
-        """Arrays by input name, and the values that were in no vocabulary, by feature.
-
-        Args:
-            only: Columns of the rows' table, if not all: what they decide is given alone.
-        """
-        columns = read_columns(self.readers() if only is None else only, frame)
+        """Arrays by input name, and the values that were in no vocabulary, by feature; of features of some `names`."""
+        chosen = [feature for feature in self.features if names is None or feature.name in names]
+        columns = read_columns([self.column_of(feature) for feature in chosen], frame)
         arrays: dict[str, np.ndarray] = {}
         unseen: dict[str, Unseen] = {}
         places: dict[str, np.ndarray] = {}
@@ -65,9 +62,7 @@ class Fitted:
             places[title], lost = joined.places_of(columns[source], self.columns[source])
             if lost is not None:
                 unseen[joined.report_name] = lost
-        for feature in self.features:
-            if self.column_of(feature) not in columns:
-                continue
+        for feature in chosen:
             home = self.homes.get(feature.name)
             if home is not None:
                 arrays |= self.of_entities[feature.name].rows(home, feature, places[home.table.title])
@@ -79,12 +74,6 @@ class Fitted:
             if new is not None:
                 unseen[feature.name] = new
         return arrays, unseen
-
-    def only(self, names: SequenceABC[str]) -> Fitted:
-        """What was learned for some features, by name."""
-        features = tuple(feature for feature in self.features if feature.name in names)
-        joined = tuple(joined for joined in self.joined if set(joined.reads) & set(names))
-        return dataclasses.replace(self, features=features, joined=joined)
 
     @functools.cached_property
     def homes(self) -> dict[str, Joined]:

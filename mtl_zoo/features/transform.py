@@ -248,28 +248,20 @@ class FeatureTransform:
         Raises:
             ValueError: The table is empty, lacks a column, or a column's type is not the training table's.
         """
-        fitted = self._require_fitted()
-        fitted = fitted if features is None else fitted.only(features)
-        arrays, self.unseen = fitted.encode(read_table(table))
+        arrays, self.unseen = self._require_fitted().encode(read_table(table), features)
         _report.log_unseen(self.unseen)
         return arrays
 
-    def encode_columns(self, table: Any, columns: SequenceABC[str]) -> dict[str, np.ndarray]:
-        """What `encode` gives of the features that some columns decide, as those of the user or of the item alone.
-
-        Nothing is logged, and `unseen` stays as it is.
+    def encode_quietly(self, table: Any, features: SequenceABC[str] | None = None) -> dict[str, np.ndarray]:
+        """What `encode` gives; nothing is logged, and `unseen` stays as it is: for requests, whose values are private.
 
         Args:
-            table: Needs these columns only.
-            columns: Names among `columns` of the transform.
+            table, features: As for `encode`.
 
         Raises:
-            ValueError: What `encode` refuses; a name is none of the transform's columns.
+            ValueError: What `encode` refuses.
         """
-        fitted = self._require_fitted()
-        for column in columns:
-            check.check_choice("columns", column, self.columns)
-        return fitted.encode(read_table(table), columns)[0]
+        return self._require_fitted().encode(read_table(table), features)[0]
 
     def encode_in_pieces(self, table: Any, rows: int) -> Iterator[dict[str, np.ndarray]]:
         """What `encode` gives, `rows` rows at a time and in their order: a large table is never encoded whole.

@@ -14,7 +14,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo.features.entities import EntityTable, homes
 from mtl_zoo.recommend._ids import id_array
 
-USER, ITEM = "user", "item"
+USER, ITEM, VECTOR = "user", "item", "vector"
 # A column of lists with more distinct values than this is no vector for re-ranking.
 _MOST_VALUES = 1000
 
@@ -38,8 +38,9 @@ def sides_of(transform: Any, given: Mapping[str, str]) -> dict[str, str]:
         hint = ", ".join(f"{column!r}: 'user'" for column in none[:2])
         raise ValueError(
             f"`sides` must say whose the columns are that only features without a side read. Received: none for "
-            f"{none}. Write sides={{{hint}}} for what comes with the user's row, or is known when the list is asked for (an "
-            "hour, a device), and 'item' for what the catalogue holds; or give the features a `side`"
+            f"{none}. Write sides={{{hint}}} for what comes with the user's row, or is known when "
+            "the list is asked for (an hour, a device), and 'item' for what the catalogue holds; or give the features "
+            "a `side`"
         )
     both = [column for column, found in sides.items() if len(found) > 1]
     if both:
@@ -58,11 +59,13 @@ class Catalogue:
         frame: A row an item, with its id and all that is known of it.
         item: The column of ids.
         arrays: By input of the model, a row an item.
+        vectors: Of items, a row each, if there is an index; stages of re-ranking may read them as `vector`.
     """
 
     frame: pd.DataFrame
     item: str
     arrays: dict[str, np.ndarray]
+    vectors: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -104,7 +107,8 @@ class Catalogue:
     def columns(self) -> dict[str, np.ndarray]:
         """What stages of re-ranking may read: the table's columns; lists as vectors."""
         found = {str(name): _readable(self.frame[name]) for name in self.frame.columns if name != self.item}
-        return {name: values for name, values in found.items() if values is not None}
+        own = {} if self.vectors is None else {VECTOR: self.vectors}
+        return own | {name: values for name, values in found.items() if values is not None}
 
 
 def checked_items(items: Any, item: str) -> pd.DataFrame:
@@ -172,7 +176,8 @@ def check_columns(argument: str, frame: pd.DataFrame, columns: Sequence[str]) ->
 def encoded(transform: Any, frame: pd.DataFrame, columns: Sequence[str], argument: str) -> dict[str, np.ndarray]:
     """The model's inputs that these columns of a table decide."""
     check_columns(argument, frame, columns)
-    return transform.encode_columns(frame, columns) if columns else {}
+    names = [feature.name for feature in transform.features if transform.column_of(feature) in columns]
+    return transform.encode_quietly(frame, names) if names else {}
 
 
 def _readable(series: pd.Series) -> np.ndarray | None:

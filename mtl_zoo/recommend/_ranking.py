@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mtl_zoo.recommend._catalogue import Catalogue
 from mtl_zoo.recommend._pairs import Arrays, PairScores
@@ -134,6 +135,24 @@ def _one_list(
         places, score = chosen.columns[ROW], chosen.scores
     own = {name: values[places] for name, values in scores.items()}
     return Ranked(rows[places], score, own, fused, scores, places)
+
+
+def as_table(parts: Sequence[Any], catalogue: Catalogue, tasks: Sequence[str]) -> pd.DataFrame:
+    """The lists as one table, from the name, rows, score and tasks' scores of each."""
+    sizes = [len(rows) for _, rows, _, _ in parts]
+    users = [name for (name, _, _, _), size in zip(parts, sizes, strict=True) for _ in range(size)]
+
+    def joined(arrays: list[Any], dtype: str) -> np.ndarray:
+        return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
+
+    rows = joined([rows for _, rows, _, _ in parts], "int64").astype("int64")
+    table = {
+        "user": users,
+        "rank": joined([np.arange(1, size + 1) for size in sizes], "int64"),
+        "item": catalogue.ids[rows],
+        "score": joined([score for _, _, score, _ in parts], "float64"),
+    }
+    return pd.DataFrame(table | {name: joined([s[name] for _, _, _, s in parts], "float32") for name in tasks})
 
 
 def _chunks(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -54,21 +54,30 @@ def _module(recommender: Any, catalogue: Any, k: int) -> tuple[Any, dict[str, An
         ids = tf.Variable(tf.constant(catalogue.ids.tolist(), id_type), trainable=False, name="ids")
         items = {name: tf.Variable(t, trainable=False, name="item") for name, t in catalogue.tensors.items()}
 
+    nearest = _Nearest(recommender, catalogue, k)
+
     def run(users: Mapping[str, Any], exclude: Any) -> dict[str, Any]:
-        inputs, count, every = scoring.encode(users), _rows(users), len(catalogue)
-        of_user = tf.repeat(tf.range(count), every)
-        of_item = tf.tile(tf.range(every), [count])
-        found = recommender.pairs.in_graph(inputs, items, of_user, of_item)
+        inputs = scoring.encode(users)
+        count = tf.shape(next(iter(users.values())))[0]
+        allowed = None
+        if exclude is not None:
+            allowed = tf.logical_not(tf.reduce_any(ids[None, :, None] == exclude[:, None, :], axis=2))
+        candidates = nearest(inputs, count, allowed)
+        width = tf.shape(candidates)[1]
+        found = recommender.pairs.in_graph(
+            inputs, items, tf.repeat(tf.range(count), width), tf.reshape(candidates, [-1])
+        )
         scores = {
-            column: tf.reshape(found[output][:, unit], (count, every))
+            column: tf.reshape(found[output][:, unit], (count, width))
             for column, (output, unit) in recommender.pairs.columns.items()
         }
-        if exclude is None:
+        is_empty = None
+        if allowed is None:
             order, fused = _ordered(recommender.fusion, scores, k)
-            is_empty = None
         else:
-            order, fused, is_empty = _ordered_without(recommender.fusion, scores, ids, exclude, k)
-        given = {"item": tf.gather(ids, order), "score": fused}
+            valid = tf.gather(allowed, candidates, batch_dims=1)
+            order, fused, is_empty = _ordered_valid(recommender.fusion, scores, valid, k)
+        given = {"item": tf.gather(ids, tf.gather(candidates, order, batch_dims=1)), "score": fused}
         given |= {column: tf.gather(values, order, batch_dims=1) for column, values in scores.items()}
         if is_empty is None:
             return given
@@ -106,10 +115,29 @@ def _module(recommender: Any, catalogue: Any, k: int) -> tuple[Any, dict[str, An
     return module, signatures, names
 
 
-def _rows(users: Mapping[str, Any]) -> Any:
-    import tensorflow as tf
+class _Nearest:
+    """The candidates of each user in a graph, (users, candidates) rows of the catalogue in its order."""
 
-    return tf.shape(next(iter(users.values())))[0]
+    def __init__(self, recommender: Any, catalogue: Any, k: int):
+        import tensorflow as tf
+
+        self._items, self._count = len(catalogue), min(max(recommender.candidates, k), len(catalogue))
+        self._tower = None
+        if recommender.fetching is not None:
+            self._tower = recommender.model.side_tower("user", recommender.fetching.task)
+            with tf.device("CPU:0"):
+                self._vectors = tf.Variable(catalogue.vectors, trainable=False, name="vectors")
+
+    def __call__(self, inputs: Mapping[str, Any], users: Any, allowed: Any) -> Any:
+        import tensorflow as tf
+
+        if self._tower is None:
+            return tf.tile(tf.range(self._items)[None, :], [users, 1])
+        vectors = self._tower({name: inputs[name] for name in self._tower.input}, training=False)
+        affinity = tf.matmul(vectors, self._vectors, transpose_b=True)
+        if allowed is not None:
+            affinity = tf.where(allowed, affinity, -np.inf)
+        return tf.sort(tf.math.top_k(affinity, self._count).indices, axis=1)
 
 
 def _ordered(fusion: Any, scores: Mapping[str, Any], k: int) -> tuple[Any, Any]:
@@ -121,30 +149,23 @@ def _ordered(fusion: Any, scores: Mapping[str, Any], k: int) -> tuple[Any, Any]:
     return order, best
 
 
-def _ordered_without(fusion: Any, scores: Mapping[str, Any], ids: Any, exclude: Any, k: int) -> tuple[Any, Any, Any]:
-    """`_ordered` where ids are left out before scores are fused, and which places then are empty."""
+def _ordered_valid(fusion: Any, scores: Mapping[str, Any], valid: Any, k: int) -> tuple[Any, Any, Any]:
+    """`_ordered` of those candidates that are valid, and which places then are empty."""
     import tensorflow as tf
 
-    every = ids.shape[0]
-    names = tuple(scores)
-
     def of_row(given: Any) -> tuple[Any, Any]:
-        row, hidden = given
-        unwanted = tf.reduce_any(tf.equal(ids[:, None], hidden[None, :]), axis=1)
-        kept = tf.where(tf.logical_not(unwanted))[:, 0]
-        fused = fusion.in_graph({n: tf.cast(tf.gather(row[n], kept), tf.float64)[None] for n in names})[0]
+        row, is_valid = given
+        kept = tf.where(is_valid)[:, 0]
+        fused = fusion.in_graph({n: tf.cast(tf.gather(x, kept), tf.float64)[None] for n, x in row.items()})[0]
         best, order = tf.math.top_k(fused, tf.minimum(k, tf.size(fused)))
         missing = [[0, k - tf.size(best)]]
-        places = tf.pad(tf.cast(tf.gather(kept, order), tf.int32), missing, constant_values=every)
+        places = tf.pad(tf.cast(tf.gather(kept, order), tf.int32), missing, constant_values=-1)
         return places, tf.pad(best, missing, constant_values=tf.constant(np.nan, tf.float64))
 
-    order, fused = tf.map_fn(
-        of_row,
-        ({n: scores[n] for n in names}, exclude),
-        fn_output_signature=(tf.TensorSpec((k,), tf.int32), tf.TensorSpec((k,), tf.float64)),
-    )
-    is_empty = tf.equal(order, every)
-    return tf.where(is_empty, 0, order), fused, is_empty
+    signature = (tf.TensorSpec((k,), tf.int32), tf.TensorSpec((k,), tf.float64))
+    order, fused = tf.map_fn(of_row, (dict(scores), valid), fn_output_signature=signature)
+    is_empty = tf.equal(order, -1)
+    return tf.maximum(order, 0), fused, is_empty
 
 
 def _compare(recommender: Any, catalogue: Any, module: Any, k: int, example: Any) -> None:
@@ -152,22 +173,31 @@ def _compare(recommender: Any, catalogue: Any, module: Any, k: int, example: Any
     import tensorflow as tf
 
     frame, _, _ = recommender.known_users.rows(_example(recommender) if example is None else example)
-    transform = recommender.model.transform
-    raw = transform.raw_arrays_of(frame, recommender.user_columns)
+    raw = recommender.model.transform.raw_arrays_of(frame, recommender.user_columns)
     found = module.recommend({name: tf.constant(array) for name, array in raw.items()})
-    wanted = recommender.recommend(frame, len(catalogue), exclude_seen=False, rerank=())
-    of_user = np.repeat(np.arange(len(frame)), len(catalogue))
-    for row, (items, scores) in enumerate(zip(found["item"].numpy(), found["score"].numpy(), strict=True)):
-        mine = wanted[of_user == row]
+    lists = zip(frame.to_dict("records"), found["item"].numpy(), found["score"].numpy(), strict=True)
+    for row, items, scores in lists:
+        candidates = _exact_candidates(recommender, catalogue, row, k)
+        wanted = recommender.recommend(row, len(catalogue), exclude_seen=False, rerank=(), candidates=candidates)
         names = [item.decode() if isinstance(item, bytes) else item for item in items.tolist()]
-        places = pd.Index(mine["item"]).get_indexer(names)
+        places = pd.Index(wanted["item"]).get_indexer(pd.Index(names))
+        right = wanted["score"].to_numpy()
         # Scores that differ by rounding alone may stand in another order.
-        near = np.allclose(scores, mine["score"].to_numpy()[places], _TOLERANCE, _TOLERANCE) and (places >= 0).all()
-        if not near or not np.allclose(scores, mine["score"].to_numpy()[:k], _TOLERANCE, _TOLERANCE):
+        same = (places >= 0).all() and np.allclose(scores, right[places], _TOLERANCE, _TOLERANCE)
+        if not same or not np.allclose(scores, right[:k], _TOLERANCE, _TOLERANCE):
             raise RuntimeError(
                 f"What was written gives another list than the recommender: {names[:5]} with {scores[:5].tolist()}. "
-                f"Expected: {mine['item'].tolist()[:5]} with {mine['score'].tolist()[:5]}"
+                f"Expected: {wanted['item'].tolist()[:5]} with {right[:5].tolist()}"
             )
+
+
+def _exact_candidates(recommender: Any, catalogue: Any, row: Mapping[Any, Any], k: int) -> list[Any] | None:
+    """The nearest items by all products, whatever the index finds; None without an index."""
+    if recommender.fetching is None:
+        return None
+    vectors = recommender.fetching.vectors_of(recommender.inputs_of(row))
+    order = np.argsort(-(catalogue.vectors @ vectors[0]), kind="stable")
+    return catalogue.ids[np.sort(order[: max(recommender.candidates, k)])].tolist()
 
 
 def _example(recommender: Any) -> Any:
@@ -175,7 +205,7 @@ def _example(recommender: Any) -> Any:
     users = recommender.users
     if users is None or not set(recommender.user_columns) <= set(users.columns):
         raise ValueError(
-            "`example` must be a user's row, on which what was written is tried, since the recommender's table of users "
-            f"does not have all of {recommender.user_columns}. Received: none"
+            "`example` must be a user's row, on which what was written is tried, since the recommender's table of "
+            f"users does not have all of {recommender.user_columns}. Received: none"
         )
     return users.head(3)

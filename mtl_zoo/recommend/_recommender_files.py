@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 
 from mtl_zoo._files import DamagedFile, intact, read_json, refuse_other_content, whole_folder
 from mtl_zoo.recommend.fusion import fusion_from_config
+from mtl_zoo.recommend.indexes import Index
 from mtl_zoo.recommend.reranking import stage_from_config
 
 FORMAT = 1
-META, MODEL, WHAT = "recommender.json", "model.keras", "a recommender"
+META, MODEL, INDEX, WHAT = "recommender.json", "model.keras", "index", "a recommender"
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "item": str, "user": str, "fusion": dict, "rerank": list, "candidates": int, "sides": dict, "tables": list,
+    "index": bool, "retrieval": (str, type(None)),
 }  # fmt: skip
 _TABLES = ("items", "users", "exclude")
 
@@ -39,8 +41,10 @@ def write(folder: str | os.PathLike[str], recommender: Any) -> None:
     meta = {
         "format": FORMAT, "item": recommender.item, "user": recommender.user,
         "fusion": recommender.fusion.get_config(), "rerank": stages, "candidates": recommender.candidates,
-        "sides": recommender.sides, "tables": list(kept),
+        "sides": recommender.sides, "tables": list(kept), "retrieval": None, "index": recommender.fetching is not None,
     }  # fmt: skip
+    if recommender.fetching is not None:
+        meta["retrieval"] = recommender.fetching.task
     text = json.dumps(meta, indent=1, default=_plain)
     with whole_folder(place) as part:
         (part / META).write_text(text, encoding="utf-8")
@@ -48,6 +52,8 @@ def write(folder: str | os.PathLike[str], recommender: Any) -> None:
             path = part / f"{name}.parquet"
             pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, write_page_checksum=True)
         recommender.model.save(part / MODEL)
+        if recommender.fetching is not None:
+            recommender.fetching.index.save(part / INDEX)
 
 
 def _plain(value: Any) -> Any:
@@ -76,11 +82,13 @@ def read(folder: str | os.PathLike[str], make: Any) -> Any:
         fusion = fusion_from_config(meta["fusion"])
         stages = [stage_from_config(config) for config in meta["rerank"]]
     tables = {name: _read_table(place / f"{name}.parquet") if name in meta["tables"] else None for name in _TABLES}
+    index = Index.load(place / INDEX) if meta["index"] else None
     model = _read_model(place / MODEL)
     with intact(place / META, WHAT):
         return make(
             model, tables["items"], item=meta["item"], user=meta["user"], users=tables["users"], fusion=fusion,
             rerank=stages, candidates=meta["candidates"], exclude=tables["exclude"], sides=meta["sides"],
+            index=index, retrieval=meta["retrieval"],
         )  # fmt: skip
 
 

@@ -96,6 +96,19 @@ def _of_dicts(users: Sequence[Any]) -> pd.DataFrame:
     return pd.DataFrame({column: series(column) for column in columns})
 
 
+def lists_of(argument: str, ids: Any, users: int, single: bool) -> list[Any] | None:
+    """A list of ids for each user."""
+    if ids is None:
+        return None
+    lists = [ids] if single else list(ids)
+    if len(lists) != users or any(isinstance(one, str | bytes) or not np.ndim(one) for one in lists):
+        what = "a list of ids" if single else f"a list of ids for each of {users} users"
+        raise ValueError(f"`{argument}` must be {what}. Received: {argument}={str(ids)[:100]}")
+    for one in lists:
+        id_array(argument, [value for value in one if value is not None])
+    return lists
+
+
 class Seen:
     """The items that each user has seen.
 

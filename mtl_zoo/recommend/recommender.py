@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,10 +13,12 @@ from mtl_zoo import _backend
 from mtl_zoo import _validation as check
 from mtl_zoo.recommend import _catalogue, _reasons, _recommender_export, _recommender_files
 from mtl_zoo.recommend._catalogue import ITEM, USER, Catalogue
-from mtl_zoo.recommend._ids import EMPTY, id_array
+from mtl_zoo.recommend._fetching import Fetching
+from mtl_zoo.recommend._ids import EMPTY
 from mtl_zoo.recommend._pairs import PairScores
-from mtl_zoo.recommend._ranking import Ranked, Wanted, ranked_lists
-from mtl_zoo.recommend._users import Seen, Users
+from mtl_zoo.recommend._ranking import Ranked, Wanted, as_table, ranked_lists
+from mtl_zoo.recommend._stock import Stock
+from mtl_zoo.recommend._users import Seen, Users, lists_of
 from mtl_zoo.recommend.fusion import Fusion, ReciprocalRank, WeightedSum, fusion_from_config
 
 PLACES = ("user", "rank", "item", "score")
@@ -40,10 +41,14 @@ class Recommender:
         item: The column of ids.
         user: The column of users' ids, by which `users` and `exclude` are found. Rows of users need not have it.
         users: A table with a row a user, from which the columns that a request leaves out are taken. Default: none.
+        index: An `ExactIndex` or another, for models with a `RetrievalTask`: the nearest items by its vectors are then
+            the candidates. One without items is given those of the catalogue; one that has just these is taken as it
+            is. It is the recommender's from then on. Default: none; every item is scored.
+        retrieval: Name of the `RetrievalTask`. Default: the only one.
         fusion: A `Fusion`, what its `get_config` gives, or weights by task. Default: `ReciprocalRank` with equal
             weights.
         rerank: A stage of re-ranking, or several, see `mtl_zoo.recommend.rerank`. Default: none.
-        candidates: How many of the best fused scores are re-ranked.
+        candidates: How many items an index gives, and how many of the best fused scores are re-ranked.
         exclude: What users have seen and are not shown: a table with the columns `user` and `item`, or a
             `mtl_zoo.datasets.Split` with them, such as the training rows. Default: nothing.
         sides: `"user"` or `"item"` by column, for columns that are read by features without a `side` alone. What comes
@@ -77,6 +82,8 @@ class Recommender:
         item: str = "item_id",
         user: str = "user_id",
         users: Any = None,
+        index: Any = None,
+        retrieval: str | None = None,
         fusion: Fusion | Mapping[str, Any] | None = None,
         rerank: Any = (),
         candidates: int = 500,
@@ -107,10 +114,10 @@ class Recommender:
             raise ValueError(f"`model` must not have tasks named like columns of lists, {PLACES}. Received: {taken}")
         self.fusion = self._checked_fusion(fusion)
         self.stages = _checked_stages(rerank)
-        self._lock = threading.Lock()
+        self.fetching = None if index is None else Fetching(model, index, retrieval)
         self.known_users = Users(users, user, self._columns[USER])
         self._seen = Seen.of(exclude, user, item)
-        self._catalogue = self._encoded(_catalogue.checked_items(items, item))
+        self._stock = Stock(model, items, item, self._columns[ITEM], self.pairs, self.fetching)
 
     # What it is made of.
 
@@ -123,7 +130,7 @@ class Recommender:
     @property
     def items(self) -> pd.DataFrame:
         """The catalogue as a table, a copy."""
-        return self._catalogue.frame.copy()
+        return self.catalogue.frame.copy()
 
     @property
     def users(self) -> pd.DataFrame | None:
@@ -133,11 +140,11 @@ class Recommender:
     @property
     def catalogue(self) -> Catalogue:
         """The items as the model reads them; a change of items makes another one."""
-        return self._catalogue
+        return self._stock.catalogue
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame | None, pd.DataFrame | None]:
         """The catalogue, the table of users and the pairs that are left out, as they are kept."""
-        return self._catalogue.frame, self.known_users.table, self._seen.table
+        return self.catalogue.frame, self.known_users.table, self._seen.table
 
     @property
     def user_columns(self) -> list[str]:
@@ -188,7 +195,7 @@ class Recommender:
                 `fusion`, `rerank` or `diversity` is not what it must be.
         """
         wanted = self._wanted(k, fusion, rerank, diversity, seed)
-        catalogue, names, inputs, rows = self._asked(users, exclude_seen, exclude, candidates)
+        catalogue, names, inputs, rows = self._asked(users, exclude_seen, exclude, candidates, k)
         lists = ranked_lists(self.pairs, catalogue, inputs, rows, wanted)
         parts, explained = [], []
         for number, (name, one) in enumerate(zip(names, lists, strict=True)):
@@ -196,7 +203,7 @@ class Recommender:
             if reasons:
                 mine = {n: array[number : number + 1] for n, array in inputs.items()}
                 explained.append(self._reasons(catalogue, mine, one, wanted))
-        table = _as_table(parts, catalogue, self.tasks)
+        table = as_table(parts, catalogue, self.tasks)
         if not reasons:
             return table
         return pd.concat([table, pd.concat(explained, ignore_index=True)], axis=1) if explained else table
@@ -212,7 +219,7 @@ class Recommender:
             k: Length of the lists.
         """
         wanted = self._wanted(k, None, None, None, 0)
-        catalogue, _, inputs, rows = self._asked(users, True, None, candidates)
+        catalogue, _, inputs, rows = self._asked(users, True, None, candidates, k)
         ids = catalogue.ids
         empty: Any = EMPTY if ids.dtype.kind in "iu" else None
         found = np.full((len(rows), min(k, len(catalogue))), empty, ids.dtype)
@@ -235,28 +242,25 @@ class Recommender:
         return Wanted(check.check_int("k", k), fusion, stages, self.candidates, seed)
 
     def _asked(
-        self, users: Any, exclude_seen: bool, exclude: Any, candidates: Any
+        self, users: Any, exclude_seen: bool, exclude: Any, candidates: Any, k: int
     ) -> tuple[Catalogue, list[Any], dict[str, np.ndarray], list[np.ndarray]]:
         """The catalogue as it is now, names of the users, their inputs, and the items that each may be shown."""
-        catalogue = self._catalogue
         frame, names, single = self.known_users.rows(users)
-        arrays = _catalogue.encoded(self.model.transform, frame, self._columns[USER], "users")
-        wanted = _lists_of("candidates", candidates, len(names), single)
-        others = _lists_of("exclude", exclude, len(names), single)
-        rows = []
-        for number, name in enumerate(names):
-            mine = np.arange(len(catalogue))
-            if wanted is not None:
-                mine = catalogue.rows_of("candidates", [i for i in wanted[number] if i is not None and i != EMPTY])
-            hidden = [] if others is None else [others[number]]
-            hidden += [self._seen.of_user(name)] if exclude_seen else []
-            if any(len(ids) for ids in hidden):
-                left = np.ones(len(catalogue) + 1, bool)  # what is not in the catalogue points to the last place
-                for ids in hidden:
-                    left[catalogue.find(ids)] = False
-                mine = mine[left[mine]]
-            rows.append(mine)
-        return catalogue, names, self.pairs.typed(arrays), rows
+        inputs = self._inputs(frame)
+        wanted = lists_of("candidates", candidates, len(names), single)
+        others = lists_of("exclude", exclude, len(names), single)
+        hidden = [[] if others is None else [others[number]] for number in range(len(names))]
+        if exclude_seen:
+            hidden = [[*ids, self._seen.of_user(name)] for ids, name in zip(hidden, names, strict=True)]
+        catalogue, rows = self._stock.candidates(inputs, hidden, wanted, max(self.candidates, k))
+        return catalogue, names, inputs, rows
+
+    def _inputs(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+        return self.pairs.typed(_catalogue.encoded(self.model.transform, frame, self._columns[USER], "users"))
+
+    def inputs_of(self, users: Any) -> dict[str, np.ndarray]:
+        """The model's inputs of users, which `recommend` takes in the same forms."""
+        return self._inputs(self.known_users.rows(users)[0])
 
     def _checked_fusion(self, fusion: Any) -> Fusion:
         if fusion is None:
@@ -304,18 +308,7 @@ class Recommender:
             ValueError: An id is there already or comes twice; a column is missing or cannot be read. Nothing is
                 changed then.
         """
-        new = _catalogue.checked_items(items, self.item)
-        wanted = _catalogue.read_columns(self.model.transform, self._columns[ITEM], self.item)
-        _catalogue.check_columns("items", new, wanted)
-        with self._lock:
-            before = self._catalogue
-            known = new[self.item][before.find(new[self.item]) >= 0]
-            if len(known):
-                raise ValueError(
-                    f"`items` must be new; `update_items` changes those that are there. Received: {len(known)} that "
-                    f"are there, {check.sample_values(known)}"
-                )
-            self._catalogue = self._encoded(pd.concat([before.frame, new], ignore_index=True), before, len(before))
+        self._stock.add(items)
 
     def update_items(self, items: Any) -> None:
         """Changes what is known of items; columns that are left out stay as they are.
@@ -326,15 +319,7 @@ class Recommender:
         Raises:
             ValueError: An id is not there or comes twice; a column cannot be read. Nothing is changed then.
         """
-        new = _catalogue.checked_items(items, self.item)
-        with self._lock:
-            rows = self._catalogue.rows_of("items", new[self.item])
-            frame = self._catalogue.frame.copy()
-            for column in new.columns:
-                values = frame[column].astype(object) if column in frame else pd.Series(None, frame.index, object)
-                values.iloc[rows] = list(new[column])
-                frame[column] = values.infer_objects()
-            self._catalogue = self._encoded(frame)
+        self._stock.update(items)
 
     def remove_items(self, ids: Sequence[Any]) -> None:
         """Takes items out of the catalogue.
@@ -345,26 +330,7 @@ class Recommender:
         Raises:
             ValueError: An id is not there, or none would be left.
         """
-        with self._lock:
-            before = self._catalogue
-            left = np.delete(np.arange(len(before)), before.rows_of("ids", list(ids)))
-            if not len(left):
-                raise ValueError(f"`ids` must leave an item. Received: all {len(before)}")
-            arrays = {name: array[left] for name, array in before.arrays.items()}
-            self._catalogue = Catalogue(before.frame.iloc[left].reset_index(drop=True), self.item, arrays)
-
-    def _encoded(self, frame: pd.DataFrame, before: Catalogue | None = None, kept: int = 0) -> Catalogue:
-        """A catalogue; its first `kept` rows are those of `before`, and are not encoded again."""
-        transform = self.model.transform
-        frame, changed = _catalogue.with_entities(transform, frame, self.item)
-        transform = transform.with_entities(changed) if changed else transform
-        new = _catalogue.encoded(transform, frame.iloc[kept:], self._columns[ITEM], "items")
-        arrays = self.pairs.typed(new)
-        if before is not None:
-            arrays = {name: np.concatenate([before.arrays[name], array]) for name, array in arrays.items()}
-        if changed:
-            self.model.update_entities(changed)
-        return Catalogue(frame, self.item, arrays)
+        self._stock.remove(ids)
 
     # Files.
 
@@ -387,9 +353,11 @@ class Recommender:
         Its signatures `serving_default` and, for numbers of other widths, `serving_...` take the columns of features of
         the user, see `export_serving`, and give tensors of shape (users, k): `item`, `score` (the fused score, float64)
         and each task's. They are the lists of `recommend(users, k, exclude_seen=False, rerank=())`: re-ranking is not
-        part of it. `serving_default_exclude` takes ids too that are left out, `exclude` of shape (users, any), with -1 or
-        "" in places that name none; places that are then empty have the item -1 or "", and NaN. The functions `recommend(columns)` and `recommend_without(columns, exclude)` of the loaded module take
-        dicts by the columns' own names. All items are scored for all users of a call at once.
+        part of it. `serving_default_exclude` takes ids too that are left out, `exclude` of shape (users, any), with -1
+        or "" in places that name none; places that are then empty have the item -1 or "", and NaN. The functions
+        `recommend(columns)` and `recommend_without(columns, exclude)` of the loaded module take dicts by the columns'
+        own names. All users of a call are scored at once. With an index, the candidates are the nearest by all
+        products, also where the index is not exact.
 
         Args:
             folder: The folder to write; whole or not at all.
@@ -423,33 +391,3 @@ def _checked_stages(rerank: Any) -> tuple[Any, ...]:
     if not all(callable(stage) for stage in stages):
         raise ValueError(f"`rerank` must be stages, such as MMR('genres'). Received: {rerank!r}")
     return stages
-
-
-def _lists_of(argument: str, ids: Any, users: int, single: bool) -> list[Any] | None:
-    """A list of ids for each user."""
-    if ids is None:
-        return None
-    lists = [ids] if single else list(ids)
-    if len(lists) != users or any(isinstance(one, str | bytes) or not np.ndim(one) for one in lists):
-        what = "a list of ids" if single else f"a list of ids for each of {users} users"
-        raise ValueError(f"`{argument}` must be {what}. Received: {argument}={str(ids)[:100]}")
-    for one in lists:
-        id_array(argument, [value for value in one if value is not None])
-    return lists
-
-
-def _as_table(parts: Sequence[Any], catalogue: Catalogue, tasks: Sequence[str]) -> pd.DataFrame:
-    sizes = [len(rows) for _, rows, _, _ in parts]
-    users = [name for (name, _, _, _), size in zip(parts, sizes, strict=True) for _ in range(size)]
-
-    def joined(arrays: list[Any], dtype: str) -> np.ndarray:
-        return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
-
-    rows = joined([rows for _, rows, _, _ in parts], "int64").astype("int64")
-    table = {
-        "user": users,
-        "rank": joined([np.arange(1, size + 1) for size in sizes], "int64"),
-        "item": catalogue.ids[rows],
-        "score": joined([score for _, _, score, _ in parts], "float64"),
-    }
-    return pd.DataFrame(table | {name: joined([s[name] for _, _, _, s in parts], "float32") for name in tasks})

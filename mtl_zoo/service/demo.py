@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -73,7 +72,9 @@ def mount(app: Any, service: Any) -> None:
         _, servable = service.versions.get(None)
         recommender = getattr(servable, "recommender", None)
         if recommender is None:
-            raise RequestError(404, "The version that is served gives scores, and recommends nothing.", "no_recommender")
+            raise RequestError(
+                404, "The version that is served gives scores, and recommends nothing.", "no_recommender"
+            )
         return JSONResponse(described(recommender))
 
     app.add_route("/", show, methods=["GET"])
@@ -106,7 +107,7 @@ def _titles(items: pd.DataFrame, item: str) -> dict[str, str]:
 
 
 def _is_text(series: pd.Series) -> bool:
-    return bool(len(series)) and series.dropna().map(lambda value: isinstance(value, str)).all()
+    return bool(len(series) and series.dropna().map(lambda value: isinstance(value, str)).all())
 
 
 def _plain(value: Any) -> Any:

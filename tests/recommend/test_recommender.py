@@ -7,17 +7,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtl_zoo import BinaryTask, Categorical, EntityTable, FeatureTransform, Numeric, Sequence, SharedBottom
+from mtl_zoo import (
+    BinaryTask,
+    Categorical,
+    EntityTable,
+    FeatureTransform,
+    Numeric,
+    RetrievalTask,
+    Sequence,
+    SharedBottom,
+)
 from mtl_zoo._files import DamagedFile
 from mtl_zoo.recommend import (
     MMR,
     Borda,
     CategoryCap,
     EpsilonGreedy,
+    ExactIndex,
     Powers,
-    Recommender,
     ReciprocalRank,
-    WeightedSum,
+    Recommender,
     evaluate_ranking,
 )
 
@@ -53,7 +62,7 @@ def spread(model):
     return model
 
 
-def make_model(rows, **transform):
+def make_model(rows, *more, **transform):
     features = [
         Categorical("user_id", side="user", dim=4),
         Numeric("age", side="user"),
@@ -63,7 +72,7 @@ def make_model(rows, **transform):
         Categorical("genre", side="item", dim=4),
         Numeric("price", side="item"),
     ]
-    tasks = [BinaryTask("click"), BinaryTask("buy")]
+    tasks = [BinaryTask("click"), BinaryTask("buy"), *more]
     fitted = FeatureTransform(features, tasks, **transform).fit(rows)
     return spread(SharedBottom(fitted, bottom_units=(8,), tower_units=(4,)))
 
@@ -163,7 +172,9 @@ def test_stages_and_diversity(model, tables):
     assert unlike[1] > unlike[0]
     capped = recommender.recommend(ANN, 4, rerank=CategoryCap("genre", most=1))
     assert items.set_index("item_id").loc[capped["item"], "genre"].is_unique
-    drawn = [recommender.recommend(ANN, 10, rerank=EpsilonGreedy(0.9), seed=seed)["item"].tolist() for seed in (1, 1, 2)]
+    drawn = [
+        recommender.recommend(ANN, 10, rerank=EpsilonGreedy(0.9), seed=seed)["item"].tolist() for seed in (1, 1, 2)
+    ]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -222,7 +233,9 @@ def test_items_come_and_go_and_change(tables, in_table):
         items = items[["item_id", "tags"]]
     else:
         model = make_model(rows)
-    recommender = Recommender(model, items, users=users, sides={"hour": "user"}, fusion=WEIGHTS, rerank=MMR("tags", 0.6))
+    recommender = Recommender(
+        model, items, users=users, sides={"hour": "user"}, fusion=WEIGHTS, rerank=MMR("tags", 0.6)
+    )
     assert {"genre", "price", "tags"} <= set(recommender.items.columns)
     before = recommender.recommend(ANN, ITEMS, rerank=())
     new = pd.DataFrame({"item_id": ["new"], "genre": ["b"], "price": [0.3], "tags": [["x"]]})
@@ -258,6 +271,78 @@ def test_items_come_and_go_and_change(tables, in_table):
             change(items_)
     pd.testing.assert_frame_equal(recommender.items, kept)
     pd.testing.assert_frame_equal(recommender.recommend(ANN, ITEMS, rerank=()), before, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def with_retrieval(tables):
+    rows = tables[2].assign(watch=1)
+    return make_model(rows, RetrievalTask("watch", tower_units=(6,), item="item_id"))
+
+
+def fetching(model, tables, index=None, **arguments):
+    users, items, _ = tables
+    index = ExactIndex() if index is None else index
+    options = {"users": users, "sides": {"hour": "user"}, "fusion": WEIGHTS, "index": index, "candidates": 12}
+    return Recommender(model, items, **(options | arguments))
+
+
+def nearest(model, tables, user, count):
+    """Ids of the items with the largest products, by vectors of tables."""
+    users, items, _ = tables
+    row = {"age": users["age"][user["user_id"]], **user}
+    vector = model.user_vectors(pd.DataFrame({name: [value] for name, value in row.items()}))[0]
+    affinity = model.item_vectors(items.drop(columns="tags")) @ vector
+    return items["item_id"].to_numpy()[np.argsort(-affinity, kind="stable")[:count]]
+
+
+def test_an_index_gives_the_candidates(with_retrieval, tables, tmp_path):
+    recommender = fetching(with_retrieval, tables, rerank=MMR("vector", 0.5))
+    assert recommender.tasks == ["click", "buy", "watch"]
+    wanted = nearest(with_retrieval, tables, ANN, 12)
+    shown = recommender.recommend(ANN, 12)
+    assert set(shown["item"]) == set(wanted)
+    ranked = recommender.recommend(ANN, 5, rerank=())
+    every = recommender.recommend(ANN, 5, rerank=(), candidates=list(wanted))
+    pd.testing.assert_frame_equal(ranked, every, rtol=1e-6)
+    hidden = list(wanted[:3])
+    left = recommender.recommend(ANN, 12, exclude=hidden)
+    assert set(left["item"]) == set(nearest(with_retrieval, tables, ANN, 15)) - set(hidden)
+    assert len(recommender.recommend(ANN, 20)) == 20  # more than `candidates`
+
+    recommender.add_items(pd.DataFrame({"item_id": ["new"], "genre": ["b"], "price": [0.3], "tags": [["x"]]}))
+    recommender.update_items({"item_id": ["i4"], "genre": ["a"], "price": [0.9]})
+    recommender.remove_items(["i7", "i8"])
+    again = fetching(with_retrieval, (tables[0], recommender.items, tables[2]), rerank=MMR("vector", 0.5))
+    np.testing.assert_allclose(recommender.catalogue.vectors, again.catalogue.vectors, rtol=1e-5)
+    pd.testing.assert_frame_equal(recommender.recommend(ANN, 12), again.recommend(ANN, 12), rtol=1e-5)
+    recommender.save(tmp_path / "kept")
+    loaded = Recommender.load(tmp_path / "kept")
+    pd.testing.assert_frame_equal(loaded.recommend(ANN, 12), recommender.recommend(ANN, 12), rtol=1e-5)
+
+
+def test_an_index_needs_vectors(model, with_retrieval, tables):
+    with pytest.raises(ValueError, match="retrieval task"):
+        fetching(model, tables)
+    with pytest.raises(ValueError, match="`index` must be an index"):
+        fetching(with_retrieval, tables, index="exact")
+
+
+@pytest.mark.slow
+def test_one_saved_model_fetches_and_ranks(with_retrieval, tables, tmp_path):
+    import tensorflow as tf
+
+    recommender = fetching(with_retrieval, tables)
+    whole = pd.DataFrame([{"age": 20.0, **ANN}, {"age": 33.0, **ANN, "user_id": 5, "history": ["i9"]}])
+    recommender.export(tmp_path / "out", k=6, example=whole)
+    module = tf.saved_model.load(str(tmp_path / "out"))
+    transform = with_retrieval.transform
+    raw = {n: tf.constant(a) for n, a in transform.raw_arrays_of(whole, recommender.user_columns).items()}
+    shown = [item.decode() for item in module.recommend(raw)["item"].numpy().ravel()]
+    assert shown == recommender.recommend(whole, 6)["item"].tolist()
+    hidden = [shown[:4], recommender.items["item_id"].tolist()[4:]]
+    given = module.recommend_without(raw, tf.ragged.constant(hidden).to_tensor(""))
+    wanted = recommender.recommend(whole, 6, exclude=hidden)["item"].tolist()
+    assert [item.decode() for item in given["item"].numpy().ravel() if item] == wanted and len(wanted) == 10
 
 
 def test_a_folder_holds_all_of_it(model, tables, tmp_path):
@@ -362,7 +447,7 @@ def test_one_saved_model_gives_the_same_lists(recommender, model, tmp_path):
 
 
 def test_what_cannot_be_is_named(recommender, model, tables):
-    users, items, rows = tables
+    users, items, _ = tables
     sides = {"hour": "user"}
     for arguments, text in (
         ({}, "`sides` must say whose .* none for \\['hour'\\]. Write sides={'hour': 'user'}"),
@@ -372,7 +457,10 @@ def test_what_cannot_be_is_named(recommender, model, tables):
         ({"sides": sides, "fusion": 3}, "`fusion` must be a Fusion"),
         ({"sides": sides, "rerank": ["MMR"]}, "`rerank` must be stages"),
         ({"sides": sides, "candidates": 0}, "`candidates` must be a whole number >= 1"),
-        ({"sides": sides, "users": users.assign(user_id=1)}, "`users` must have the column 'user_id' with each id once"),
+        (
+            {"sides": sides, "users": users.assign(user_id=1)},
+            "`users` must have the column 'user_id' with each id once",
+        ),
     ):
         with pytest.raises(ValueError, match=text):
             Recommender(model, items, **arguments)
