@@ -31,6 +31,8 @@ _HEADERS = (
     {"Expect": "200-ok"},
 )
 
+_KINDS = ("value", "value", "value", "key", "cut", "bytes", "flip", "deep", "twice", "path", "head")
+
 
 @dataclasses.dataclass(frozen=True)
 class Malformed:
@@ -54,9 +56,7 @@ def malformed(content: dict[str, Any], path: str, count: int, seed: int) -> Iter
     """
     rng = np.random.default_rng(seed)
     for _ in range(count):
-        kind = str(
-            rng.choice(["value", "value", "value", "key", "cut", "bytes", "flip", "deep", "twice", "path", "head"])
-        )
+        kind = str(rng.choice(_KINDS))
         method, where, headers = "POST", path, {}
         if kind in ("value", "key"):
             body = _dumped(_changed(content, rng, kind))
