@@ -46,18 +46,28 @@ class Fitted:
         """What the feature learned, or None."""
         return None if feature.state_key is None else self.states[feature.state_key]
 
-    def encode(self, frame: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, Unseen]]:
-        """Arrays by input name, and the values that were in no vocabulary, by feature."""
-        columns = read_columns(self.readers(), frame)
+    def encode(
+        self, frame: pd.DataFrame, only: Iterable[str] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Unseen]]:
+        """Arrays by input name, and the values that were in no vocabulary, by feature.
+
+        Args:
+            only: Columns of the rows' table, if not all: what they decide is given alone.
+        """
+        columns = read_columns(self.readers() if only is None else only, frame)
         arrays: dict[str, np.ndarray] = {}
         unseen: dict[str, Unseen] = {}
         places: dict[str, np.ndarray] = {}
         for joined in self.joined:
             source, title = joined.table.source, joined.table.title
+            if source not in columns:
+                continue
             places[title], lost = joined.places_of(columns[source], self.columns[source])
             if lost is not None:
                 unseen[joined.report_name] = lost
         for feature in self.features:
+            if self.column_of(feature) not in columns:
+                continue
             home = self.homes.get(feature.name)
             if home is not None:
                 arrays |= self.of_entities[feature.name].rows(home, feature, places[home.table.title])
@@ -117,11 +127,13 @@ class Fitted:
                 )
             yield name, form or self.columns[name].raw_form, readers[0] if form else None
 
-    def raw_arrays(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-        """The table's columns in their `raw_forms`."""
-        columns = read_columns(self.readers(), frame)
+    def raw_arrays(self, frame: pd.DataFrame, only: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """The table's columns, or `only` some, in their `raw_forms`."""
+        columns = read_columns(self.readers() if only is None else only, frame)
         arrays = {}
         for name, _, feature in self._raw_columns():
+            if name not in columns:
+                continue
             self.columns[name].check(columns[name], name)
             reads = self.columns[name] if feature is None else feature
             arrays[name] = reads.raw_array(columns[name])

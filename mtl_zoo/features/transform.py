@@ -251,6 +251,23 @@ class FeatureTransform:
         _report.log_unseen(self.unseen)
         return arrays
 
+    def encode_columns(self, table: Any, columns: SequenceABC[str]) -> dict[str, np.ndarray]:
+        """What `encode` gives of the features that some columns decide, as those of the user or of the item alone.
+
+        Nothing is logged, and `unseen` stays as it is.
+
+        Args:
+            table: Needs these columns only.
+            columns: Names among `columns` of the transform.
+
+        Raises:
+            ValueError: What `encode` refuses; a name is none of the transform's columns.
+        """
+        fitted = self._require_fitted()
+        for column in columns:
+            check.check_choice("columns", column, self.columns)
+        return fitted.encode(read_table(table), columns)[0]
+
     def encode_in_pieces(self, table: Any, rows: int) -> Iterator[dict[str, np.ndarray]]:
         """What `encode` gives, `rows` rows at a time and in their order: a large table is never encoded whole.
 
@@ -366,6 +383,10 @@ class FeatureTransform:
     def raw_arrays(self, table: Any) -> dict[str, np.ndarray]:
         """The columns of a table as arrays that fit `raw_signature`, for an exported model."""
         return self._require_fitted().raw_arrays(read_table(table))
+
+    def raw_arrays_of(self, table: Any, columns: SequenceABC[str]) -> dict[str, np.ndarray]:
+        """`raw_arrays` of some columns alone."""
+        return self._require_fitted().raw_arrays(read_table(table), columns)
 
     def encode_in_graph(self, raw: dict[str, Any]) -> dict[str, Any]:
         """What `encode` gives, from tensors by column name and inside a TensorFlow graph.

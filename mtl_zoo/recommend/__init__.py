@@ -1,4 +1,4 @@
-"""From scores to recommendations: metrics of ranked lists, fusion of tasks' scores, re-ranking."""
+"""From scores to recommendations: indexes of items, metrics of ranked lists, fusion of tasks' scores, re-ranking."""
 
 from mtl_zoo.recommend.evaluate_ranking import evaluate_ranking
 from mtl_zoo.recommend.fusion import (
@@ -13,6 +13,14 @@ from mtl_zoo.recommend.fusion import (
     list_fusions,
     register_fusion,
 )
+from mtl_zoo.recommend.indexes import (
+    ExactIndex,
+    FaissIndex,
+    Index,
+    TensorFlowRecommendersIndex,
+    list_indexes,
+    register_index,
+)
 from mtl_zoo.recommend.list_metrics import (
     calibration,
     catalogue_coverage,
@@ -24,6 +32,7 @@ from mtl_zoo.recommend.list_metrics import (
     popularity_lift,
 )
 from mtl_zoo.recommend.ranking_metrics import RankingResult, ranking_metrics
+from mtl_zoo.recommend.recommender import Recommender
 from mtl_zoo.recommend.reranking import (
     DPP,
     MMR,
@@ -37,7 +46,10 @@ from mtl_zoo.recommend.reranking import (
     diversity_curve,
     draw_diversity_curve,
     greedy_dpp,
+    plot_diversity_curve,
+    register_stage,
     rerank,
+    stage_from_config,
 )
 from mtl_zoo.recommend.tuning import ScoredLists, TunedFusion, tune_fusion
 
@@ -48,16 +60,21 @@ __all__ = [
     "CategoryCap",
     "DPP",
     "EpsilonGreedy",
+    "ExactIndex",
+    "FaissIndex",
     "Formula",
     "Freshness",
     "Fusion",
+    "Index",
     "MMR",
     "MonotoneNetwork",
     "Powers",
     "RankingResult",
     "ReciprocalRank",
+    "Recommender",
     "ScoredLists",
     "Stage",
+    "TensorFlowRecommendersIndex",
     "Thompson",
     "TunedFusion",
     "WeightedSum",
@@ -72,11 +89,16 @@ __all__ = [
     "group_lift",
     "intra_list_diversity",
     "list_fusions",
+    "list_indexes",
     "novelty",
     "personalisation",
+    "plot_diversity_curve",
     "popularity_lift",
     "ranking_metrics",
     "register_fusion",
+    "register_stage",
+    "register_index",
     "rerank",
+    "stage_from_config",
     "tune_fusion",
 ]

@@ -163,3 +163,15 @@ def compacted(lists: np.ndarray, keep: np.ndarray) -> np.ndarray:
     moved = np.take_along_axis(lists, order, axis=1)
     moved[~np.take_along_axis(keep, order, axis=1)] = EMPTY
     return moved
+
+
+def table_of(split: Any, columns: Sequence[str], argument: str) -> pd.DataFrame:
+    """The columns of a table, or of the parts of a split."""
+    parts = [getattr(split, part) for part in ("labels", "groups", "inputs") if hasattr(split, part)] or [split]
+    found: dict[str, np.ndarray] = {}
+    for name in columns:
+        holders = [part for part in parts if name in (part.column_names if hasattr(part, "column_names") else part)]
+        if not holders:
+            raise ValueError(f"`{argument}` must have the column {name!r}. Received: {sorted(map(str, parts[0]))[:20]}")
+        found[name] = np.asarray(holders[0][name]).reshape(-1)
+    return pd.DataFrame(found)

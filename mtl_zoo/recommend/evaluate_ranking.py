@@ -20,6 +20,7 @@ from mtl_zoo.recommend._ids import (
     id_array,
     is_filled,
     refuse_unknown,
+    table_of,
 )
 from mtl_zoo.recommend.ranking_metrics import COLUMNS, RankingResult, ranking_metrics
 
@@ -92,8 +93,8 @@ def evaluate_ranking(
     """
     check.check_choice("graded", graded, (False, True))
     cuts, thresholds = checked_cuts(k), _thresholds(tasks)
-    rows = _table(split, [user, item, *thresholds], "split")
-    before = None if train is None else _table(train, [user, item], "train").drop_duplicates()
+    rows = table_of(split, [user, item, *thresholds], "split")
+    before = None if train is None else table_of(train, [user, item], "train").drop_duplicates()
     users = np.unique(id_array(user, rows[user].to_numpy()))
     parts = [rows[item], *([] if before is None else [before[item]])]
     known = pd.unique(pd.concat(parts)) if catalogue is None else catalogue
@@ -143,18 +144,6 @@ def _thresholds(tasks: Any) -> dict[str, float]:
         )
     given = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 0.0)
     return {name: check.check_number(f"tasks[{name!r}]", limit) for name, limit in given.items()}
-
-
-def _table(split: Any, columns: Sequence[str], argument: str) -> pd.DataFrame:
-    """The columns of a table, or of the parts of a split."""
-    parts = [getattr(split, part) for part in ("labels", "groups", "inputs") if hasattr(split, part)] or [split]
-    found: dict[str, np.ndarray] = {}
-    for name in columns:
-        holders = [part for part in parts if name in (part.column_names if hasattr(part, "column_names") else part)]
-        if not holders:
-            raise ValueError(f"`{argument}` must have the column {name!r}. Received: {sorted(map(str, parts[0]))[:20]}")
-        found[name] = np.asarray(holders[0][name]).reshape(-1)
-    return pd.DataFrame(found)
 
 
 def _positives(rows: pd.DataFrame, user: str, item: str, task: str, limit: float) -> pd.DataFrame:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from mtl_zoo import _validation as check
+from mtl_zoo._registry import Registry
+from mtl_zoo._types import Config
+
+_Kind = TypeVar("_Kind", bound=type)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +122,10 @@ class Stage:
     [3, 1]
     """
 
+    kind: ClassVar[str] = ""
+    # Whether it trades scores for diversity, as `with_diversity` sets.
+    diversifies: ClassVar[bool] = False
+
     def __call__(self, candidates: Candidates, k: int, rng: np.random.Generator) -> Candidates:
         """All candidates, of which the first k are those that the stage chose.
 
@@ -127,6 +135,72 @@ class Stage:
             rng: What a stage draws from, if it draws.
         """
         raise NotImplementedError
+
+    def with_diversity(self, diversity: float) -> Stage:
+        """The stage with another trade-off, if it `diversifies`: 0 for scores alone, 1 for diversity alone."""
+        return self
+
+    def get_config(self) -> Config:
+        """The stage as plain values, which JSON can hold; `stage_from_config` makes it again.
+
+        Raises:
+            ValueError: Its class is not registered.
+        """
+        if not self.kind or not dataclasses.is_dataclass(self):
+            raise ValueError(
+                f"`rerank` must be stages of registered kinds to be saved, {STAGES.names()}. Received: {self!r}"
+            )
+        return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}
+
+
+STAGES: Registry[type[Stage]] = Registry("stage")
+
+
+def register_stage(kind: str) -> Callable[[_Kind], _Kind]:
+    """Enters a stage, a dataclass of plain values, under the name by which saved recommenders know it.
+
+    Args:
+        kind: The name; taken once.
+
+    Raises:
+        ValueError: The name is taken, or illegal.
+
+    Example:
+
+    >>> from mtl_zoo.recommend import MMR, stage_from_config
+    >>> stage_from_config(MMR("vector", trade_off=0.5).get_config())
+    MMR(vectors='vector', trade_off=0.5)
+    """
+
+    def enter(cls: _Kind) -> _Kind:
+        cls.kind = kind  # type: ignore[attr-defined]
+        STAGES.add(kind, cls)
+        return cls
+
+    return enter
+
+
+def stage_from_config(config: Mapping[str, Any]) -> Stage:
+    """A stage from what its `get_config` returned.
+
+    Args:
+        config: `kind` and the arguments of that kind.
+
+    Raises:
+        ValueError: An unknown kind, or arguments that it does not have.
+
+    Example:
+
+    >>> from mtl_zoo.recommend import CategoryCap, stage_from_config
+    >>> stage_from_config(CategoryCap("genre", most=2).get_config())
+    CategoryCap(column='genre', most=2, window=None, fill=True)
+    """
+    arguments = dict(config)
+    cls = STAGES[arguments.pop("kind", None)]
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if not set(arguments) <= known:
+        raise ValueError(f"`config` must have arguments of {cls.__name__}. Received: {sorted(set(arguments) - known)}")
+    return cls(**arguments)
 
 
 def rerank(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.recommend.reranking._base import Candidates, Stage
+from mtl_zoo._types import Config
+from mtl_zoo.recommend.reranking._base import Candidates, Stage, register_stage
 
 
 def _raised(candidates: Candidates, factors: np.ndarray) -> Candidates:
@@ -20,6 +21,7 @@ def _raised(candidates: Candidates, factors: np.ndarray) -> Candidates:
     return candidates.rescored(candidates.scores * factors)
 
 
+@register_stage("freshness")
 @dataclasses.dataclass(frozen=True)
 class Freshness(Stage):
     """Multiplies scores by what is left of a bonus for new items, `1 + bonus 2^(-age / half_life)`.
@@ -56,13 +58,14 @@ class Freshness(Stage):
         return _raised(candidates, 1 + self.bonus * np.exp2(-ages / self.half_life))
 
 
+@register_stage("boost")
 @dataclasses.dataclass(frozen=True)
 class Boost(Stage):
     """Multiplies scores by a factor for some values of a column: a campaign, a margin, a category to hold back.
 
     Args:
         column: The column.
-        factors: A factor >= 0 by value of the column; all other values keep their scores.
+        factors: A factor >= 0 by value of the column, or pairs of both; all other values keep their scores.
 
     Raises:
         ValueError: A factor is negative or there are none; the column is missing; a score is negative.
@@ -79,10 +82,15 @@ class Boost(Stage):
     factors: Mapping[Any, float]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", dict(self.factors))
         if not self.factors:
             raise ValueError("`factors` must name at least one value. Received: factors={}")
         for value, factor in self.factors.items():
             check.check_number(f"factors[{value!r}]", factor, minimum=0)
+
+    def get_config(self) -> Config:
+        # The keys of an object in JSON are strings.
+        return {**super().get_config(), "factors": [list(pair) for pair in self.factors.items()]}
 
     def __call__(self, candidates: Candidates, k: int, rng: np.random.Generator) -> Candidates:
         values = candidates.column(self.column).tolist()

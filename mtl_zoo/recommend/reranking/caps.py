@@ -8,9 +8,10 @@ from collections import Counter
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.recommend.reranking._base import Candidates, Stage
+from mtl_zoo.recommend.reranking._base import Candidates, Stage, register_stage
 
 
+@register_stage("category_cap")
 @dataclasses.dataclass(frozen=True)
 class CategoryCap(Stage):
     """At most so many candidates of a category among the first k, or in every `window` places in a row.

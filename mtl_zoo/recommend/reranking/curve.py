@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mtl_zoo import _validation as check
 from mtl_zoo.evaluation._figures import new_figure, save_figure
@@ -73,7 +74,7 @@ def _diversity(shown: Candidates, vectors: str) -> float:
 
 
 def draw_diversity_curve(curve: pd.DataFrame, path: str | Path, *, value: str = "mean score") -> Path:
-    """Draws value against diversity, a line for each stage, with the trade-offs beside the points.
+    """Writes the picture that `plot_diversity_curve` makes.
 
     Args:
         curve: What `diversity_curve` returned.
@@ -94,6 +95,30 @@ def draw_diversity_curve(curve: pd.DataFrame, path: str | Path, *, value: str = 
     >>> draw_diversity_curve(curve, "curve.png").name
     'curve.png'
     """
+    return save_figure(plot_diversity_curve(curve, value=value), path)
+
+
+def plot_diversity_curve(curve: pd.DataFrame, *, value: str = "mean score") -> Figure:
+    """Value against diversity, a line for each stage, with the trade-offs beside the points.
+
+    Args:
+        curve: What `diversity_curve` returned.
+        value: What the value is, for the axis.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: A column is missing.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from mtl_zoo.recommend import plot_diversity_curve
+    >>> curve = pd.DataFrame({"stage": "MMR", "trade_off": [0.5, 1], "value": [1, 2], "diversity": [0.8, 0.4]})
+    >>> plot_diversity_curve(curve, value="NDCG@10").axes[0].get_ylabel()
+    'NDCG@10'
+    """
     missing = [name for name in ("stage", "trade_off", "value", "diversity") if name not in curve]
     if missing:
         raise ValueError(f"`curve` must have the columns of `diversity_curve`. Received: none named {missing}")
@@ -108,4 +133,4 @@ def draw_diversity_curve(curve: pd.DataFrame, path: str | Path, *, value: str = 
     axis.set_ylabel(value)
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small", frameon=False)
-    return save_figure(figure, path)
+    return figure

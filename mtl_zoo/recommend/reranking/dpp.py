@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mtl_zoo import _validation as check
-from mtl_zoo.recommend.reranking._base import Candidates, Stage
+from mtl_zoo.recommend.reranking._base import Candidates, Stage, register_stage
 from mtl_zoo.recommend.reranking.mmr import scaled
 
 # A candidate that adds less than this share of a volume lies, to rounding, in the span of those that are chosen.
 _NOTHING = 1e-10
+# A trade-off of 1 would divide by zero.
+_LARGEST = 0.999
 
 
+@register_stage("dpp")
 @dataclasses.dataclass(frozen=True)
 class DPP(Stage):
     """The list with a large determinant of its kernel: relevant items whose vectors span a large volume.
@@ -46,11 +50,16 @@ class DPP(Stage):
     Diversity, NeurIPS 2018, https://arxiv.org/abs/1709.05135
     """
 
+    diversifies: ClassVar[bool] = True
     vectors: str
     trade_off: float = 0.7
 
     def __post_init__(self) -> None:
         check.check_number("trade_off", self.trade_off, minimum=0, below=1)
+
+    def with_diversity(self, diversity: float) -> DPP:
+        diversity = check.check_number("diversity", diversity, minimum=0, maximum=1)
+        return dataclasses.replace(self, trade_off=min(1 - diversity, _LARGEST))
 
     def factors(self, candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
         """q of shape (n,), and vectors whose products are S."""

@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.recommend.reranking._base import Candidates, Stage
+from mtl_zoo.recommend.reranking._base import Candidates, Stage, register_stage
 
 
+@register_stage("epsilon_greedy")
 @dataclasses.dataclass(frozen=True)
 class EpsilonGreedy(Stage):
     """Each place takes, with probability epsilon, a candidate at random of all that are left; else the next in order.
@@ -41,6 +42,7 @@ class EpsilonGreedy(Stage):
         return candidates.chosen_first(chosen)
 
 
+@register_stage("thompson")
 @dataclasses.dataclass(frozen=True)
 class Thompson(Stage):
     """Thompson sampling: candidates in the order of one draw each from what their scores may be, N(score, deviation^2).

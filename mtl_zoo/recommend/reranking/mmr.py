@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.recommend.reranking._base import Candidates, Stage
+from mtl_zoo.recommend.reranking._base import Candidates, Stage, register_stage
 
 
+@register_stage("mmr")
 @dataclasses.dataclass(frozen=True)
 class MMR(Stage):
     """Maximal marginal relevance: each place takes what is relevant and unlike all that stands before it.
@@ -37,11 +39,15 @@ class MMR(Stage):
     Summaries, SIGIR 1998, https://doi.org/10.1145/290941.291025
     """
 
+    diversifies: ClassVar[bool] = True
     vectors: str
     trade_off: float = 0.7
 
     def __post_init__(self) -> None:
         check.check_number("trade_off", self.trade_off, minimum=0, maximum=1)
+
+    def with_diversity(self, diversity: float) -> MMR:
+        return dataclasses.replace(self, trade_off=1 - check.check_number("diversity", diversity, minimum=0, maximum=1))
 
     def __call__(self, candidates: Candidates, k: int, rng: np.random.Generator) -> Candidates:
         if not len(candidates):

@@ -42,7 +42,7 @@ class SavedModel(Format):
         whole = scoring.traced()
 
         def score(tensors: Mapping[str, Any]) -> dict[str, Any]:
-            return whole({name: _cast(tensor, columns[name].dtype) for name, tensor in tensors.items()})
+            return whole({name: cast_number(tensor, columns[name].dtype) for name, tensor in tensors.items()})
 
         def of_inputs(**inputs: Any) -> dict[str, Any]:
             return score({column: inputs[name] for column, name in names.items()})
@@ -90,7 +90,8 @@ def widths(types: Mapping[str, str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _cast(tensor: Any, dtype: Any) -> Any:
+def cast_number(tensor: Any, dtype: Any) -> Any:
+    """A tensor in the type of its column; too large a whole number stays one that no table holds."""
     import tensorflow as tf
 
     if tensor.dtype == tf.int64 and dtype == tf.int32:

@@ -1,0 +1,111 @@
+"""A recommender as a folder: the model's own file, tables as Parquet, and JSON for what is small."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtl_zoo._files import DamagedFile, intact, read_json, refuse_other_content, whole_folder
+from mtl_zoo.recommend.fusion import fusion_from_config
+from mtl_zoo.recommend.reranking import stage_from_config
+
+FORMAT = 1
+META, MODEL, WHAT = "recommender.json", "model.keras", "a recommender"
+_KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "item": str, "user": str, "fusion": dict, "rerank": list, "candidates": int, "sides": dict, "tables": list,
+}  # fmt: skip
+_TABLES = ("items", "users", "exclude")
+
+
+def write(folder: str | os.PathLike[str], recommender: Any) -> None:
+    """Writes the folder whole or not at all."""
+    place = Path(folder).absolute()
+    refuse_other_content("folder", place, META, WHAT)
+    stages = []
+    for stage in recommender.stages:
+        if not hasattr(stage, "get_config"):
+            raise ValueError(f"`rerank` must be stages of registered kinds to be saved. Received: {stage!r}")
+        stages.append(stage.get_config())
+    tables = dict(zip(_TABLES, recommender.tables(), strict=True))
+    kept = {name: table for name, table in tables.items() if table is not None}
+    meta = {
+        "format": FORMAT, "item": recommender.item, "user": recommender.user,
+        "fusion": recommender.fusion.get_config(), "rerank": stages, "candidates": recommender.candidates,
+        "sides": recommender.sides, "tables": list(kept),
+    }  # fmt: skip
+    text = json.dumps(meta, indent=1, default=_plain)
+    with whole_folder(place) as part:
+        (part / META).write_text(text, encoding="utf-8")
+        for name, table in kept.items():
+            path = part / f"{name}.parquet"
+            pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, write_page_checksum=True)
+        recommender.model.save(part / MODEL)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"`rerank` must be stages of plain values to be saved. Received: {value!r}")
+
+
+def read(folder: str | os.PathLike[str], make: Any) -> Any:
+    """The recommender that `write` wrote, of this format or an older one.
+
+    Args:
+        make: `Recommender`.
+    """
+    place = Path(folder)
+    if not (place / META).exists():
+        raise FileNotFoundError(f"`folder` must hold {WHAT} ({META}). Received: folder={str(folder)!r}")
+    meta = read_json(place / META, WHAT, {"format": int})
+    if meta["format"] > FORMAT:
+        raise ValueError(
+            f"`folder` holds a recommender of format {meta['format']}, written by a newer version of mtl_zoo; this one "
+            f"reads up to format {FORMAT}. Received: folder={str(folder)!r}. Upgrade mtl_zoo to read it."
+        )
+    meta = read_json(place / META, WHAT, _KEYS)
+    with intact(place / META, WHAT):
+        fusion = fusion_from_config(meta["fusion"])
+        stages = [stage_from_config(config) for config in meta["rerank"]]
+    tables = {name: _read_table(place / f"{name}.parquet") if name in meta["tables"] else None for name in _TABLES}
+    model = _read_model(place / MODEL)
+    with intact(place / META, WHAT):
+        return make(
+            model, tables["items"], item=meta["item"], user=meta["user"], users=tables["users"], fusion=fusion,
+            rerank=stages, candidates=meta["candidates"], exclude=tables["exclude"], sides=meta["sides"],
+        )  # fmt: skip
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    _require(path)
+    with intact(path, WHAT):
+        try:
+            return pq.read_table(path, page_checksum_verification=True).to_pandas()
+        except OSError as error:  # pyarrow's error for pages that cannot be read
+            raise ValueError(str(error)) from error
+
+
+def _read_model(path: Path) -> Any:
+    import zipfile
+
+    import keras
+
+    _require(path)
+    with intact(path, WHAT):
+        try:
+            return keras.saving.load_model(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ValueError(str(error)) from error
+
+
+def _require(path: Path) -> None:
+    if not path.is_file() or path.is_symlink():
+        raise DamagedFile(f"A folder of {WHAT} must hold {path.name}. Received: {str(path.parent)!r}, without it")

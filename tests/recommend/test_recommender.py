@@ -1,0 +1,402 @@
+"""One object from users to lists, against scores by `predict` and plain sorting."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mtl_zoo import BinaryTask, Categorical, EntityTable, FeatureTransform, Numeric, Sequence, SharedBottom
+from mtl_zoo._files import DamagedFile
+from mtl_zoo.recommend import (
+    MMR,
+    Borda,
+    CategoryCap,
+    EpsilonGreedy,
+    Powers,
+    Recommender,
+    ReciprocalRank,
+    WeightedSum,
+    evaluate_ranking,
+)
+
+pytestmark = pytest.mark.tensorflow
+ITEMS, USERS = 40, 12
+WEIGHTS = {"click": 1.0, "buy": 0.5}
+
+
+def make_tables():
+    rng = np.random.default_rng(0)
+    users = pd.DataFrame({"user_id": np.arange(USERS), "age": rng.uniform(18, 80, USERS)})
+    items = pd.DataFrame(
+        {
+            "item_id": [f"i{number}" for number in range(ITEMS)],
+            "genre": rng.choice(list("abcd"), ITEMS),
+            "price": rng.random(ITEMS),
+            "tags": [list(rng.choice(list("xyzw"), 2, replace=False)) for _ in range(ITEMS)],
+        }
+    )
+    rows = users.sample(400, replace=True, random_state=0).reset_index(drop=True)
+    shown = items.sample(400, replace=True, random_state=1).drop(columns="tags").reset_index(drop=True)
+    rows = rows.join(shown)
+    rows["history"] = [list(rng.choice(items["item_id"], 3)) for _ in range(400)]
+    rows["hour"] = rng.integers(0, 24, 400)
+    return users, items, rows.assign(click=rng.integers(0, 2, 400), buy=rng.integers(0, 2, 400))
+
+
+def spread(model):
+    """Weights far enough from zero that scores differ well beyond rounding."""
+    rng = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0, 0.4, variable.shape))
+    return model
+
+
+def make_model(rows, **transform):
+    features = [
+        Categorical("user_id", side="user", dim=4),
+        Numeric("age", side="user"),
+        Sequence("history", key="item_id", length=4, pooling="mean", side="user", dim=4),
+        Categorical("hour", dim=4),
+        Categorical("item_id", side="item", dim=4),
+        Categorical("genre", side="item", dim=4),
+        Numeric("price", side="item"),
+    ]
+    tasks = [BinaryTask("click"), BinaryTask("buy")]
+    fitted = FeatureTransform(features, tasks, **transform).fit(rows)
+    return spread(SharedBottom(fitted, bottom_units=(8,), tower_units=(4,)))
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return make_tables()
+
+
+@pytest.fixture(scope="module")
+def model(tables):
+    return make_model(tables[2])
+
+
+@pytest.fixture(scope="module")
+def recommender(model, tables):
+    users, items, _ = tables
+    return Recommender(model, items, users=users, sides={"hour": "user"}, fusion=WEIGHTS)
+
+
+ANN = {"user_id": 3, "history": ["i3", "i5"], "hour": 4}
+
+
+def predicted(model, tables, user):
+    """Fused and single scores of every item, by `predict` on rows that are written out."""
+    users, items, _ = tables
+    row = {"age": users["age"][user["user_id"]], **user} if user["user_id"] in users["user_id"] else user
+    frame = items.drop(columns="tags").assign(**{name: [value] * len(items) for name, value in row.items()})
+    scores = {name: values[:, 0] for name, values in model.predict(frame, verbose=0).items()}
+    return sum(WEIGHTS[name] * scores[name].astype("float64") for name in WEIGHTS), scores
+
+
+def test_a_list_is_all_items_in_the_order_of_predicted_scores(recommender, model, tables):
+    fused, scores = predicted(model, tables, ANN)
+    order = np.argsort(-fused, kind="stable")[:10]
+    shown = recommender.recommend(ANN)
+    assert list(shown.columns) == ["user", "rank", "item", "score", "click", "buy"]
+    assert shown["item"].tolist() == tables[1]["item_id"][order].tolist()
+    assert shown["rank"].tolist() == list(range(1, 11)) and set(shown["user"]) == {3}
+    np.testing.assert_allclose(shown["score"], fused[order], rtol=1e-6)
+    np.testing.assert_allclose(shown["buy"], scores["buy"][order], rtol=1e-5)
+
+
+def test_many_users_have_the_lists_that_each_has_alone(recommender, monkeypatch):
+    users = [{"user_id": u, "history": [f"i{u}"], "hour": 3 + u} for u in (5, 1, 9)]
+    alone = pd.concat([recommender.recommend(user, 4) for user in users], ignore_index=True)
+    pd.testing.assert_frame_equal(recommender.recommend(users, 4), alone, rtol=1e-5)
+    pd.testing.assert_frame_equal(recommender.recommend(pd.DataFrame(users), 4), alone, rtol=1e-5)
+    monkeypatch.setattr("mtl_zoo.recommend._ranking.PAIRS", 30)  # parts of one user's pairs
+    pd.testing.assert_frame_equal(recommender.recommend(users, 4), alone, rtol=1e-5)
+
+
+def test_recent_events_change_the_list_at_once(recommender, model, tables):
+    later = {**ANN, "history": ["i30", "i31", "i32"]}
+    now, then = recommender.recommend(later, ITEMS), recommender.recommend(ANN, ITEMS)
+    assert now["item"].tolist() != then["item"].tolist()
+    fused, _ = predicted(model, tables, later)
+    np.testing.assert_allclose(now["score"], np.sort(fused)[::-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("fusion", [Powers({"click": 1, "buy": 2}), Borda({"click": 1, "buy": 1})])
+def test_what_is_left_out_is_left_out_before_fusion(recommender, model, tables, fusion):
+    _, scores = predicted(model, tables, ANN)
+    hidden = ["i1", "i2", "i3", "no such item"]
+    kept = ~tables[1]["item_id"].isin(hidden).to_numpy()
+    fused = fusion({name: values[kept] for name, values in scores.items()})
+    order = np.argsort(-fused, kind="stable")
+    shown = recommender.recommend(ANN, ITEMS, exclude=hidden, fusion=fusion)
+    assert shown["item"].tolist() == tables[1]["item_id"][kept].to_numpy()[order].tolist()
+    config = recommender.recommend(ANN, ITEMS, exclude=hidden, fusion=fusion.get_config())
+    pd.testing.assert_frame_equal(config, shown)
+    few = recommender.recommend(ANN, 10, candidates=["i7", "i9", "i2"], exclude=hidden, fusion=fusion)
+    assert set(few["item"]) == {"i7", "i9"}
+    none = recommender.recommend([ANN, ANN], 3, candidates=[["i7"], ["i2"]], exclude=[[], ["i2"]])
+    assert none["user"].tolist() == [3] and none["item"].tolist() == ["i7"]
+    empty = recommender.recommend(ANN, 3, candidates=[])
+    assert not len(empty) and list(empty.columns) == list(few.columns)
+    assert "reason" in recommender.recommend(ANN, 3, candidates=[], reasons=True).columns
+
+
+def test_stages_and_diversity(model, tables):
+    users, items, _ = tables
+    recommender = Recommender(
+        model, items, users=users, sides={"hour": "user"}, fusion=WEIGHTS, rerank=[MMR("tags", 0.5)], candidates=25
+    )
+    plain = recommender.recommend(ANN, 10, rerank=())
+    first = Recommender.recommend(recommender, ANN, 25, rerank=())["item"]
+    shown = recommender.recommend(ANN, 10)
+    assert shown["item"].tolist() != plain["item"].tolist() and set(shown["item"]) <= set(first)
+    pd.testing.assert_frame_equal(recommender.recommend(ANN, 10, diversity=0), plain)
+    assert recommender.recommend(ANN, 10, diversity=0.5)["item"].tolist() == shown["item"].tolist()
+    vectors = pd.DataFrame([[tag in tags for tag in "wxyz"] for tags in items["tags"]], items["item_id"], dtype=float)
+    unlike = {}
+    for diversity in (0, 1):
+        unit = vectors.loc[recommender.recommend(ANN, 5, diversity=diversity)["item"]].to_numpy() / np.sqrt(2)
+        unlike[diversity] = 1 - np.mean((unit @ unit.T)[np.triu_indices(5, 1)])
+    assert unlike[1] > unlike[0]
+    capped = recommender.recommend(ANN, 4, rerank=CategoryCap("genre", most=1))
+    assert items.set_index("item_id").loc[capped["item"], "genre"].is_unique
+    drawn = [recommender.recommend(ANN, 10, rerank=EpsilonGreedy(0.9), seed=seed)["item"].tolist() for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_seen_items_and_ids_of_users(model, tables):
+    users, items, rows = tables
+    # Everything that is read of a user stands in the table.
+    known = users.assign(history=[["i1"]] * USERS, hour=5)
+    recommender = Recommender(model, items, users=known, sides={"hour": "user"}, exclude=rows)
+    assert isinstance(recommender.fusion, ReciprocalRank)
+    shown = recommender.recommend(np.array([3, 7]), ITEMS)
+    for user in (3, 7):
+        seen = set(rows.loc[rows["user_id"] == user, "item_id"])
+        mine = shown.loc[shown["user"] == user, "item"]
+        assert set(mine) == set(items["item_id"]) - seen
+    assert len(recommender.recommend([3], ITEMS, exclude_seen=False)) == ITEMS
+    test = rows.sample(60, random_state=3)
+    result = evaluate_ranking(recommender, test, tasks=["click"], k=(3, 5), catalogue=items["item_id"])
+    lists = recommender(np.unique(test["user_id"]), k=5)
+    assert lists.shape == (len(np.unique(test["user_id"])), 5)
+    hits = [
+        len(set(mine) & set(test.loc[(test["user_id"] == user) & (test["click"] == 1), "item_id"]))
+        for user, mine in zip(np.unique(test["user_id"]), lists, strict=True)
+    ]
+    relevant = test[test["click"] == 1].groupby("user_id")["item_id"].nunique().reindex(np.unique(test["user_id"]))
+    expected = (np.array(hits) / relevant.to_numpy())[relevant.notna()].mean()
+    assert result.value("recall@5") == pytest.approx(expected)
+    with pytest.warns(UserWarning, match="sampled"):
+        sampled = evaluate_ranking(recommender, test, tasks=["click"], k=3, catalogue=items["item_id"], candidates=10)
+    assert sampled.value("recall@3") >= 0
+
+
+def test_reasons_are_what_scores_lose(recommender, model, tables):
+    shown = recommender.reasons(ANN, 3)
+    _, scores = predicted(model, tables, ANN)
+    for row in shown.itertuples():
+        effects = {name: WEIGHTS[name] * (getattr(row, name) - scores[name].mean()) for name in WEIGHTS}
+        assert row.task_effects == pytest.approx(effects, abs=1e-6)
+        assert row.task == max(effects, key=effects.get) and row.task_effect == max(row.task_effects.values())
+        assert row.feature_effect == max(row.feature_effects.values())
+        assert row.reason.startswith(f"{row.task} ") and row.feature in row.reason
+        assert set(row.feature_effects) == {feature.name for feature in model.features}
+    # A history that is left out is an empty one; an hour that no one knows is id 0 as well.
+    without = recommender.recommend({**ANN, "history": []}, ITEMS).set_index("item")["score"]
+    first = shown.iloc[0]
+    assert first["feature_effects"]["history"] == pytest.approx(first["score"] - without[first["item"]], abs=1e-6)
+    many = recommender.reasons([ANN, {**ANN, "user_id": 5}], 2, fusion=Borda({"click": 1, "buy": 1}))
+    assert len(many) == 4 and (many["task_effect"] > 0).all()
+
+
+@pytest.mark.parametrize("in_table", [False, True])
+def test_items_come_and_go_and_change(tables, in_table):
+    users, items, rows = tables
+    known = items.drop(columns="tags")
+    if in_table:
+        model = make_model(rows.drop(columns=["genre", "price"]), entities=EntityTable(known, "item_id", side="item"))
+        items = items[["item_id", "tags"]]
+    else:
+        model = make_model(rows)
+    recommender = Recommender(model, items, users=users, sides={"hour": "user"}, fusion=WEIGHTS, rerank=MMR("tags", 0.6))
+    assert {"genre", "price", "tags"} <= set(recommender.items.columns)
+    before = recommender.recommend(ANN, ITEMS, rerank=())
+    new = pd.DataFrame({"item_id": ["new"], "genre": ["b"], "price": [0.3], "tags": [["x"]]})
+    recommender.add_items(new)
+    after = recommender.recommend(ANN, ITEMS + 1, rerank=())
+    assert set(after["item"]) == {*before["item"], "new"} and len(recommender.recommend(ANN, 3)) == 3
+    row = pd.DataFrame({**{k: [v] for k, v in ANN.items()}, "age": users["age"][3], **new.iloc[:1].to_dict("list")})
+    expected = model.predict(row.drop(columns="tags"), verbose=0)["click"][0, 0]
+    assert after.set_index("item")["click"]["new"] == pytest.approx(expected, rel=1e-5)
+    others = after[after["item"] != "new"].reset_index(drop=True).drop(columns="rank")
+    pd.testing.assert_frame_equal(others, before.drop(columns="rank"), rtol=1e-5)
+
+    recommender.update_items({"item_id": ["new"], "genre": ["c"]})
+    row["genre"] = "c"
+    expected = model.predict(row.drop(columns="tags"), verbose=0)["click"][0, 0]
+    changed = recommender.recommend(ANN, ITEMS + 1, rerank=()).set_index("item")["click"]["new"]
+    assert changed == pytest.approx(expected, rel=1e-5)
+    recommender.remove_items(["new"])
+    pd.testing.assert_frame_equal(recommender.recommend(ANN, ITEMS, rerank=()), before, rtol=1e-5)
+
+    kept = recommender.items
+    for change, items_, text in (
+        (recommender.add_items, new.assign(item_id="i3"), "`items` must be new"),
+        (recommender.add_items, new.drop(columns="price"), "without: \\['price'\\]"),
+        (recommender.update_items, new, "`items` must hold ids of the catalogue"),
+        (recommender.update_items, {"item_id": ["i3"], "price": ["dear"]}, "price"),
+        (recommender.remove_items, ["new"], "`ids` must hold ids of the catalogue"),
+        (recommender.remove_items, list(items["item_id"]), "`ids` must leave an item"),
+        (recommender.add_items, pd.concat([new, new]), "must hold each id once"),
+        (recommender.add_items, new.assign(item_id=None), "must have an id in every row"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            change(items_)
+    pd.testing.assert_frame_equal(recommender.items, kept)
+    pd.testing.assert_frame_equal(recommender.recommend(ANN, ITEMS, rerank=()), before, rtol=1e-5)
+
+
+def test_a_folder_holds_all_of_it(model, tables, tmp_path):
+    users, items, rows = tables
+    recommender = Recommender(
+        model,
+        items,
+        users=users,
+        sides={"hour": "user"},
+        fusion=Powers({"click": 1, "buy": 0.5}, floors={"click": 0.1}),
+        rerank=[MMR("tags", 0.5), CategoryCap("genre", most=3)],
+        exclude=rows[["user_id", "item_id"]],
+        candidates=30,
+    )
+    recommender.save(tmp_path / "kept")
+    loaded = Recommender.load(tmp_path / "kept")
+    assert loaded.fusion == recommender.fusion and loaded.stages == recommender.stages
+    pd.testing.assert_frame_equal(loaded.recommend(ANN, 8), recommender.recommend(ANN, 8), rtol=1e-6)
+    loaded.remove_items(["i3"])
+    loaded.save(tmp_path / "kept")  # in its own place
+    assert "i3" not in set(Recommender.load(tmp_path / "kept").items["item_id"])
+
+    with pytest.raises(ValueError, match="`rerank` must be stages"):
+        Recommender(model, items, sides={"hour": "user"}, rerank=lambda c, k, rng: c).save(tmp_path / "function")
+    assert not (tmp_path / "function").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("keep me")
+    with pytest.raises(ValueError, match="letter.txt"):
+        recommender.save(tmp_path / "mine")
+    with pytest.raises(FileNotFoundError, match="recommender.json"):
+        Recommender.load(tmp_path / "mine")
+
+
+def damage(folder, name):
+    """What may befall a folder, by the name of the damage."""
+    meta = json.loads((folder / "recommender.json").read_text())
+    if name.startswith("cut "):
+        path = folder / name.removeprefix("cut ")
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif name.startswith("without "):
+        (folder / name.removeprefix("without ")).unlink()
+    elif name == "another model":
+        (folder / "model.keras").write_bytes(b"PK\x03\x04 no archive")
+    elif name == "a link":
+        (folder / "items.parquet").unlink()
+        (folder / "items.parquet").symlink_to("/etc/passwd")
+    else:
+        meta |= {
+            "newer": {"format": 99},
+            "unknown stage": {"rerank": [{"kind": "os.system"}]},
+            "unknown fusion": {"fusion": {"kind": "formula", "text": "__import__('os')"}},
+            "wrong type": {"candidates": "many"},
+            "another side": {"sides": {"hour": "up"}},
+            "another column": {"item": "../price"},
+        }[name]
+        (folder / "recommender.json").write_text(json.dumps(meta))
+
+
+DAMAGES = (
+    *("cut recommender.json", "cut items.parquet", "cut model.keras", "without items.parquet", "without model.keras"),
+    *("another model", "a link", "newer", "unknown stage", "unknown fusion", "wrong type", "another side"),
+    "another column",
+)
+
+
+def test_damaged_folders_are_named(recommender, tmp_path):
+    recommender.save(tmp_path / "kept")
+    for name in DAMAGES:
+        folder = tmp_path / name.replace(" ", "_")
+        shutil.copytree(tmp_path / "kept", folder)
+        damage(folder, name)
+        with pytest.raises(ValueError, match=folder.name) as caught:
+            Recommender.load(folder)
+        assert name == "newer" or isinstance(caught.value, DamagedFile), name
+
+
+@pytest.mark.slow  # some ten traces of the graph
+def test_one_saved_model_gives_the_same_lists(recommender, model, tmp_path):
+    import tensorflow as tf
+
+    users = [ANN, {"user_id": 99, "history": [], "hour": 23, "age": 30.0}, {**ANN, "user_id": 7}]
+    frame = recommender.known_users.rows(users[:1])[0]
+    assert recommender.export(tmp_path / "out", k=7, example=frame)["history"] == "history"
+    module = tf.saved_model.load(str(tmp_path / "out"))
+    whole = pd.DataFrame([{"age": 20.0, **user} for user in users])
+    raw = {n: tf.constant(a) for n, a in model.transform.raw_arrays_of(whole, recommender.user_columns).items()}
+    given = module.signatures["serving_default"](**raw)
+    wanted = recommender.recommend(whole, 7)
+    assert [item.decode() for item in given["item"].numpy().ravel()] == wanted["item"].tolist()
+    for name in ("score", "click", "buy"):
+        np.testing.assert_allclose(given[name].numpy().ravel(), wanted[name], rtol=1e-5)
+    hidden = [["i1", "i2", "i3"], [*recommender.items["item_id"][3:]], ["i9"]]
+    padded = tf.ragged.constant(hidden).to_tensor("")
+    given = module.recommend_without(raw, padded)
+    wanted = recommender.recommend(whole, 7, exclude=hidden)
+    shown = [item.decode() for item in given["item"].numpy().ravel()]
+    assert [item for item in shown if item] == wanted["item"].tolist() and shown[10:14] == [""] * 4
+    with pytest.raises(ValueError, match="overwrite=True"):
+        recommender.export(tmp_path / "out", example=frame)
+    with pytest.raises(ValueError, match="`example` must be a user's row"):
+        recommender.export(tmp_path / "other")
+
+
+def test_what_cannot_be_is_named(recommender, model, tables):
+    users, items, rows = tables
+    sides = {"hour": "user"}
+    for arguments, text in (
+        ({}, "`sides` must say whose .* none for \\['hour'\\]. Write sides={'hour': 'user'}"),
+        ({"sides": {"hours": "user"}}, "`sides` must be one of the known values. Received: sides='hours'"),
+        ({"sides": sides, "item": "sku"}, "column of ids 'sku'"),
+        ({"sides": sides, "fusion": {"like": 1}}, "`scores` must hold those of \\['like'\\]"),
+        ({"sides": sides, "fusion": 3}, "`fusion` must be a Fusion"),
+        ({"sides": sides, "rerank": ["MMR"]}, "`rerank` must be stages"),
+        ({"sides": sides, "candidates": 0}, "`candidates` must be a whole number >= 1"),
+        ({"sides": sides, "users": users.assign(user_id=1)}, "`users` must have the column 'user_id' with each id once"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            Recommender(model, items, **arguments)
+    with pytest.raises(ValueError, match="without: \\['price'\\]"):
+        Recommender(model, items.drop(columns="price"), sides=sides)
+    with pytest.raises(ValueError, match="must be made with a fitted FeatureTransform"):
+        Recommender(SharedBottom([Categorical("item_id", size=4)], [BinaryTask("click")]), items)
+    for user, text in (
+        ({"user_id": 3, "history": []}, "without: \\['hour'\\]"),
+        ({"user_id": 99, "history": [], "hour": 1}, "`users` must have the columns \\['age'\\] where a user is not"),
+        ({**ANN, "age": "old"}, "`age` must hold numbers"),
+        (3, "`users` must be a dict"),
+        ([], "`users` must hold at least one user"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            recommender.recommend(user)
+    for arguments, text in (
+        ({"k": 0}, "`k` must be a whole number >= 1"),
+        ({"candidates": ["i1", "zz"]}, "`candidates` must hold ids of the catalogue. Received: 1 others, \\['zz'\\]"),
+        ({"candidates": ["i1", "i1"]}, "`candidates` must name an id once"),
+        ({"exclude": "i1"}, "`exclude` must be a list of ids"),
+        ({"diversity": 0.5}, "`diversity` needs a stage"),
+        ({"diversity": 2}, "`diversity` must be a finite number"),
+        ({"rerank": MMR("nothing")}, "`columns` must hold 'nothing'"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            recommender.recommend(ANN, **arguments)
