@@ -46,12 +46,14 @@ class Running:
     Args:
         process: The process.
         port: Where it listens.
+        log: What it wrote.
         started: Seconds from its start until it was ready.
     """
 
     process: subprocess.Popen[bytes]
     port: int
-    started: float
+    log: Path
+    started: float = 0.0
 
     def get(self, path: str) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -62,18 +64,20 @@ class Running:
         finally:
             connection.close()
 
+    def is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            log = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise RuntimeError(f"the service ended with {self.process.returncode}: {log}")
+        return self.get("/ready")[0] == 200
+
     @property
     def rss_mb(self) -> float:
         """Memory that it holds."""
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return round(int(text.split("VmRSS:")[1].split()[0]) / 1024, 1)
 
-    def wait_for(self, version: int, seconds: float = 120) -> None:
-        """Until a version answers."""
-        until(lambda: self.get("/ready")[1]["served"] == str(version), seconds)
 
-
-def until(true: Callable[[], bool], seconds: float = 120) -> float:
+def until(true: Callable[[], bool], seconds: float) -> float:
     """Waits until something is true; the seconds that it took."""
     started = time.perf_counter()
     while True:
@@ -95,9 +99,9 @@ def running(folder: Path, log: Path) -> Iterator[Running]:
     paths = os.pathsep.join(filter(None, [str(frame.ROOT), os.environ.get("PYTHONPATH")]))
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "PYTHONPATH": paths})
-    made = Running(process, port, 0.0)
+    made = Running(process, port, log)
     try:
-        made.started = until(lambda: process.poll() is None and made.get("/ready")[0] == 200)
+        made.started = until(made.is_ready, 600)
         yield made
     finally:
         process.kill()
@@ -198,7 +202,7 @@ def switches(place: Place) -> None:
             for number in range(first + 1, first + 1 + place.args.switches):
                 shutil.copytree(served / str(number - 1), place.folder / "new")
                 (place.folder / "new").rename(served / str(number))
-                took = until(lambda wanted=number: service.get("/ready")[1]["served"] == str(wanted))
+                took = until(lambda wanted=str(number): service.get("/ready")[1]["served"] == wanted, 600)
                 place.add(round=number, seconds=round(took, 2), rss_mb=service.rss_mb, detail="switch")
                 time.sleep(1)
         finally:
