@@ -90,7 +90,8 @@ def served(folder, load=None, wait=True, **settings):
     thread.start()
     service = app.state.service
     try:
-        until(lambda: server.started and (not wait or service.versions.current is not None))
+        until(lambda: server.started and (not wait or service.versions.current or service.versions.failed), 120)
+        assert not wait or service.versions.current, service.versions.failed
         yield Client(server.servers[0].sockets[0].getsockname()[1], service)
     finally:
         server.should_exit = True

@@ -26,11 +26,13 @@ def test_help_lists_the_commands(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     shown = capsys.readouterr().out
-    assert all(command in shown for command in ("env", "models", "demo", "data", "bench", "launch"))
+    assert all(command in shown for command in ("env", "models", "demo", "data", "bench", "launch", "serve"))
 
 
 # fault 24
-@pytest.mark.parametrize("words", ["--version", "--help", "bench run --help", "data fetch --help", "demo --help"])
+@pytest.mark.parametrize(
+    "words", ["--version", "--help", "bench run --help", "data fetch --help", "demo --help", "serve --help"]
+)
 def test_help_imports_neither_the_package_nor_tensorflow(words):
     code = f"""
 import sys
@@ -70,6 +72,24 @@ def test_demo_passes_its_options_and_says_what_is_wrong(tmp_path, monkeypatch, c
     monkeypatch.undo()
     assert cli.main(["demo", "--out", str(tmp_path), "--seeds", "0"]) == 2
     assert "`seeds` must be a whole number >= 1" in capsys.readouterr().err
+
+
+def test_serve_passes_its_options_and_the_key(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("mtl_zoo.service.serve", lambda folder, settings: asked.append((folder, settings)) or 0)
+    monkeypatch.setenv("MTL_ZOO_API_KEY", "key-of-environment")
+    assert cli.main(["serve", str(tmp_path), "--deadline", "0.5", "--hosts", "a.example", "--demo"]) == 0
+    folder, settings = asked.pop()
+    assert folder == tmp_path and settings.deadline == 0.5 and settings.hosts == ("a.example",) and settings.demo
+    assert settings.api_key == "key-of-environment" and settings.host == "127.0.0.1"
+    (tmp_path / "key").write_text("key-of-the-file\n")
+    assert cli.main(["serve", str(tmp_path), "--api-key-file", str(tmp_path / "key")]) == 0
+    assert asked.pop()[1].api_key == "key-of-the-file"
+    assert cli.main(["serve", str(tmp_path), "--port", "99999"]) == 2
+    assert "`port` must be a whole number <= 65,535" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert cli.main(["serve", str(tmp_path / "nowhere")]) == 2
+    assert "`folder` must be a folder of versions, or a model" in capsys.readouterr().err
 
 
 def test_no_command_is_an_error(capsys):
