@@ -128,3 +128,5 @@ print(evaluate(models["friends"], fresh, batch_size=4096).round(3).to_string())
 # Edges must be known when the model predicts: a friendship that was made because of what is predicted gives the answer
 # away. Other poolings (attention, LightGCN) and what becomes of large graphs are told in `docs/concepts/graphs.md`,
 # tables of items and users in `docs/concepts/entities.md`.
+#
+# Next: a list for each user (`10_recommender.py`).
