@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
+from mtl_zoo.features._columns import read_table
 from mtl_zoo.features.entities import EntityTable, homes
 from mtl_zoo.recommend._ids import id_array
 
@@ -113,7 +114,7 @@ class Catalogue:
 
 def checked_items(items: Any, item: str) -> pd.DataFrame:
     """A table of items with a column of ids, each once."""
-    frame = items if isinstance(items, pd.DataFrame) else pd.DataFrame(dict(items))
+    frame = items if isinstance(items, pd.DataFrame) else read_table(items)
     if item not in frame.columns:
         raise ValueError(
             f"`items` must have the column of ids {item!r}, or `item` must name another. Received: "

@@ -100,9 +100,10 @@ class Stock:
             rows = self.catalogue.rows_of("items", new[self._item])
             frame = self.catalogue.frame.copy()
             for column in new.columns:
-                values = frame[column].astype(object) if column in frame else pd.Series(None, frame.index, object)
-                values.iloc[rows] = list(new[column])
-                frame[column] = values.infer_objects()
+                values = frame[column].to_numpy(object, copy=True) if column in frame else np.full(len(frame), None)
+                for row, value in zip(rows, new[column], strict=True):
+                    values[row] = value  # one by one, since a value may be a list
+                frame[column] = pd.Series(values, dtype=object).infer_objects()
             made = self._encoded(frame)
             if self._fetching is not None:
                 self._fetching.update(made.ids[rows], {name: array[rows] for name, array in made.arrays.items()})

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
+from mtl_zoo.features._columns import read_table
 from mtl_zoo.recommend._ids import id_array, table_of
 
 
@@ -26,7 +27,7 @@ class Users:
         self.table: pd.DataFrame | None = None
         if table is None:
             return
-        frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(dict(table))
+        frame = table if isinstance(table, pd.DataFrame) else read_table(table)
         missing = [column for column in [user, *self.columns] if column not in frame.columns]
         if user in missing or frame[user].isna().any() or not frame[user].is_unique:
             raise ValueError(
@@ -54,7 +55,7 @@ class Users:
             raise ValueError(
                 f"`users` must be a dict, a DataFrame, a list of dicts, or a list of ids. Received: {users!r:.100}"
             )
-        elif len(users) and isinstance(users[0], Mapping):
+        elif any(isinstance(user, Mapping) for user in users):
             frame = _of_dicts(users)
         else:
             frame = pd.DataFrame({self.user: id_array("users", users)})

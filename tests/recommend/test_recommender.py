@@ -189,7 +189,7 @@ def test_seen_items_and_ids_of_users(model, tables):
         seen = set(rows.loc[rows["user_id"] == user, "item_id"])
         mine = shown.loc[shown["user"] == user, "item"]
         assert set(mine) == set(items["item_id"]) - seen
-    assert len(recommender.recommend([3], ITEMS, exclude_seen=False)) == ITEMS
+    assert len(recommender.recommend(pd.Series([3], index=[9]), ITEMS, exclude_seen=False)) == ITEMS
     test = rows.sample(60, random_state=3)
     result = evaluate_ranking(recommender, test, tasks=["click"], k=(3, 5), catalogue=items["item_id"])
     lists = recommender(np.unique(test["user_id"]), k=5)
@@ -248,7 +248,8 @@ def test_items_come_and_go_and_change(tables, in_table):
     others = after[after["item"] != "new"].reset_index(drop=True).drop(columns="rank")
     pd.testing.assert_frame_equal(others, before.drop(columns="rank"), rtol=1e-5)
 
-    recommender.update_items({"item_id": ["new"], "genre": ["c"]})
+    recommender.update_items({"item_id": ["new"], "genre": ["c"], "tags": [["y", "z"]]})
+    assert recommender.items["tags"].iloc[-1] == ["y", "z"] and recommender.items["tags"][0] == items["tags"][0]
     row["genre"] = "c"
     expected = model.predict(row.drop(columns="tags"), verbose=0)["click"][0, 0]
     changed = recommender.recommend(ANN, ITEMS + 1, rerank=()).set_index("item")["click"]["new"]
@@ -316,6 +317,7 @@ def test_an_index_gives_the_candidates(with_retrieval, tables, tmp_path):
     np.testing.assert_allclose(recommender.catalogue.vectors, again.catalogue.vectors, rtol=1e-5)
     pd.testing.assert_frame_equal(recommender.recommend(ANN, 12), again.recommend(ANN, 12), rtol=1e-5)
     recommender.save(tmp_path / "kept")
+    recommender.save(tmp_path / "kept")  # in its own place, the index's folder within it
     loaded = Recommender.load(tmp_path / "kept")
     pd.testing.assert_frame_equal(loaded.recommend(ANN, 12), recommender.recommend(ANN, 12), rtol=1e-5)
 
