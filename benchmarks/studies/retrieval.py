@@ -30,6 +30,7 @@ from mtl_zoo.recommend import ExactIndex, RankingResult, ReciprocalRank, evaluat
 K, FETCHED = (10, 20), 200
 METRICS = ("recall@10", "recall@20", "ndcg@10")
 COLUMNS = ("method", "data", "split", "seed", "users", "films", *METRICS, "rmse", "epochs", "seconds")
+DIFFERENCES = ("method", "base", "data", "split", "seed", "metric", "value", "low", "high")
 BASE = "joint, retrieved and ranked"
 USER, ITEM = ("user_id", "gender", "age", "occupation", "zip_region"), ("movie_id", "year", "genres")
 Lists = Callable[[np.ndarray], np.ndarray]
@@ -299,7 +300,7 @@ def differences(results: Mapping[str, RankingResult], seed: int, resamples: int)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the top of the file."""
-    options = {"data": "movielens_100k", "split": "time", "seeds": 3, "epochs": 10, "batch_size": 1024}
+    options = {"data": "movielens_100k", "split": "user", "seeds": 3, "epochs": 10, "batch_size": 1024}
     options |= {
         "learning_rate": 1e-3,
         "temperature": 0.1,
@@ -308,13 +309,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "example_batch": 8192,
     }
     args = frame.parser(__doc__ or "", {**options, "no_examples": False}).parse_args(arguments)
-    kept, apart = frame.Rows(args.out, COLUMNS), []
+    kept = frame.Rows(args.out, COLUMNS)
+    apart = frame.Rows(args.out.with_name(f"{args.out.stem}-differences.csv"), DIFFERENCES)
     for seed in range(args.seeds):
         if not kept.has(data=args.data, split=args.split, seed=seed):
-            apart += differences(run_seed(args, seed, kept), seed, args.resamples)
+            for row in differences(run_seed(args, seed, kept), seed, args.resamples):
+                apart.add({"data": args.data, "split": args.split, **row})
     frame.show(kept.read(), ("method", "seed", "users", *METRICS, "rmse"), "films that users will like")
-    if apart:
-        frame.write(args.out.with_name(f"{args.out.stem}-differences.csv"), apart)
     return 0
 
 

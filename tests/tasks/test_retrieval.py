@@ -249,6 +249,7 @@ def test_from_a_table_to_an_index(tmp_path):
     np.testing.assert_allclose(
         keras.models.load_model(tmp_path / "m.keras").user_vectors(users), model.user_vectors(users), atol=1e-6
     )
+    model.export(tmp_path / "exported")  # which compares what it wrote with the model
     with pytest.raises(ValueError, match="age"):
         model.user_vectors(users[["user"]])
 
