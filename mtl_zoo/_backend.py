@@ -303,18 +303,16 @@ def gather_replicas_with_gradient(x: Any) -> tuple[Any, Any]:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return x, 0
-    sizes = context.all_gather(tf.shape(x)[:1], axis=0)
-    first = tf.reduce_sum(sizes[: context.replica_id_in_sync_group])
+    replica, count = context.replica_id_in_sync_group, context.num_replicas_in_sync
+    own = tf.shape(x)[0]
+    sizes = tf.cast(sum_over_replicas(tf.one_hot(replica, count) * tf.cast(own, "float32")), "int32")
+    first, total = tf.reduce_sum(sizes[:replica]), tf.reduce_sum(sizes)
 
     @tf.custom_gradient
     def gathered(rows: Any) -> Any:
-        everyone = tf.distribute.get_replica_context().all_gather(rows, axis=0)
-
-        def backward(gradient: Any) -> Any:
-            total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradient)
-            return total[first : first + tf.shape(rows)[0]]
-
-        return everyone, backward
+        # A sum of rows in their places: `all_gather` of sizes that differ takes several collectives of its own.
+        in_place = tf.pad(rows, [[first, total - first - own], [0, 0]])
+        return sum_over_replicas(in_place), lambda gradient: sum_over_replicas(gradient)[first : first + own]
 
     everyone = gathered(x)
     everyone.set_shape([None, *x.shape[1:]])

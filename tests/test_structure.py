@@ -28,6 +28,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 _BASE = (
     *("_types", "_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private"),
     "_halves",
+    "_pairs",
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
@@ -45,8 +46,10 @@ MAY_IMPORT = {
     "_allocator": (),
     "_keras_private": (),
     "_halves": (),
+    "_pairs": (),
     "options": ("_validation", "_serialization"),
-    "tasks": ("_validation", "_registry", "metrics"),
+    "tasks": ("_validation", "_registry", "_pairs", "metrics"),
+    "tasks._retrieval_loss": ("_pairs", "_backend"),
     "features": _FEATURES,
     # A kind that brings a layer of its own imports it where it is asked for it.
     "features.vector": (*_FEATURES, "features", "layers.vector_encoder"),

@@ -29,7 +29,9 @@ COLUMNS = (
     *("model", "seed", "epochs", "users", "candidates", "k", "stage", "trade_off"),
     *("precision", "score", "diversity", "difference", "low", "high", "seconds"),
 )
-STAGES = {"MMR": lambda t: MMR("genres", t), "DPP": lambda t: DPP("genres", t)}
+# The genres of a film as a list, which stages read as a vector.
+VECTORS = "genre_list"
+STAGES = {"MMR": lambda t: MMR(VECTORS, t), "DPP": lambda t: DPP(VECTORS, t)}
 FUSION = {"like": 1.0, "love": 1.0}
 ITEM = ("movie_id", "year", "genres")
 
@@ -49,7 +51,9 @@ def recommender_of(data: Dataset, model: str, epochs: int, seed: int, candidates
     items, train = data.entities["movie_id"], data.table("train")
     return Recommender(
         made,
-        items[[column for column in items if column in (*ITEM, "title")]],
+        items[[column for column in items if column in (*ITEM, "title")]].assign(
+            **{VECTORS: items["genres"].str.split("|")}
+        ),
         item="movie_id",
         users=data.entities["user_id"],
         fusion=WeightedSum(FUSION),
@@ -63,12 +67,12 @@ def lists_of(recommender: Recommender, test: pd.DataFrame, users: Sequence[Any],
     """Each user's best films, with their genres and whether the user likes them in the test rows."""
     liked = test[test["like"] > 0].groupby("user_id")["movie_id"].agg(set)
     shown = recommender.recommend(users, candidates, rerank=())
-    genres, rows = recommender.catalogue.columns["genres"], recommender.catalogue.find(shown["item"].to_numpy())
+    genres, rows = recommender.catalogue.columns[VECTORS], recommender.catalogue.find(shown["item"].to_numpy())
     return [
         Candidates(
             part["item"],
             part["score"],
-            {"genres": genres[rows[part.index]], "hit": part["item"].isin(liked[user]).to_numpy("float64")},
+            {VECTORS: genres[rows[part.index]], "hit": part["item"].isin(liked[user]).to_numpy("float64")},
             ordered=True,
         )
         for user, part in shown.groupby("user", sort=False)
@@ -78,13 +82,13 @@ def lists_of(recommender: Recommender, test: pd.DataFrame, users: Sequence[Any],
 def compare(lists: Sequence[Candidates], trade_offs: Sequence[float], k: int, resamples: int, seed: int) -> list[dict]:
     """A row for each stage and trade-off, and one without re-ranking."""
     before = np.array([one.numbers("hit")[:k].mean() for one in lists])
-    stages = {"none": lambda t: MMR("genres", 1.0), **STAGES}
+    stages = {"none": lambda t: MMR(VECTORS, 1.0), **STAGES}
     rows = []
     for name, make in stages.items():
         for trade_off in [1.0] if name == "none" else trade_offs:
             by_user = {
                 value: [
-                    diversity_curve([one], {name: make}, [trade_off], vectors="genres", value=value, k=k).iloc[0]
+                    diversity_curve([one], {name: make}, [trade_off], vectors=VECTORS, value=value, k=k).iloc[0]
                     for one in lists
                 ]
                 for value in ("hit", None)

@@ -63,12 +63,12 @@ def transient_mb(call: Callable[[], Any]) -> float:
     with contextlib.suppress(OSError, AttributeError):  # a C library without it
         ctypes.CDLL(None).malloc_trim(0)
     forget.write_text("5")
-    before = _status_mb("VmRSS")
+    before = status_mb("VmRSS")
     call()
-    return max(_status_mb("VmHWM") - before, 0.0)
+    return max(status_mb("VmHWM") - before, 0.0)
 
 
-def _status_mb(field: str) -> float:
+def status_mb(field: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024 / _MB
 
@@ -77,7 +77,7 @@ def peak_mb() -> float:
     """The largest resident memory of this process so far."""
     if Path("/proc/self/status").exists():
         # Not getrusage: a process inherits there the peak of the one that started it.
-        return _status_mb("VmHWM")
+        return status_mb("VmHWM")
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

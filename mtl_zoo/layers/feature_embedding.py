@@ -292,7 +292,7 @@ class FeatureEmbedding(keras.layers.Layer):
         return ordered[0] if len(ordered) == 1 else ops.concatenate(ordered, axis=-1)
 
     def bounds(self) -> dict[str, tuple[int, int]]:
-        """The first column of each feature's vector, or a fusion's, in the joined one, and the column behind its last."""
+        """The first column of each feature's (or fusion's) vector in the joined one, and the column behind its last."""
         fused = {fusion.name: fusion.units for fusion in self.fusions}
         widths = [fused[name] if name in fused else self._shape_of(name)[-1] or 0 for name in self._given]
         ends = np.cumsum(widths).tolist()

@@ -11,7 +11,7 @@ from keras import ops
 from toys import gradients_of_each
 
 import mtl_zoo
-from mtl_zoo import FeatureTransform, Numeric
+from mtl_zoo import Categorical, FeatureTransform, Numeric
 from mtl_zoo.heads import Towers
 from mtl_zoo.losses import Batch, TaskLoss
 from mtl_zoo.tasks import TASKS, fit_tasks, task_from_config
@@ -36,7 +36,7 @@ def legal_labels(task, rows=ROWS, seed=0):
 
 
 def logits_of(task, rows=ROWS, seed=1):
-    return np.random.default_rng(seed).normal(size=(rows, task.units)).astype("float32")
+    return np.random.default_rng(seed).normal(size=(rows, task.logit_units)).astype("float32")
 
 
 @every_kind
@@ -44,10 +44,10 @@ def test_scores_come_from_logits_row_by_row(kind):
     task = make(kind)
     logits = logits_of(task)
     scores = ops.convert_to_numpy(task.scores(ops.convert_to_tensor(logits)))
-    assert scores.shape == logits.shape and np.isfinite(scores).all()
+    assert scores.shape == (ROWS, task.units) and np.isfinite(scores).all()
     one = ops.convert_to_numpy(task.scores(ops.convert_to_tensor(logits[3:4])))
     np.testing.assert_allclose(one, scores[3:4], rtol=1e-5)
-    if task.units == 1:
+    if task.logit_units == 1:
         assert (np.diff(scores[np.argsort(logits[:, 0]), 0]) >= 0).all(), "a higher logit has no higher score"
 
 
@@ -73,7 +73,9 @@ def test_losses_are_finite_and_leave_unobserved_rows_alone(kind):
         assert np.isfinite(gradient).all() and not gradient[:40].any() and gradient[40:].any()
         values, weights = (ops.convert_to_numpy(part) for part in of_rows(task, labels, given, name))
         assert values.shape == weights.shape == (ROWS,) and np.isfinite(values).all()
-        assert not weights[:40].any() and weights[40:].all()
+        chosen = task.in_loss(y)
+        assert not weights[:40].any()
+        np.testing.assert_array_equal(weights[40:], 1.0 if chosen is None else chosen[40:])
 
 
 def of_rows(task, labels, logits, name):
@@ -140,8 +142,10 @@ def test_a_model_learns_the_task_and_keeps_it(kind, tmp_path):
     keras.utils.set_random_seed(0)
     task = make(kind)
     y = legal_labels(task)
-    x = {"x": ((y - y.mean()) / y.std()).astype("float32")}
-    model = mtl_zoo.SharedBottom([Numeric("x")], task, bottom_units=(8,), tower_units=())
+    ids = np.random.default_rng(3).integers(2, 11, ROWS).astype("int32")
+    x = {"x": ((y - y.mean()) / y.std()).astype("float32"), "user": ids, "item": ids}
+    sides = [Categorical(side, size=9, dim=4, side=side) for side in ("user", "item")]
+    model = mtl_zoo.SharedBottom([Numeric("x"), *sides], task, bottom_units=(8,), tower_units=())
     model.compile(keras.optimizers.Adam(0.05))
     logs = model.fit(x, y, batch_size=50, epochs=8, verbose=0).history
     assert logs["y_loss"][-1] < logs["y_loss"][0] and np.isfinite(logs["y_loss"]).all()
