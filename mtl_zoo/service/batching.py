@@ -178,7 +178,7 @@ def answers(jobs: Sequence[Job]) -> list[Any]:
 def _answers(jobs: Sequence[Job]) -> list[Any]:
     first = jobs[0]
     if not isinstance(first.work, Rows):
-        return [first.servable.recommend(first.work)]
+        return [first.servable.recommend(first.work, first.answer.done)]
     parts = [job.work for job in jobs if isinstance(job.work, Rows)]
     scores = first.servable.score(merged([part.arrays for part in parts], first.servable.columns))
     ends = list(itertools.accumulate(part.count for part in parts))

@@ -43,7 +43,7 @@ class JsonLines(logging.Formatter):
 
 class _NeverWaits(logging.handlers.QueueHandler):
     def enqueue(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(queue.Full):
+        if self.queue.qsize() < _WAITING:  # type: ignore[attr-defined]
             self.queue.put_nowait(record)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
@@ -55,7 +55,8 @@ def json_lines(stream: TextIO | None = None) -> Iterator[None]:
     """Logs of the service and of uvicorn go to a stream (default: stdout) as JSON while the block runs."""
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonLines())
-    waiting: queue.Queue[logging.LogRecord] = queue.Queue(_WAITING)
+    # Of the queues this one may be written to by a handler of signals, whatever it interrupts.
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
     listener = logging.handlers.QueueListener(waiting, handler)
     loggers = [LOGGER, logging.getLogger("uvicorn"), logging.getLogger("uvicorn.error")]
     before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]

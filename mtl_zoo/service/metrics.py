@@ -19,7 +19,7 @@ class Metrics:
         self._prometheus = prometheus
         self.registry = prometheus.CollectorRegistry()
         prometheus.ProcessCollector(registry=self.registry)
-        of = {"namespace": "mtl_zoo", "registry": self.registry}
+        of: dict[str, Any] = {"namespace": "mtl_zoo", "registry": self.registry}
         self.requests = prometheus.Counter("requests", "Requests by route and status.", ["route", "status"], **of)
         self.seconds = prometheus.Histogram(
             "request_seconds", "From a request's first byte to its answer.", ["route"], buckets=_SECONDS, **of

@@ -1,12 +1,14 @@
 """`/recommend`: the lists of a saved recommender, over HTTP."""
 
+import re
+
 import pandas as pd
 import pytest
 from service_case import served
 
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Sequence, SharedBottom
 from mtl_zoo.recommend import MMR, Recommender, WeightedSum
-from mtl_zoo.service.servables import kind_in, load_servable
+from mtl_zoo.service.servables import SavedRecommender, kind_in, load_servable
 
 pytestmark = pytest.mark.tensorflow
 
@@ -127,9 +129,13 @@ def test_rows_can_be_scored_as_well(client, recommender):
 def test_what_is_wrong_is_named(client, given, words):
     status, found = client.post("/recommend", given)
     assert status == 400, found
-    import re
-
     assert re.search(words, found["error"]), found
+
+
+def test_what_nobody_waits_for_is_given_up(recommender):
+    asked = iter([False, True])
+    found = SavedRecommender(recommender).recommend({"users": [1, 2, 3], "common": {}}, lambda: next(asked))
+    assert [one["user"] for one in found["recommendations"]] == [1]
 
 
 def test_it_is_warmed_up_with_a_user(client, recommender, tmp_path, monkeypatch):

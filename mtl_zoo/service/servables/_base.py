@@ -52,9 +52,14 @@ class Servable:
         """
         raise RequestError(404, "The version that is served gives scores, and recommends nothing.", "no_recommender")
 
-    def recommend(self, asked: Any) -> dict[str, Any]:
-        """The answer to what `asked` gave. One thread calls it at a time."""
-        raise NotImplementedError(f"{type(self).__name__} must define `recommend(asked)`.")
+    def recommend(self, asked: Any, is_late: Callable[[], bool]) -> dict[str, Any]:
+        """The answer to what `asked` gave. One thread calls it at a time.
+
+        Args:
+            asked: What `asked` gave.
+            is_late: Whether nobody waits for the answer any more, so that it may be given up.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `recommend(asked, is_late)`.")
 
     def warm_up(self) -> None:
         """Pays for what the first calls pay for, and refuses a model that gives no scores.

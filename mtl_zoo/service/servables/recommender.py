@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,11 @@ class SavedRecommender(KerasModel):
         known_keys("`fusion`", weights, self.recommender.tasks)
         return {task: _number(f"fusion, task {task!r}", weight) for task, weight in weights.items()}
 
-    def recommend(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def recommend(self, asked: dict[str, Any], is_late: Callable[[], bool]) -> dict[str, Any]:
         lists = []
         for place, user in enumerate(asked["users"]):
+            if is_late():
+                break
             own = {name: asked[name][place] for name in ("exclude", "candidates") if name in asked}
             if not isinstance(user, dict):
                 user = {self.recommender.user: user}
@@ -156,4 +159,5 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, np.ndarray | list | tuple):
         return [_plain(inner) for inner in value]
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
