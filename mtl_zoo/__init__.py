@@ -8,6 +8,7 @@ from mtl_zoo.evaluation import balancing_report, calibrate, evaluate, gate_repor
 from mtl_zoo.export import export_serving, make_scorer
 from mtl_zoo.features.entities import EntityTable
 from mtl_zoo.features.sampling import NegativeSampling
+from mtl_zoo.features.sources import JointSources, Source
 from mtl_zoo.features.spec import (
     Categorical,
     Datetime,
@@ -90,6 +91,7 @@ __all__ = [
     "Hierarchical",
     "HoME",
     "Image",
+    "JointSources",
     "L2Constrained",
     "LanguageModel",
     "M3oE",
@@ -116,6 +118,7 @@ __all__ = [
     "SharedBottom",
     "SingleTask",
     "Sluice",
+    "Source",
     "Text",
     "Towers",
     "Vector",
