@@ -59,6 +59,7 @@ from mtl_zoo.models import (
     model_info,
     parameter_count,
     parameter_matched,
+    transfer,
 )
 from mtl_zoo.options import MLP, DSelectK, Embedding, FeatureFusion, Gate
 from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask
@@ -136,4 +137,5 @@ __all__ = [
     "model_info",
     "parameter_count",
     "parameter_matched",
+    "transfer",
 ]
