@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,13 @@ class JointStream:
     Args:
         joint: The `JointSources`.
         transform: A fitted transform.
-        whole: Each task must have labels in some source.
+        required: Names of tasks that must have labels in some source.
 
     Raises:
-        ValueError: A task that no source has labels for, if `whole`; a source that cannot be encoded, named.
+        ValueError: A required task that no source has labels for; a source that cannot be encoded, named.
     """
 
-    def __init__(self, joint: Any, transform: FeatureTransform, whole: bool = True):
+    def __init__(self, joint: Any, transform: FeatureTransform, required: Collection[str] = ()):
         self.joint, self.transform = joint, transform
         self.names: tuple[str, ...] = joint.names
         self.numbers = {name: number for number, name in enumerate(self.names)}
@@ -39,8 +39,7 @@ class JointStream:
         self._base = layout_of(transform, labels=True)
         self._layout = _with_source(self._base)
         self._held = [self._hold(name, source) for name, source in joint.sources.items()]
-        if whole:
-            self._check_labels()
+        self._check_labels(required)
 
     @property
     def rows(self) -> int:
@@ -58,10 +57,10 @@ class JointStream:
         except (ValueError, TypeError) as error:
             raise type(error)(f"{error} (source {name!r})") from error
 
-    def _check_labels(self) -> None:
-        """Refuses a task whose labels are missing in all rows of all sources."""
+    def _check_labels(self, required: Collection[str]) -> None:
+        """Refuses tasks whose labels are missing in all rows of all sources."""
         held = dict(zip(self.names, self._held, strict=True))
-        for task in self.transform.tasks:
+        for task in [task for task in self.transform.tasks if task.name in required]:
             having = [name for name in self.names if task.name in self.tasks[name]]
             if not having:
                 raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -198,14 +198,14 @@ class JointSources(SeveralTables):
         columns = dict.fromkeys(column for frame in frames.values() for column in frame.columns)
         return below_each_other(frames, {**dict.fromkeys(columns), self.column: None}, self.column)
 
-    def bound(self, transform: FeatureTransform, whole: bool = True) -> JointStream:
+    def bound(self, transform: FeatureTransform, required: Collection[str] = ()) -> JointStream:
         """The sources as arrays that a fitted transform makes of them, and their batches.
 
         Args:
             transform: A fitted transform.
-            whole: Each task must have labels in some source.
+            required: Names of tasks that must have labels in some source.
         """
-        return JointStream(self, transform, whole)
+        return JointStream(self, transform, required)
 
     def tasks_by_source(self, tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:
         """The names of the tasks that each source has labels of.

@@ -38,7 +38,9 @@ def is_stream(x: Any) -> bool:
 
 def bound(model: Any, x: Any, whole: bool = True) -> Any:
     """`x`, or the batches of several sources for the model's transform; `whole` if it is to be trained on them."""
-    return x.bound(require_transform(model), whole) if isinstance(x, JointSources) else x
+    if not isinstance(x, JointSources):
+        return x
+    return x.bound(require_transform(model), [task.name for task in model.tasks] if whole else ())
 
 
 def holds_rows(x: Any) -> bool:
