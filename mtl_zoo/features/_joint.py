@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from mtl_zoo.features import _several
 from mtl_zoo.features._mixing import Mixture, rows_of_draws, seed_of_source
 from mtl_zoo.features._stream_encode import layout_of
 from mtl_zoo.features.batching import Layout, as_parts, batch_runs
+from mtl_zoo.features.sampling import NegativeSampling
 from mtl_zoo.features.transform import FeatureTransform
 
 Packed = Sequence[np.ndarray]
@@ -32,14 +34,14 @@ class JointStream:
     """
 
     def __init__(self, joint: Any, transform: FeatureTransform, required: Collection[str] = ()):
-        self.joint, self.transform = joint, transform
+        self.joint, self.transform, self._required = joint, transform, tuple(required)
         self.names: tuple[str, ...] = joint.names
         self.numbers = {name: number for number, name in enumerate(self.names)}
         self.tasks: dict[str, tuple[str, ...]] = joint.tasks_by_source(transform.tasks)
         self._base = layout_of(transform, labels=True)
         self._layout = _with_source(self._base)
         self._held = [self._hold(name, source) for name, source in joint.sources.items()]
-        self._check_labels(required)
+        self._check_labels()
 
     @property
     def rows(self) -> int:
@@ -57,10 +59,10 @@ class JointStream:
         except (ValueError, TypeError) as error:
             raise type(error)(f"{error} (source {name!r})") from error
 
-    def _check_labels(self, required: Collection[str]) -> None:
+    def _check_labels(self) -> None:
         """Refuses tasks whose labels are missing in all rows of all sources."""
         held = dict(zip(self.names, self._held, strict=True))
-        for task in [task for task in self.transform.tasks if task.name in required]:
+        for task in [task for task in self.transform.tasks if task.name in self._required]:
             having = [name for name in self.names if task.name in self.tasks[name]]
             if not having:
                 raise ValueError(
@@ -88,6 +90,20 @@ class JointStream:
             )
         self.numbers = {name: list(names).index(name) for name in self.names}
         return self
+
+    def sampled(self, sampling: NegativeSampling) -> JointStream:
+        """The same without a share of the negative rows of the sources that have the task.
+
+        Raises:
+            ValueError: No such task; what `NegativeSampling` and `TableStream.sampled` refuse.
+        """
+        task, joint = sampling.task_among(self.transform.tasks), copy.copy(self.joint)
+        joint.sources = {name: copy.copy(source) for name, source in joint.sources.items()}
+        for name, source in joint.sources.items():
+            if task.name in self.tasks[name]:
+                data = source.data
+                source.data = data.sampled(sampling) if source.is_stream else sampling.sample(data, task)
+        return JointStream(joint, self.transform, self._required)
 
     def known_by(self) -> dict[str, Any]:
         """What the data of a run are known by, beside the size of its batches, as plain values."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mtl_zoo.features import _labels
 from mtl_zoo.features._columns import EMPTY, Column, read_table
-from mtl_zoo.features._states import same_kind
+from mtl_zoo.features._states import may_lack, same_kind
 from mtl_zoo.tasks import Task
 
 
@@ -30,17 +30,14 @@ def fills_of(
 def completed(
     frame: pd.DataFrame, absent: Sequence[Collection[str]], fills: Mapping[str, float | None]
 ) -> pd.DataFrame:
-    """The table with the columns that it lacks, if one of the tables that were fitted lacked all of them, too."""
-    lacking = [name for name in fills if name not in frame.columns]
-    if not lacking or not is_absent(lacking, absent):
-        return frame  # whoever reads it refuses it, by the names of what it lacks
-    made = {name: [fills[name]] * len(frame) for name in lacking}
-    return frame.assign(**{name: np.array(v, object if fills[name] is None else float) for name, v in made.items()})
+    """The table with the columns that it lacks and one of the tables that were fitted lacked, too.
 
-
-def is_absent(lacking: Collection[str], absent: Sequence[Collection[str]]) -> bool:
-    """Whether one of the tables that were fitted lacked all of these columns."""
-    return any(set(lacking) <= set(columns) for columns in absent)
+    Whoever reads it refuses it for what else it lacks.
+    """
+    excused = may_lack([name for name in fills if name not in frame.columns], absent)
+    made = {name: [fills[name]] * len(frame) for name in excused}
+    columns = {name: np.array(v, object if fills[name] is None else float) for name, v in made.items()}
+    return frame.assign(**columns) if columns else frame
 
 
 def read_labels(

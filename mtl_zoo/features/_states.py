@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,6 +80,12 @@ def register_state(family: str) -> Callable[[type[State]], type[State]]:
         return cls
 
     return register
+
+
+def may_lack(lacking: Sequence[str], absent: Sequence[Collection[str]]) -> list[str]:
+    """Of the columns that a table lacks, those that the most similar of the tables that were fitted lacked, too."""
+    groups = [[name for name in lacking if name in columns] for columns in absent]
+    return max(groups, key=len, default=[])
 
 
 def same_kind(column: Column | ColumnType, other: Column | ColumnType) -> bool:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import BOOLEAN, BYTES, DATE, FLOAT, INTEGER, STRING
+from mtl_zoo.features._states import may_lack
 from mtl_zoo.features._stream_find import COMPRESSIONS, is_parquet, partitions_of, suffix_of
 from mtl_zoo.features._times import ZONED
 
@@ -127,8 +128,10 @@ def check_columns(
     path: str, names: Sequence[str], wanted: Sequence[str], absent: Sequence[Sequence[str]] = ()
 ) -> list[str]:
     """The wanted columns that are there; refuses a file that lacks others than those of a group of `absent`."""
-    missing = [column for column in wanted if column not in names]
-    if missing and not any(set(missing) <= set(group) for group in absent):
+    lacking = [column for column in wanted if column not in names]
+    excused = may_lack(lacking, absent)
+    missing = [column for column in lacking if column not in excused]
+    if missing:
         shown = [*names[:20], *(["..."] if len(names) > 20 else [])]
         raise ValueError(f"`{path}` lacks {len(missing)} columns. Received without: {missing}. It has: {shown}")
     repeated = sorted(set(check.duplicates(names)) & set(wanted))
