@@ -8,6 +8,7 @@ from mtl_zoo.evaluation import balancing_report, calibrate, evaluate, gate_repor
 from mtl_zoo.export import export_serving, make_scorer
 from mtl_zoo.features.entities import EntityTable
 from mtl_zoo.features.sampling import NegativeSampling
+from mtl_zoo.features.sources import JointSources, Source
 from mtl_zoo.features.spec import (
     Categorical,
     Datetime,
@@ -58,6 +59,7 @@ from mtl_zoo.models import (
     model_info,
     parameter_count,
     parameter_matched,
+    transfer,
 )
 from mtl_zoo.options import MLP, DSelectK, Embedding, FeatureFusion, Gate
 from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask, RetrievalTask
@@ -90,6 +92,7 @@ __all__ = [
     "Hierarchical",
     "HoME",
     "Image",
+    "JointSources",
     "L2Constrained",
     "LanguageModel",
     "M3oE",
@@ -117,6 +120,7 @@ __all__ = [
     "SharedBottom",
     "SingleTask",
     "Sluice",
+    "Source",
     "Text",
     "Towers",
     "Vector",
@@ -134,4 +138,5 @@ __all__ = [
     "model_info",
     "parameter_count",
     "parameter_matched",
+    "transfer",
 ]

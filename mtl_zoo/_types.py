@@ -1,4 +1,4 @@
-"""Names for what passes between layers, optimizers and balancing methods, for the annotations of all of them."""
+"""Names for what passes between the parts of the house: of types, for annotations, and of what a batch holds."""
 
 from __future__ import annotations
 
@@ -10,3 +10,6 @@ Tensor: TypeAlias = Any
 Shape: TypeAlias = tuple[Any, ...]
 # What `get_config` returns and `from_config` takes.
 Config: TypeAlias = dict[str, Any]
+
+# The input that says which of several sources a row is from. No feature can have this name, and no model reads it.
+SOURCE_INPUT = "(source)"

@@ -32,7 +32,7 @@ _BASE = (
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
-_FEATURES = ("_validation", "_registry", "_files", "_serialization", "_allocator", "tasks")
+_FEATURES = ("_types", "_validation", "_registry", "_files", "_serialization", "_allocator", "tasks")
 _MODELS = ("heads", "models", "steps")
 _TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {

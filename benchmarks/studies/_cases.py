@@ -42,11 +42,23 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What a case makes of a split: features, a table of each part of it, and what is known of entities."""
+    """What a case makes of a split.
+
+    Args:
+        features: What is read.
+        table: A table (or several sources) of each part of the split.
+        transform: Arguments of the transform, such as what is known of entities.
+        tasks: The tasks. Default: those of the study.
+        fitted_on: What the transform is fitted on in place of the training rows, and its tasks.
+        start: From the transform, and a function that makes a model of given tasks with it, to the trained model.
+    """
 
     features: list[Any]
-    table: Callable[[pd.DataFrame], pd.DataFrame] = lambda part: part
+    table: Callable[[pd.DataFrame], Any] = lambda part: part
     transform: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tasks: Sequence[Any] = ()
+    fitted_on: Callable[[], tuple[Any, Sequence[Any]]] | None = None
+    start: Callable[[FeatureTransform, Callable[[Sequence[Any]], Any]], Any] | None = None
 
 
 Make = Callable[[Split], Made]
@@ -126,9 +138,15 @@ class Study:
 
         first = next(iter(self.metrics))
         keras.utils.set_random_seed(split.seed)
-        transform = FeatureTransform(made.features, self.tasks, **made.transform).fit(made.table(split.train))
+        tasks = made.tasks or self.tasks
+        rows, of_transform = (made.table(split.train), tasks) if made.fitted_on is None else made.fitted_on()
+        transform = FeatureTransform(made.features, of_transform, **made.transform).fit(rows)
         units = {"bottom_units": (64, 32), "tower_units": (16,)} if args.model == "shared_bottom" else {}
-        model = create_model(args.model, transform, **units)
+
+        def create(wanted: Sequence[Any]) -> Any:
+            return create_model(args.model, transform, wanted, **units)
+
+        model = create(tasks) if made.start is None else made.start(transform, create)
         model.compile(keras.optimizers.Adam(args.learning_rate), metrics=None)
         best = ExactValidation(made.table(split.validation), patience=2, select=PrimaryTask(first))
         started = time.perf_counter()

@@ -55,6 +55,10 @@ class Split(Rows):
             raise ValueError(f"`n` must be at most the number of rows, {len(self)}. Received: n={n}")
         return self._at(np.sort(np.random.default_rng(seed).permutation(len(self))[:n]))
 
+    def take_rows(self, rows: np.ndarray) -> Split:
+        """The rows at these positions, in this order."""
+        return self._at(rows)
+
     def _at(self, rows: Any) -> Split:
         return Split(**{field.name: _rows(getattr(self, field.name), rows) for field in dataclasses.fields(self)})
 

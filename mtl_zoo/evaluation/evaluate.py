@@ -13,6 +13,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo.datasets import Split
 from mtl_zoo.datasets.oracle import oracle_auc
 from mtl_zoo.evaluation.gain import lift_share
+from mtl_zoo.features.sources import ALL, JointSources
 from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import IMPRESSIONS, observed
 from mtl_zoo.heads._funnel import and_then, steps_to
@@ -46,11 +47,14 @@ def evaluate(
     (c) all impressions, label conversion, score pCVR: `task="conversion", space="impressions"`. Real data have no
         conversion labels without a click, so no row of this kind is made.
 
+    Of `JointSources` there is a further first column, `source`, with the rows of all together (`"all"`), and those of
+    each source on the tasks that it has labels of.
+
     Args:
         model: A compiled or uncompiled model of the zoo.
-        split: A split of a data set, a table (pandas, pyarrow) if the model was made with a transform, a `TableStream`,
-            or a finite `tf.data.Dataset` of `(inputs, labels)` or `(inputs, labels, weights)`. Of the last two, a batch
-            of inputs is in memory at a time.
+        split: A split of a data set, a table (pandas, pyarrow) or `JointSources` of tables if the model was made with a
+            transform, a `TableStream`, or a finite `tf.data.Dataset` of `(inputs, labels)` or
+            `(inputs, labels, weights)`. Of the last two, a batch of inputs is in memory at a time.
         group: Name of a column in `split.groups`, or of the table; adds the AUC within groups (users), weighted by
             their rows.
         products: Also score the steps of a funnel from end to end where the model has no output for that: meaning (b)
@@ -80,11 +84,25 @@ def evaluate(
             )
         scores, split = _scores_of_batches(model, split, batch_size)
         return evaluate_scores(model, split, scores, products=products)
-    split = as_split(model, split)
+    joint, split = split, as_split(model, split)
     if group is not None:
         check.check_choice("group", group, tuple(split.groups))
     scores = model.predict(split.inputs, batch_size=batch_size, verbose=0)
-    return evaluate_scores(model, split, scores, group=group, products=products)
+    table = evaluate_scores(model, split, scores, group=group, products=products)
+    if not isinstance(joint, JointSources):
+        return table
+    tables = {ALL: table}
+    for source, rows in rows_by_source(joint, split).items():
+        own = {name: values[rows] for name, values in scores.items()}
+        found = evaluate_scores(model, split.take_rows(rows), own, group=group, products=products)
+        tables[source] = found[found["observed"] > 0]
+    return pd.concat(tables, names=["source"]).reset_index("source").reset_index(drop=True)
+
+
+def rows_by_source(joint: JointSources, split: Split) -> dict[str, np.ndarray]:
+    """The rows of each source in the split that `as_split` made of several."""
+    of_row = np.asarray(split.groups[joint.column])
+    return {name: np.flatnonzero(of_row == name) for name in joint.names}
 
 
 def _scores_of_batches(model: Any, data: Any, batch_size: int) -> tuple[dict[str, np.ndarray], Split]:
@@ -114,11 +132,23 @@ def as_split(model: Any, split: Any) -> Split:
     """
     if len(split) == 0:
         raise ValueError("`split` must have at least one row. Received: an empty split")
+    if isinstance(split, JointSources):
+        return _joint_split(model, split)
     if not is_table(split):
         return split
     inputs, labels, weights = encode_table(model, split)
     groups = {name: np.asarray(split[name]) for name in getattr(split, "column_names", split.columns)}
     return Split(inputs, labels, weights, groups)
+
+
+def _joint_split(model: Any, joint: JointSources) -> Split:
+    """All rows, with the labels that `fit` would read of each source."""
+    split, tasks = as_split(model, joint.table()), joint.tasks_by_source(model.tasks)
+    for source, rows in rows_by_source(joint, split).items():
+        for task in model.tasks:
+            if task.name not in tasks[source]:
+                split.labels[task.name][rows] = np.nan
+    return split
 
 
 def evaluate_scores(

@@ -3,12 +3,15 @@
 from mtl_zoo.features.augmentation import Synonyms, augment_texts
 from mtl_zoo.features.batching import make_batches
 from mtl_zoo.features.cache import CachedTable, open_cache, write_cache
+from mtl_zoo.features.sources import JointSources, Source
 from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.features.transform import FeatureTransform
 
 __all__ = [
     "CachedTable",
     "FeatureTransform",
+    "JointSources",
+    "Source",
     "Synonyms",
     "TableStream",
     "augment_texts",

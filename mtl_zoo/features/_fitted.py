@@ -16,6 +16,7 @@ import pandas as pd
 from mtl_zoo.features import _joined, _report
 from mtl_zoo.features._columns import EMPTY, Column, check_columns
 from mtl_zoo.features._joined import Joined, OfEntities
+from mtl_zoo.features._several import completed
 from mtl_zoo.features._states import STATES, ColumnType, State, Unseen
 from mtl_zoo.features.base import Feature, Summary
 from mtl_zoo.features.entities import EntityTable
@@ -34,6 +35,7 @@ class Fitted:
         states: What features learned, by `Feature.state_key`.
         summaries: By feature name.
         joined: The entity tables that features are read from.
+        absent: If it was fitted on several tables, the columns that each of them lacked.
     """
 
     features: tuple[Feature, ...]
@@ -41,6 +43,7 @@ class Fitted:
     states: States
     summaries: dict[str, Summary]
     joined: tuple[Joined, ...] = ()
+    absent: tuple[tuple[str, ...], ...] = ()
 
     def state_of(self, feature: Feature) -> Any:
         """What the feature learned, or None."""
@@ -51,7 +54,7 @@ class Fitted:
     ) -> tuple[dict[str, np.ndarray], dict[str, Unseen]]:
         """Arrays by input name, and the values that were in no vocabulary, by feature; of features of some `names`."""
         chosen = [feature for feature in self.features if names is None or feature.name in names]
-        columns = read_columns([self.column_of(feature) for feature in chosen], frame)
+        columns = self._columns_of(frame, None if names is None else map(self.column_of, chosen))
         arrays: dict[str, np.ndarray] = {}
         unseen: dict[str, Unseen] = {}
         places: dict[str, np.ndarray] = {}
@@ -104,7 +107,7 @@ class Fitted:
 
     def readers(self) -> dict[str, list[Feature]]:
         """What reads each column of the rows' table: features, or an entity table by its ids."""
-        return _readers(self.features, self.joined)
+        return readers_of(self.features, self.joined)
 
     def raw_forms(self) -> dict[str, InputSpec]:
         """How an exported model takes each column."""
@@ -124,7 +127,7 @@ class Fitted:
 
     def raw_arrays(self, frame: pd.DataFrame, only: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """The table's columns, or `only` some, in their `raw_forms`."""
-        columns = read_columns(self.readers() if only is None else only, frame)
+        columns = self._columns_of(frame, only)
         arrays = {}
         for name, _, feature in self._raw_columns():
             if name not in columns:
@@ -133,6 +136,10 @@ class Fitted:
             reads = self.columns[name] if feature is None else feature
             arrays[name] = reads.raw_array(columns[name])
         return arrays
+
+    def _columns_of(self, frame: pd.DataFrame, only: Iterable[str] | None = None) -> dict[str, Column]:
+        names = list(dict.fromkeys(self.readers() if only is None else only))
+        return read_columns(names, completed(frame, self.absent, dict.fromkeys(names)))
 
     def warm_up(self) -> None:
         """Makes what states make at the first use, before several threads encode."""
@@ -166,7 +173,7 @@ class Fitted:
         return _make_graph(self)
 
 
-def _readers(features: Iterable[Feature], joined: Iterable[Joined]) -> dict[str, list[Feature]]:
+def readers_of(features: Iterable[Feature], joined: Iterable[Joined]) -> dict[str, list[Feature]]:
     readers: dict[str, list[Feature]] = {}
     from_entities = {name for table in joined for name in table.reads}
     for feature in features:
@@ -197,7 +204,7 @@ class Training:
 
     @classmethod
     def read(cls, features: SequenceABC[Feature], frame: pd.DataFrame, joined: SequenceABC[Joined]) -> Training:
-        columns = read_columns(_readers(features, joined), frame)
+        columns = read_columns(readers_of(features, joined), frame)
         by_name = {feature.name: feature for feature in features}
         places = {}
         for table in joined:
@@ -221,9 +228,12 @@ class Training:
 
 
 def fit(
-    features: SequenceABC[Feature], frame: pd.DataFrame, joined: tuple[Joined, ...] = ()
+    features: SequenceABC[Feature],
+    frame: pd.DataFrame,
+    joined: tuple[Joined, ...] = (),
+    absent: tuple[tuple[str, ...], ...] = (),
 ) -> tuple[Fitted, Training]:
-    """The state learned from `frame`, and what was read of it."""
+    """The state learned from `frame`, which is several tables if `absent` has their columns, and what was read."""
     training = Training.read(features, frame, joined)
     columns = training.columns
     for feature in features:
@@ -245,7 +255,7 @@ def fit(
     sized = tuple(f.sized(states.get(f.state_key), readings[f.name]) for f in features)  # type: ignore[arg-type]
     summaries = {feature.name: feature.summarize(readings[feature.name]) for feature in features}
     types = {name: ColumnType.of(column) for name, column in columns.items()}
-    return Fitted(sized, types, states, summaries, joined), training
+    return Fitted(sized, types, states, summaries, joined, absent), training
 
 
 def _make_graph(fitted: Fitted) -> Any:

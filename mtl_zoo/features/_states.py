@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,6 +82,18 @@ def register_state(family: str) -> Callable[[type[State]], type[State]]:
     return register
 
 
+def may_lack(lacking: Sequence[str], absent: Sequence[Collection[str]]) -> list[str]:
+    """Of the columns that a table lacks, those that the most similar of the tables that were fitted lacked, too."""
+    groups = [[name for name in lacking if name in columns] for columns in absent]
+    return max(groups, key=len, default=[])
+
+
+def same_kind(column: Column | ColumnType, other: Column | ColumnType) -> bool:
+    """Whether two columns hold what one feature can read: numbers of any width are alike."""
+    same = column.kind == other.kind or (column.kind in _NUMBERS and other.kind in _NUMBERS)
+    return same and column.is_list == other.is_list
+
+
 @dataclasses.dataclass(frozen=True)
 class ColumnType:
     """What a column held in the training table."""
@@ -96,8 +108,7 @@ class ColumnType:
 
     def check(self, column: Column, feature: str) -> None:
         """Refuses a column that now holds something else."""
-        same = column.kind == self.kind or (column.kind in _NUMBERS and self.kind in _NUMBERS)
-        if column.kind != EMPTY and not (same and column.is_list == self.is_list):
+        if column.kind != EMPTY and not same_kind(column, self):
             fitted = f"lists of {SHOWN[self.kind]}" if self.is_list else SHOWN[self.kind]
             raise ValueError(
                 f"`{column.name}` must hold {fitted}, as in the table that feature {feature!r} was fitted on. "

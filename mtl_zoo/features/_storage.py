@@ -51,6 +51,8 @@ def write(
         }
         if fitted.joined:
             meta["entities"] = [_write_entities(part, joined, i) for i, joined in enumerate(fitted.joined)]
+        if fitted.absent:
+            meta["absent"] = fitted.absent
         (part / META).write_text(json.dumps(meta, indent=1, default=_plain), encoding="utf-8")
 
 
@@ -132,6 +134,7 @@ def _understood(folder: Path, meta: dict[str, Any]) -> Stored:
         states,
         {name: Summary(**summary) for name, summary in meta["summaries"].items()},
         tuple(_read_entities(folder, kept) for kept in meta.get("entities", ())),
+        tuple(tuple(columns) for columns in meta.get("absent", ())),
     )
     tasks = tuple(task_from_config(config) for config in meta["tasks"])
     return Stored(tuple(specs), tasks, meta["sample_weight"], fitted, meta["notes"])

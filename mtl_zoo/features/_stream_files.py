@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import BOOLEAN, BYTES, DATE, FLOAT, INTEGER, STRING
+from mtl_zoo.features._states import may_lack
 from mtl_zoo.features._stream_find import COMPRESSIONS, is_parquet, partitions_of, suffix_of
 from mtl_zoo.features._times import ZONED
 
@@ -80,6 +81,7 @@ def open_source(
     columns: Mapping[str, Sequence[str]],
     dictionaries: Sequence[str],
     csv: CsvOptions = CsvOptions(),
+    absent: Sequence[Sequence[str]] = (),
 ) -> Source:
     """The file at `path`.
 
@@ -88,11 +90,12 @@ def open_source(
         columns: The columns to read, and the kinds of values that a CSV file's text may stand for, the first that fits.
         dictionaries: String columns to read each distinct value of once.
         csv: How the text of a CSV file is read.
+        absent: Groups of columns that a file may lack.
     """
     constants = _constants(path, columns)
     if is_parquet(suffix_of(path)):
-        return ParquetSource(path, list(columns), dictionaries, constants)
-    return CsvSource(path, columns, csv, constants)
+        return ParquetSource(path, list(columns), dictionaries, constants, absent)
+    return CsvSource(path, columns, csv, constants, absent)
 
 
 def _constants(path: str, columns: Mapping[str, Sequence[str]]) -> dict[str, pa.Scalar]:
@@ -121,14 +124,20 @@ def _with_constants(batch: pa.RecordBatch, constants: Mapping[str, pa.Scalar]) -
     return batch
 
 
-def check_columns(path: str, names: Sequence[str], wanted: Sequence[str]) -> None:
-    missing = [column for column in wanted if column not in names]
+def check_columns(
+    path: str, names: Sequence[str], wanted: Sequence[str], absent: Sequence[Sequence[str]] = ()
+) -> list[str]:
+    """The wanted columns that are there; refuses a file that lacks others than those of a group of `absent`."""
+    lacking = [column for column in wanted if column not in names]
+    excused = may_lack(lacking, absent)
+    missing = [column for column in lacking if column not in excused]
     if missing:
         shown = [*names[:20], *(["..."] if len(names) > 20 else [])]
         raise ValueError(f"`{path}` lacks {len(missing)} columns. Received without: {missing}. It has: {shown}")
     repeated = sorted(set(check.duplicates(names)) & set(wanted))
     if repeated:
         raise ValueError(f"`{path}` must have different column names. Received twice: {repeated}")
+    return [column for column in wanted if column in names]
 
 
 class ParquetSource:
@@ -137,7 +146,12 @@ class ParquetSource:
     part_name = "row group"
 
     def __init__(
-        self, path: str, columns: Sequence[str], dictionaries: Sequence[str], constants: Mapping[str, pa.Scalar]
+        self,
+        path: str,
+        columns: Sequence[str],
+        dictionaries: Sequence[str],
+        constants: Mapping[str, pa.Scalar],
+        absent: Sequence[Sequence[str]] = (),
     ):
         self.path = path
         try:
@@ -150,7 +164,7 @@ class ParquetSource:
         # What a file says of itself comes before what its folder does.
         self._constants = {name: value for name, value in constants.items() if name not in schema.names}
         columns = [name for name in columns if name not in self._constants]
-        check_columns(path, schema.names, columns)
+        columns = check_columns(path, schema.names, columns, absent)
         self._columns = columns
         self._schema = pa.schema([schema.field(name) for name in columns])
         self._dictionaries = [
@@ -199,6 +213,7 @@ class CsvSource:
         columns: Mapping[str, Sequence[str]],
         csv: CsvOptions = CsvOptions(),
         constants: Mapping[str, pa.Scalar] | None = None,
+        absent: Sequence[Sequence[str]] = (),
     ):
         self.path, self._csv = path, csv
         suffix = suffix_of(path)
@@ -217,7 +232,8 @@ class CsvSource:
         self.rows = self._lines if self._compression is None else (sum(self._lines),)
         self._constants = {name: v for name, v in (constants or {}).items() if name not in self._names}
         columns = {name: kinds for name, kinds in columns.items() if name not in self._constants}
-        check_columns(path, self._names, list(columns))
+        there = check_columns(path, self._names, list(columns), absent)
+        columns = {name: columns[name] for name in there}
         self._convert = self._options(self._fitting_types(columns))
 
     def _open(self) -> BinaryIO:

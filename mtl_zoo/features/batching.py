@@ -98,7 +98,7 @@ def batches_of_epochs(
     layout = Layout(parts, [(array.dtype, array.shape[1:]) for array in arrays], _groups_in_memory(arrays))
     packed = layout.pack(arrays)
     num_batches = rows // batch_size if drop_remainder else -(-rows // batch_size)
-    orders = None if seed is None else _Orders(rows, seed)
+    orders = None if seed is None else RowOrders(rows, seed)
     if at_end is not None:
         at_end.callback(packed.clear)
 
@@ -115,7 +115,7 @@ def batches_of_epochs(
     return layout.dataset(one_epoch, batch_size, all_full=all_full, num_batches=num_batches)
 
 
-class _Orders:
+class RowOrders:
     """Row orders by epoch: permutations that are drawn from a seed, one after the other."""
 
     def __init__(self, rows: int, seed: int):

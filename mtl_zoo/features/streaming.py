@@ -7,7 +7,6 @@ import copy
 import functools
 import itertools
 import math
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,23 +16,24 @@ import numpy as np
 import pyarrow as pa
 
 from mtl_zoo import _validation as check
-from mtl_zoo.features import _labels, _report
-from mtl_zoo.features._columns import BOOLEAN, FLOAT, INTEGER, STRING, read_table
-from mtl_zoo.features._states import Unseen
+from mtl_zoo.features import _labels
+from mtl_zoo.features._columns import BOOLEAN, FLOAT
+from mtl_zoo.features._stream_encode import Encoder, columns_of, layout_of
 from mtl_zoo.features._stream_files import UNREADABLE, CorruptFile, CsvOptions, Source, open_source
 from mtl_zoo.features._stream_find import find_files
 from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make_plan
 from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
-from mtl_zoo.features.batching import Layout, as_parts, batch_runs
+from mtl_zoo.features.batching import batch_runs
 from mtl_zoo.features.sampling import NegativeSampling, sampled_parts
 from mtl_zoo.features.transform import FeatureTransform
-from mtl_zoo.tasks import label_names
 
 _ON_CORRUPT = ("raise", "skip")
 # Of a piece while it is encoded: its Arrow and pandas columns, codes and results, a row and column.
 _PIECE_BYTES = 64
 # Of an open row group: a page and a dictionary of each column.
 _PAGES_BYTES = 2 << 20
+# Rows that are handed over at once where several streams take turns.
+_PASSED_ROWS = 4096
 _FIXED_BYTES = 128 << 20
 # Of which the length of strings is taken.
 _SAMPLED_PARTS, _SAMPLED_ROWS = 8, 1024
@@ -106,9 +106,10 @@ class TableStream:
         self.transform, self.labels = transform, labels
         self._csv = CsvOptions(encoding, null_values)
         self.encoding, self.null_values = encoding, null_values
-        self._layout = _layout(transform, labels)
-        self._columns = _columns(transform, labels)
+        self._layout = layout_of(transform, labels)
+        self._columns = columns_of(transform, labels)
         self.sampling: NegativeSampling | None = None
+        self._constants: dict[str, str] = {}
         self.files = tuple(find_files(paths))
         self._parts = self._find_parts()
         self.rows = sum(part.rows for part in self._parts)
@@ -135,7 +136,7 @@ class TableStream:
 
     def _open(self, path: str) -> Source | CorruptFile:
         try:
-            return open_source(path, *self._columns, self._csv)
+            return open_source(path, *self._columns, self._csv, self.transform.absent)
         except CorruptFile as error:
             if self.on_corrupt == "raise":
                 raise
@@ -238,7 +239,7 @@ class TableStream:
 
         def one_epoch() -> Iterator[tuple[np.ndarray, ...]]:
             number = epoch() if callable(epoch) else next(epochs)
-            plan = make_plan([p.rows for p in self._parts], self.shuffle_rows, None if seed is None else (seed, number))
+            plan = self._plan(seed, number)
             first = start if number == first_epoch else 0
             return self._packed_runs(plan, list(batch_runs(range(first, num_batches), self.rows, batch_size)))
 
@@ -249,13 +250,44 @@ class TableStream:
         return data
 
     def _packed_runs(self, plan: Plan, runs: list[tuple[int, int]]) -> Iterator[tuple[np.ndarray, ...]]:
-        if not runs:
-            return
-        encode = _Encoder(self.transform, self.labels)
-        index, place = plan.find(runs[0][0])
+        if runs:
+            yield from self._rows_of(plan, runs[0][0], [stop - start for start, stop in runs])
+
+    def rows_of_pass(self, seed: int | None, number: int, start: int) -> Iterator[tuple[np.ndarray, ...]]:
+        """The rows of one pass over the files from row `start` on, packed as `layout` says, a few at a time."""
+        plan = self._plan(seed, number)
+        sizes = [min(_PASSED_ROWS, self.rows - row) for row in range(start, self.rows, _PASSED_ROWS)]
+        return self._rows_of(plan, start, sizes)
+
+    def with_constant(self, column: str, value: str) -> TableStream:
+        """The stream with a column that holds one value in all rows, in place of one of the files."""
+        made = copy.copy(self)
+        made._constants = {**self._constants, column: value}
+        return made
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read: of the files, or that some of them have."""
+        read = {column: None for part in self._parts for column in part.source.types()}
+        return tuple({**read, **dict.fromkeys(self._constants)})
+
+    def release(self) -> None:
+        """Lets go of rows in memory, of which a stream has none between epochs."""
+
+    def known_by(self) -> dict[str, Any]:
+        """What the data of a run are known by, beside the size of its batches, as plain values."""
+        known = {"files": len(self.files), "rows": self.rows}
+        return known if self.sampling is None else {**known, "sampling": self.sampling.get_config()}
+
+    def _plan(self, seed: int | None, number: int) -> Plan:
+        return make_plan([p.rows for p in self._parts], self.shuffle_rows, None if seed is None else (seed, number))
+
+    def _rows_of(self, plan: Plan, start: int, sizes: list[int]) -> Iterator[tuple[np.ndarray, ...]]:
+        encode = Encoder(self.transform, self.labels, self._constants)
+        index, place = plan.find(start)
         windows = WindowReader(self._parts, encode, self._layout, self.workers).read(plan, index)
         try:
-            yield from _regrouped(windows, place, [stop - start for start, stop in runs])
+            yield from _regrouped(windows, place, sizes)
         finally:
             windows.close()  # type: ignore[attr-defined]
         encode.log_unseen()
@@ -294,78 +326,6 @@ def _regrouped(windows: Iterator[list[np.ndarray]], place: int, lengths: list[in
                 window, place = [], 0  # free before the next is read
                 window = next(windows, [])
         yield tuple(a[0] if len(a) == 1 else np.concatenate(a) for a in zip(*pieces, strict=True))
-
-
-def _layout(transform: FeatureTransform, labels: bool) -> Layout:
-    import tensorflow as tf
-
-    specs = {name: spec for feature in transform.features for name, spec in feature.input_specs().items()}
-    inputs = {name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in specs.items()}
-    number = tf.TensorSpec((), tf.float32)
-    parts = as_parts(inputs)
-    if labels:
-        weights: Any = None
-        if any(task.sample_weight is not None for task in transform.tasks):
-            weights = {task.name: number for task in transform.tasks}
-        elif transform.sample_weight is not None:
-            weights = number
-        parts = as_parts(inputs, dict.fromkeys(label_names(transform.tasks), number), weights)
-    return Layout(parts, [(spec.dtype.as_numpy_dtype, spec.shape) for spec in tf.nest.flatten(parts)])
-
-
-class _Encoder:
-    """From a table to the flattened arrays of a batch; counts what was in no vocabulary."""
-
-    def __init__(self, transform: FeatureTransform, labels: bool):
-        self._transform, self._labels = transform, labels
-        self._fitted = transform._require_fitted()
-        self._lock = threading.Lock()
-        self._rows = 0
-        self._unseen: dict[str, tuple[int, tuple]] = {}
-        self._fitted.warm_up()
-
-    def __call__(self, table: pa.Table) -> list[np.ndarray]:
-        import tensorflow as tf
-
-        frame = read_table(table)
-        inputs, unseen = self._fitted.encode(frame)
-        with self._lock:
-            self._rows += len(frame)
-            for name, new in unseen.items():
-                count, values = self._unseen.get(name, (0, new.values))
-                self._unseen[name] = (count + new.count, values)
-        if not self._labels:
-            return tf.nest.flatten(as_parts(inputs))
-        tasks = self._transform.tasks
-        labels = _labels.read_labels(frame, tasks, whole=False)
-        weights = _labels.read_weights(frame, tasks, self._transform.sample_weight, whole=False)
-        return tf.nest.flatten(as_parts(inputs, labels, weights))
-
-    def log_unseen(self) -> None:
-        found = {name: Unseen(n, n / self._rows, values) for name, (n, values) in self._unseen.items()}
-        _report.log_unseen(found, f"In {self._rows} rows: ")
-
-
-def _columns(transform: FeatureTransform, labels: bool) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """The kinds that each column's text may stand for, and the string columns to read by dictionary."""
-    fitted = transform._require_fitted()
-    columns: dict[str, tuple[str, ...]] = {}
-    by_dictionary = []
-    for name, readers in fitted.readers().items():
-        kind = fitted.columns[name].kind
-        usual = (kind, FLOAT) if kind == INTEGER else (kind,)
-        wanted = {feature.text_kinds(kind) or usual for feature in readers}
-        columns[name] = wanted.pop() if len(wanted) == 1 else usual
-        if all(feature.reads_distinct for feature in readers):
-            by_dictionary.append(name)
-    if labels:
-        for name in _labels.label_columns(transform.tasks):
-            columns[name] = (FLOAT, BOOLEAN)
-        for task in transform.tasks:
-            if task.reads_text:
-                columns[task.label_column] = (STRING,)
-        columns |= dict.fromkeys(_labels.weight_columns(transform.tasks, transform.sample_weight), (FLOAT,))
-    return columns, by_dictionary
 
 
 def _check_types(sources: list[Source]) -> None:

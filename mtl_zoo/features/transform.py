@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mtl_zoo import _validation as check
-from mtl_zoo.features import _fitted, _labels, _leak, _report, _storage
+from mtl_zoo.features import _fitted, _labels, _leak, _report, _several, _storage
 from mtl_zoo.features import entities as _entities
 from mtl_zoo.features._columns import read_table
 from mtl_zoo.features._joined import Joined
@@ -135,14 +135,9 @@ class FeatureTransform:
         tasks = as_tasks(tasks)
         frame = read_table(table)
         reserved = (*_labels.label_columns(tasks), *_labels.weight_columns(tasks, sample_weight))
+        rules = InferRules(embedding_dim, threshold)
         specs, notes = infer_features(
-            frame,
-            reserved,
-            exclude=exclude,
-            features=features,
-            numeric=numeric,
-            categorical=categorical,
-            rules=InferRules(embedding_dim, threshold),
+            frame, reserved, exclude=exclude, features=features, numeric=numeric, categorical=categorical, rules=rules
         )
         transform = cls(specs, tasks, sample_weight=sample_weight)
         transform._notes = notes
@@ -200,6 +195,11 @@ class FeatureTransform:
         return self._require_fitted().column_of(feature)
 
     @property
+    def absent(self) -> tuple[tuple[str, ...], ...]:
+        """If it was fitted on `JointSources`, the columns that each of them lacked."""
+        return () if self._fitted is None else self._fitted.absent
+
+    @property
     def is_fitted(self) -> bool:
         return self._fitted is not None
 
@@ -212,7 +212,8 @@ class FeatureTransform:
         """Learns vocabularies, moments and boundaries from the training table.
 
         Args:
-            table: The training table, label columns included.
+            table: The training table, label columns included, or `JointSources`: what one of them lacks is missing in
+                its rows, and may be lacking in tables that are encoded.
 
         Raises:
             ValueError: The table is empty or lacks a column, or a column holds what its feature or task cannot read.
@@ -226,8 +227,10 @@ class FeatureTransform:
                 "`fit` must not be called on the transform of a model, whose tables have the rows of these ids. Fit a "
                 "transform of your own, FeatureTransform(transform.specs, tasks).fit(table), and make a model with it."
             )
-        frame = read_table(table)
-        fitted, training = _fitted.fit(self._specs, frame, Joined.of(self._specs, self._entities))
+        joined = Joined.of(self._specs, self._entities)
+        columns = _fitted.readers_of(self._specs, joined)
+        frame, absent = _several.training_table(table, columns, self.tasks, self.sample_weight)
+        fitted, training = _fitted.fit(self._specs, frame, joined, absent)
         labels = _labels.read_labels(frame, self.tasks)
         _labels.check_spaces(labels, self.tasks)
         _labels.read_weights(frame, self.tasks, self.sample_weight)
@@ -295,11 +298,11 @@ class FeatureTransform:
         """
         if not self.tasks:
             raise ValueError("`tasks` must be given to read labels. Received: tasks=()")
-        return _labels.read_labels(read_table(table), self.tasks)
+        return _several.read_labels(read_table(table), self.tasks, self.absent)
 
     def encode_weights(self, table: Any) -> np.ndarray | dict[str, np.ndarray] | None:
         """Row weights: float32 (n,) for all tasks, a dict by task name where a task names a column, or None."""
-        return _labels.read_weights(read_table(table), self.tasks, self.sample_weight)
+        return _several.read_weights(read_table(table), self.tasks, self.sample_weight, self.absent)
 
     def batches(
         self,
@@ -318,15 +321,8 @@ class FeatureTransform:
             labels: False gives inputs only.
         """
         frame = read_table(table)
-        return make_batches(
-            self.encode(frame),
-            self.encode_labels(frame) if labels else None,
-            self.encode_weights(frame) if labels else None,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            drop_remainder=drop_remainder,
-        )
+        arrays = (self.encode(frame), *((self.encode_labels(frame), self.encode_weights(frame)) if labels else ()))
+        return make_batches(*arrays, batch_size=batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder)
 
     def values_of(self, name: str) -> tuple[Any, ...] | None:
         """The values that ids 2, 3, ... of a feature stand for; None where they are not listed, as for numbers."""

@@ -7,6 +7,7 @@ import keras
 
 from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.layers._batch_norm import batch_norm
+from mtl_zoo.layers._low_rank import LowRankUpdate
 from mtl_zoo.options import MLP, Units, as_mlp
 
 
@@ -31,6 +32,7 @@ class DenseStack(keras.layers.Layer):
         super().__init__(**kwargs)
         self.mlp = as_mlp("mlp", mlp, allow_empty=True)
         self.dense, self.norms, self.activations, self.dropouts = [], [], [], []
+        self.updates = [LowRankUpdate(name=f"{self.name}_update_{i}") for i in range(len(self.mlp.units))]
         for i, units in enumerate(self.mlp.units):
             self.dense.append(keras.layers.Dense(units, name=f"dense_{i}", dtype=self.dtype_policy))
             self.norms.append(self._norm(i))
@@ -55,12 +57,26 @@ class DenseStack(keras.layers.Layer):
             if norm is not None:
                 norm.build(input_shape)
 
+    def adapt(self, rank: int, alpha: float) -> int:
+        """Freezes the stack but for low-rank updates of its kernels; the number of kernels."""
+        for dense, update, norm in zip(self.dense, self.updates, self.norms, strict=True):
+            update.attach(dense.kernel.shape, rank, alpha)
+            for part in (dense, norm):
+                if part is not None:
+                    part.trainable = False
+        return len(self.dense)
+
+    def merged_kernels(self) -> list[tuple[Any, Tensor]]:
+        """Each kernel that has an update, and what both are together."""
+        pairs = zip(self.dense, self.updates, strict=True)
+        return [(dense.kernel, dense.kernel + u.change(dense.kernel.dtype)) for dense, u in pairs if u.built]
+
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
-        for dense, norm, activation, dropout in zip(
-            self.dense, self.norms, self.activations, self.dropouts, strict=True
+        for dense, update, norm, activation, dropout in zip(
+            self.dense, self.updates, self.norms, self.activations, self.dropouts, strict=True
         ):
-            y = dense(x)
+            y = dense(x) + update(x) if update.built else dense(x)
             if norm is not None:
                 y = norm(y, training=training)
             y = activation(y)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import keras
+
+from mtl_zoo._types import SOURCE_INPUT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Batch:
         labels: Labels by task name, and sample-space columns, as the user gave them: NaN where not observed.
         weights: Sample weights: None, one tensor for all tasks, or a dict by task name.
         groups: The group of each row (a user, a query), for losses that compare rows of one group; or None.
-        source: Which of several sources each row came from; or None.
+        source: The number of the source that each row is from, of several; or None.
         observed: For the loss at hand, which rows count: (batch,) of 0 and 1. None outside of a loss.
 
     Example:
@@ -41,4 +44,7 @@ class Batch:
     def of(cls, data: Any) -> Batch:
         """From what Keras hands to a step: inputs alone, or a tuple with labels and sample weights."""
         inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        return cls(inputs, labels, weights)
+        if not isinstance(inputs, Mapping) or SOURCE_INPUT not in inputs:
+            return cls(inputs, labels, weights)
+        others = {name: values for name, values in inputs.items() if name != SOURCE_INPUT}
+        return cls(others, labels, weights, source=inputs[SOURCE_INPUT])

@@ -4,6 +4,7 @@ from mtl_zoo._halves import Halves, halves
 from mtl_zoo.models._base import MultiTaskModel
 from mtl_zoo.models._matching import parameter_count, parameter_matched
 from mtl_zoo.models._registry import ModelInfo, create_model, list_models, model_info, register_model
+from mtl_zoo.models._transfer import transfer
 from mtl_zoo.models.adatt import AdaTT
 from mtl_zoo.models.adatt_sp import AdaTTSp
 from mtl_zoo.models.aitm import AITM
@@ -76,4 +77,5 @@ __all__ = [
     "parameter_count",
     "parameter_matched",
     "register_model",
+    "transfer",
 ]

@@ -12,6 +12,7 @@ from keras import ops
 from mtl_zoo import _distribute
 from mtl_zoo.features._plain_errors import plain_errors
 from mtl_zoo.models import _data, _predict, _retrieval
+from mtl_zoo.features.sources import JointSources
 from mtl_zoo.models._configured import CONFIG_FORMAT
 from mtl_zoo.models._first_batch import FirstBatch
 from mtl_zoo.models._plan import ModelPlan
@@ -89,12 +90,13 @@ class MultiTaskModel(TrainableModel):
         `x`, each scores its part and has the scores of all.
 
         Args:
-            x: A dict of arrays, a table if the model was made with a transform, or a `tf.data.Dataset`. Ids outside of
-                their tables are refused. A dict of raw columns is read as a table where it can be nothing else.
+            x: A dict of arrays, a table (or `JointSources` of tables, one below the other) if the model was made with a
+                transform, or a `tf.data.Dataset`. Ids outside of their tables are refused. A dict of raw columns is
+                read as a table where it can be nothing else.
             arguments: Those of Keras' `predict`; `batch_size` defaults to 4096 for arrays and tables. Callbacks see
                 each batch's logits.
         """
-        x = self.scoring.table_of(x)
+        x = x.table() if isinstance(x, JointSources) else self.scoring.table_of(x)
         if _distribute.is_multi_worker(self):
             return _predict.predict_by_worker(self, x, **arguments)
         if _predict.takes(self, x):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -12,6 +13,46 @@ from mtl_zoo import _keras_private
 from mtl_zoo import _validation as check
 from mtl_zoo.heads import Output
 from mtl_zoo.losses import TaskLoss
+
+
+@dataclasses.dataclass
+class Meters:
+    """What the logs are made of: a mean of each loss, and the metrics of each output.
+
+    Args:
+        losses: By name of the loss.
+        metrics: By name of the output.
+    """
+
+    losses: dict[str, keras.metrics.Metric]
+    metrics: dict[str, list[keras.metrics.Metric]]
+
+    def all(self) -> list[keras.metrics.Metric]:
+        return [*self.losses.values(), *(metric for metrics in self.metrics.values() for metric in metrics)]
+
+    @property
+    def names(self) -> list[str]:
+        """The names in the logs."""
+        return [metric.name for metric in self.all()]
+
+    def update(
+        self, losses: Mapping[str, tuple[Any, Any]], outputs: Mapping[str, tuple[Any, Any, Any]], counts: Any = None
+    ) -> None:
+        """Enters a batch.
+
+        Args:
+            losses: Of each loss, values and weights by row.
+            outputs: Of each output that is measured, labels, scores and weights by row.
+            counts: Which rows count, (batch,) of 0 and 1; None: all.
+        """
+        factor = 1.0 if counts is None else counts
+        for name, tracker in self.losses.items():
+            values, weights = losses[name]
+            tracker.update_state(values, sample_weight=weights * factor)
+        for name, metrics in self.metrics.items():
+            for metric in metrics:
+                labels, scores, weights = outputs[name]
+                metric.update_state(labels[:, None], scores, sample_weight=weights * factor)
 
 
 class TrainingSetup:
@@ -33,24 +74,57 @@ class TrainingSetup:
         }
         self._tasks = {output.name: output.task for output in model.outputs_info}
         self.given_metrics = _given_metrics(metrics, model.outputs_info)
-        self.metrics = {
-            output.name: [_metric(output, metric) for metric in self.given_metrics[output.name]]
-            for output in model.outputs_info
-        }
-        self.loss_trackers = {name: keras.metrics.Mean(name=f"{name}_loss") for name in outputs}
+        self._outputs = {output.name: output for output in model.outputs_info}
+        self._losses = outputs
+        self.meters = self._meters()
+        self.by_source: dict[str, Meters] = {}
+        # Whether the batches that were last measured said which source their rows are from.
+        self.sees_sources = False
         check.check_unique_names("metrics", [metric.name for metric in self.all_metrics()])
 
+    def _meters(self, source: str = "", tasks: Collection[str] | None = None) -> Meters:
+        """Of all tasks, or of those that a source has."""
+        prefix = f"{source}_" if source else ""
+        losses = {n: o for n, o in self._losses.items() if tasks is None or o.task.name in tasks}
+        found = {n: o for n, o in self._outputs.items() if tasks is None or o.task.name in tasks}
+        return Meters(
+            {name: keras.metrics.Mean(name=f"{prefix}{name}_loss") for name in losses},
+            {name: [_metric(output, m, prefix) for m in self.given_metrics[name]] for name, output in found.items()},
+        )
+
+    def measure_by_source(self, tasks: Mapping[str, Collection[str]]) -> bool:
+        """Has losses and metrics of several sources kept apart, too; whether that is new.
+
+        Args:
+            tasks: Names of the tasks of each source, in the order of the sources' numbers.
+        """
+        wanted = {source: self._meters(source, names) for source, names in tasks.items()}
+        before = {source: meters.names for source, meters in self.by_source.items()}
+        if before == {source: meters.names for source, meters in wanted.items()}:
+            return False
+        check.check_unique_names("sources", [n for m in (self.meters, *wanted.values()) for n in m.names])
+        self.by_source = wanted
+        return True
+
     def all_metrics(self) -> list[keras.metrics.Metric]:
-        return [*self.loss_trackers.values(), *(metric for metrics in self.metrics.values() for metric in metrics)]
+        return [metric for meters in (self.meters, *self.by_source.values()) for metric in meters.all()]
+
+    def hidden_logs(self) -> set[str]:
+        """Logs of sources, where rows do not say which they are from."""
+        if self.sees_sources:
+            return set()
+        return {name for meters in self.by_source.values() for name in meters.names}
 
     def directions(self) -> dict[str, str]:
         """Whether more of each log is better, `"max"` or `"min"`; those that nobody knows are left out."""
-        found = dict.fromkeys(["loss", *(f"{name}_loss" for name in self.loss_trackers)], "min")
-        for output, given in self.given_metrics.items():
-            for metric, made in zip(given, self.metrics[output], strict=True):
-                direction = self._direction(output, metric, made)
-                if direction:
-                    found[made.name] = "max" if direction > 0 else "min"
+        found = {"loss": "min"}
+        for meters in (self.meters, *self.by_source.values()):
+            found |= {tracker.name: "min" for tracker in meters.losses.values()}
+            for output, metrics in meters.metrics.items():
+                for metric, made in zip(self.given_metrics[output], metrics, strict=True):
+                    direction = self._direction(output, metric, made)
+                    if direction:
+                        found[made.name] = "max" if direction > 0 else "min"
         return found
 
     def _direction(self, output: str, given: Any, made: keras.metrics.Metric) -> int:
@@ -121,14 +195,14 @@ def _given_metrics(metrics: Any, outputs: Any) -> dict[str, list[Any]]:
     return given
 
 
-def _metric(output: Output, metric: Any) -> keras.metrics.Metric:
+def _metric(output: Output, metric: Any, prefix: str = "") -> keras.metrics.Metric:
     if isinstance(metric, str):
         known = output.task.streaming_metrics()
         check.check_choice(f"metrics[{output.name!r}]", metric, tuple(known))
-        return known[metric](name=f"{output.name}_{metric}")
+        return known[metric](name=f"{prefix}{output.name}_{metric}")
     if not isinstance(metric, keras.metrics.Metric):
         raise TypeError(f"`metrics[{output.name!r}]` must be names or Keras metrics. Received: {metric!r}")
     # A copy: the object given may serve several outputs or models.
     config = copy.deepcopy(metric.get_config())
-    config["name"] = f"{output.name}_{metric.name}"
+    config["name"] = f"{prefix}{output.name}_{metric.name}"
     return type(metric).from_config(config)

@@ -14,6 +14,7 @@ from mtl_zoo.features.spec import Feature, features_from_config, features_to_con
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import Head, Output
 from mtl_zoo.models import _data, _saving
+from mtl_zoo.models._adaptation import Adaptation
 from mtl_zoo.models._corrections import Corrections
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._saving import PathLike
@@ -63,6 +64,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         self.tower_units = tower_units
         self._scoring: Scoring | None = None
         self._corrections = Corrections()
+        self._adaptation = Adaptation()
         # What the rows are known by that `fit` was last given: `calibrate` warns of them.
         self.trained_rows: str | None = None
 
@@ -168,6 +170,16 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         self._corrections = corrections
         self._forget_traces()
 
+    @property
+    def adaptation(self) -> Adaptation:
+        """What does not train, and the low-rank updates that train in its place; see `transfer`."""
+        return self._adaptation
+
+    def set_adaptation(self, adaptation: Adaptation) -> int:
+        """Freezes parts of a model that was just made, as `transfer` does; how many kernels have low-rank updates."""
+        self._adaptation = adaptation
+        return adaptation.apply(self)
+
     def corrected(self, logits: Mapping[str, Any]) -> dict[str, Any]:
         """The logits that scores are made of, from those that the graph gives."""
         return self._corrections.apply(self.outputs_info, self.tasks, logits)
@@ -215,6 +227,8 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         for argument in self._hyperparameters():
             value = self._plan.given_head if argument == "head" else getattr(self, argument)
             config[argument] = keras.saving.serialize_keras_object(_untracked(value))
+        if self._adaptation:
+            config["adaptation"] = self._adaptation.get_config()
         return {**config, "corrections": self._corrections.get_config()} if self._corrections else config
 
     @classmethod
@@ -233,6 +247,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         features = features_from_config(config.pop("features"))
         tasks = [task_from_config(task) for task in config.pop("tasks")]
         name, corrections = config.pop("name", None), Corrections.from_config(config.pop("corrections", None))
+        adaptation = Adaptation.from_config(config.pop("adaptation", None))
         policy = keras.saving.deserialize_keras_object(config.pop("dtype"))
         config = {argument: keras.saving.deserialize_keras_object(value) for argument, value in config.items()}
         config = cls.upgrade_arguments(config, saved)
@@ -242,6 +257,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
             make: Any = cls  # a model of the catalogue, whose arguments are its own
             made = make(features, tasks, name=name, **config)
             made.set_corrections(corrections)
+            made.set_adaptation(adaptation)
             return made
         finally:
             keras.config.set_dtype_policy(current)

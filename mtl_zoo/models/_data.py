@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
+from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features.batching import batches_of_epochs
+from mtl_zoo.features.sources import JointSources
 from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.models._checks import check_labels, check_weights, weigh_classes
@@ -31,7 +33,14 @@ def is_table(x: Any) -> bool:
 
 
 def is_stream(x: Any) -> bool:
-    return isinstance(x, TableStream)
+    return isinstance(x, TableStream | JointStream)
+
+
+def bound(model: Any, x: Any, whole: bool = True) -> Any:
+    """`x`, or the batches of several sources for the model's transform; `whole` if it is to be trained on them."""
+    if not isinstance(x, JointSources):
+        return x
+    return x.bound(require_transform(model), [task.name for task in model.tasks] if whole else ())
 
 
 def holds_rows(x: Any) -> bool:
@@ -64,10 +73,11 @@ def labels_by_name(model: Any, y: Any) -> Mapping:
 
 
 def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any) -> tuple[Any, Any, dict[str, Any]]:
+    names = x.names if isinstance(x, JointStream) else ()
     if is_stream(x):
         x, arguments = _stream_batches(x, y, arguments, run)
     x, y, arguments = prepare(model, x, y, arguments)
-    arguments = _prepare_validation(model, arguments)
+    arguments = _prepare_validation(model, arguments, names)
     if isinstance(y, Mapping):
         check_labels(model, y)
         model.fit_tasks(y)
@@ -88,22 +98,29 @@ def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any)
     return x, y, arguments
 
 
-def _stream_batches(stream: TableStream, y: Any, arguments: dict[str, Any], run: Any) -> tuple[Any, dict[str, Any]]:
+def _stream_batches(
+    stream: TableStream | JointStream, y: Any, arguments: dict[str, Any], run: Any
+) -> tuple[Any, dict[str, Any]]:
     """The stream's batches, in an order of their own for each epoch."""
     if y is not None or arguments.get("sample_weight") is not None:
-        raise ValueError("`y` and `sample_weight` must be None with a TableStream: they are columns of its files.")
+        raise ValueError("`y` and `sample_weight` must be None with streams and sources: they are columns of them.")
     arguments = dict(arguments)
     size = batch_size(arguments, TRAIN_BATCH_SIZE)
     arguments.pop("batch_size", None)
     shuffle = arguments.pop("shuffle", True)
     arguments.setdefault("validation_batch_size", size)
+    if isinstance(stream, JointStream) and not shuffle:
+        raise ValueError("`shuffle` must be True with JointSources, whose mixing is an order. Received: shuffle=False")
+    run.at_end.callback(stream.release)
     batches = stream.batches(size, shuffle=bool(shuffle), seed=run.seed if shuffle else None, epoch=run.epoch)
     return batches, {**arguments, "shuffle": False}
 
 
-def _prepare_validation(model: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+def _prepare_validation(model: Any, arguments: dict[str, Any], sources: Sequence[str]) -> dict[str, Any]:
     """The arguments of `fit` with validation data that Keras takes, checked as those for training are."""
-    validation: Any = arguments.get("validation_data")
+    validation: Any = bound(model, arguments.get("validation_data"), whole=False)
+    if isinstance(validation, JointStream):
+        validation = validation.numbered(sources or validation.names)
     size = arguments.get("validation_batch_size") or arguments.get("batch_size") or TRAIN_BATCH_SIZE
     if is_table(validation):
         return {**arguments, "validation_data": encode_table(model, validation)}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features.streaming import TableStream
 
 # Rows of the sample, evenly spaced from the first to the last.
@@ -18,9 +19,8 @@ _SAMPLE_ROWS = 256
 
 def fingerprint(x: Any, y: Any, sample_weight: Any, batch_size: int, shuffle: Any) -> dict[str, Any]:
     """Plain values, which an error can show. A `tf.data.Dataset` is not looked into: that would be an epoch of it."""
-    if isinstance(x, TableStream):
-        known = {"files": len(x.files), "rows": x.rows, "batch_size": batch_size, "shuffle": bool(shuffle)}
-        return known if x.sampling is None else {**known, "sampling": x.sampling.get_config()}
+    if isinstance(x, TableStream | JointStream):
+        return {**x.known_by(), "batch_size": batch_size, "shuffle": bool(shuffle)}
     if not isinstance(x, Mapping | pd.DataFrame | pa.Table):
         return {"batches": int(x.cardinality()), "batch_spec": str(x.element_spec)}
     rows, names = _size(x)

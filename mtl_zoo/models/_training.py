@@ -11,6 +11,7 @@ from keras import ops
 
 from mtl_zoo import _allocator, _backend, _distribute, _keras_private
 from mtl_zoo.balancing import Balancing, as_balancing
+from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features._plain_errors import plain_errors
 from mtl_zoo.heads import RowLosses
 from mtl_zoo.heads._base import row_weight
@@ -170,7 +171,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """The weighted sum of `task_losses`, balanced in training, plus what belongs to no task."""
-        return self.outcome_of(Batch(x, y, sample_weight), y_pred, training).loss
+        return self.outcome_of(Batch.of((x, y, sample_weight)), y_pred, training).loss
 
     def outcome_of(self, batch: Batch, logits: Mapping[str, Any], training: bool = True) -> Outcome:
         """The loss of a batch, from its logits, with what it is made of."""
@@ -223,22 +224,34 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         return False
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        batch = Batch(x, y, sample_weight)
+        batch = Batch.of((x, y, sample_weight))
         return self.update_metrics(batch, y_pred, self.row_losses(batch, y_pred))
 
     def update_metrics(self, batch: Batch, logits: Mapping[str, Any], rows: RowLosses) -> dict[str, Any]:
         """Enters a batch into the losses and metrics of the logs; `rows` are its `row_losses`."""
         setup, corrected = self._require_compiled(), self.corrected(logits)
-        for name, (values, weights) in rows.rows.items():
-            setup.loss_trackers[name].update_state(values, sample_weight=weights)
+        outputs = {}
         for output in self.outputs_info:
-            if setup.metrics[output.name]:
+            if setup.meters.metrics[output.name]:
                 y, counts = rows.targets[output.name]
                 weights = counts * row_weight(batch.weights, output.task)
-                scores = output.scores(corrected[output.name])
-                for metric in setup.metrics[output.name]:
-                    metric.update_state(y[:, None], scores, sample_weight=weights)
+                outputs[output.name] = (y, output.scores(corrected[output.name]), weights)
+        setup.meters.update(rows.rows, outputs)
+        setup.sees_sources = batch.source is not None
+        if setup.sees_sources:
+            for number, meters in enumerate(setup.by_source.values()):
+                meters.update(rows.rows, outputs, ops.cast(ops.equal(batch.source, number), "float32"))
         return self.get_metrics_result()
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        hidden = set() if self._training_setup is None else self._training_setup.hidden_logs()
+        return {name: value for name, value in super().get_metrics_result().items() if name not in hidden}
+
+    def _measure_by_source(self, tasks: Mapping[str, Any]) -> None:
+        """Logs of several sources beside those of all rows; none if `tasks` is empty."""
+        with _backend.scope_of(self):
+            if self._require_compiled().measure_by_source(tasks):
+                self.train_function = self.test_function = None
 
     def _require_compiled(self) -> _compile.TrainingSetup:
         if self._training_setup is None:
@@ -248,7 +261,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
     # What users call.
 
     def fit(self, x: Any = None, y: Any = None, **arguments: Any) -> keras.callbacks.History:
-        """Keras' `fit`; `x` may also be a `TableStream`, or a table (pandas, pyarrow) if the model has a transform.
+        """Keras' `fit`; `x` may also be a `TableStream`, or a table or `JointSources` if the model has a transform.
 
         Tables, arrays and streams default to batches of 1024 rows. Arrays are checked first, those of
         `validation_data` too: missing inputs or labels, ids outside of their tables, labels that are none of their
@@ -267,7 +280,8 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         self._require_compiled()
         if _backend.is_tensorflow():
             _allocator.keep_by_default()
-        x, first = self.scoring.table_of(x), FirstBatch(self)
+        x, first = _data.bound(self, self.scoring.table_of(x)), FirstBatch(self)
+        self._measure_by_source(x.tasks if isinstance(x, JointStream) else {})
         x, y, arguments = _sampling.prepare(self, x, y, arguments)
         run = _resume.Run(self, x, y, arguments)
         with run.at_end, first.telling():
@@ -280,8 +294,10 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
     def evaluate(self, x: Any = None, y: Any = None, **arguments: Any) -> Any:
         """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""
         self._require_compiled()
-        first = FirstBatch(self)
-        x, y, arguments = _data.prepare(self, self.scoring.table_of(x), y, arguments)
+        x, first = _data.bound(self, self.scoring.table_of(x), whole=False), FirstBatch(self)
+        if isinstance(x, JointStream):
+            self._measure_by_source(x.tasks)
+        x, y, arguments = _data.prepare(self, x, y, arguments)
         with first.telling(), plain_errors():
             return super().evaluate(first.checked("x", x), y, **arguments)
 

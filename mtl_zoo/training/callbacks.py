@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.evaluation.evaluate import as_split, evaluate_scores
+from mtl_zoo.evaluation.evaluate import as_split, evaluate_scores, rows_by_source
 from mtl_zoo.evaluation.gain import score_of
+from mtl_zoo.features.sources import JointSources
 from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ class ExactValidation(keras.callbacks.Callback):
     for the others) or `ParetoImprovement` (no task may get worse), all in `mtl_zoo.training`.
 
     Args:
-        split: The validation split, or a table (pandas, pyarrow) if the model was made with a transform.
+        split: The validation split, or a table (pandas, pyarrow) or `JointSources` of tables if the model was made with
+            a transform. An epoch's score is of all rows; the logs have those of each source, too.
         patience: Stop after this many epochs without a better score. None: train all epochs.
         per_task: Each task keeps its own best epoch, and training stops when none has improved for `patience` epochs.
             For models of independent networks, which give their parts by `model.task_variables(name)`; a shared stop
@@ -42,7 +44,8 @@ class ExactValidation(keras.callbacks.Callback):
 
     Attributes:
         history: One dict an epoch: `epoch` (from 1), `score`, `tasks` ({task: score}, of those that are compared),
-            `table` (of `evaluate`, with the metrics that choose), `seconds` (what the evaluation took).
+            `table` (of `evaluate`, with the metrics that choose), `seconds` (what the evaluation took); with
+            `JointSources` also `sources` ({source: {task: score}}).
         best_epochs: {task: epoch (from 1) whose weights it has}.
 
     Raises:
@@ -109,6 +112,8 @@ class ExactValidation(keras.callbacks.Callback):
         if self.per_task:
             self._own = {task.name: self.model.task_variables(task.name) for task in self.model.tasks}
         self._rows = as_split(self.model, self.split)
+        joint = self.split if isinstance(self.split, JointSources) else None
+        self._rows_by_source = {} if joint is None else rows_by_source(joint, self._rows)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         started = time.perf_counter()
@@ -118,15 +123,29 @@ class ExactValidation(keras.callbacks.Callback):
         self.select.check_defined(tasks)
         score = self.select.score(tasks)
         improved = self._keep_best(epoch + 1, tasks, score)
+        sources = self._scores_by_source(scores)
         seconds = time.perf_counter() - started
         self.history.append({"epoch": epoch + 1, "score": score, "tasks": tasks, "table": table, "seconds": seconds})
+        if sources:
+            self.history[-1]["sources"] = sources
         if logs is not None:
             logs["val_score"] = score
             logs.update({f"val_{task}_score": value for task, value in tasks.items()})
+            logs.update({f"val_{s}_{task}_score": v for s, found in sources.items() for task, v in found.items()})
         _log.info("epoch %d: validation score %.5f%s", epoch + 1, score, " (best)" if improved else "")
         last_best = max(self.best_epochs.values())
         if self.patience is not None and epoch + 1 - last_best >= self.patience:
             self.model.stop_training = True
+
+    def _scores_by_source(self, scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+        """Each source's scores, of the tasks that its rows define."""
+        found = {}
+        for source, rows in self._rows_by_source.items():
+            own = {name: values[rows] for name, values in scores.items()}
+            table = evaluate_scores(self.model, self._rows.take_rows(rows), own, only=set(self._compared.values()))
+            of_tasks = scores_of(self.model, table, self._compared)
+            found[source] = {task: value for task, value in of_tasks.items() if not np.isnan(value)}
+        return found
 
     def _keep_best(self, epoch: int, tasks: dict[str, float], score: float) -> bool:
         if not self.per_task:
