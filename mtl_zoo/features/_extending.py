@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mtl_zoo.features import _fitted as _learned
@@ -181,16 +182,44 @@ class Extending:
                     f"`{argument}` must have the {name} of the model's transform, whose `extend` makes one that has. "
                     f"Received: {len(unlike)} others, first {unlike[0]:.300}"
                 )
+        self.refuse_other_ids(before, argument)
+
+    def refuse_other_ids(self, before: Any, argument: str) -> None:
+        """Refuses `before` where it gives a value that this transform knows, in a feature of both, another id.
+
+        Args:
+            before: A fitted transform, older than this one if they are not the same.
+            argument: What is read with one of them, in the error.
+
+        Raises:
+            ValueError: A value has two ids.
+        """
+        now, then = self._require_fitted(), before._require_fitted()
+        names = {feature.name for feature in then.features}
         for feature in now.features:
-            if feature.state_key is None:
-                continue
-            why = now.state_of(feature).moved_from(then.states[feature.state_key])
+            old = then.states.get(feature.state_key) if feature.name in names else None
+            state = now.state_of(feature)
+            why = "" if old is None or state is old else state.moved_from(old)
             if why:
                 raise ValueError(
                     f"`{argument}` must give the ids that the model was trained with. Received, for feature "
                     f"{feature.name!r}: {why}. A transform that was fitted again has other ids; model.transform.extend("
                     "table) makes one that adds to them, for model.extended(transform)"
                 )
+
+    def ids_since(self, before: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of a feature: ids whose value is another than in the transform `before`, and ids that stood for none there.
+
+        Args:
+            before: A transform that this one is an extension of.
+            name: Of the feature.
+        """
+        now, then = self._require_fitted(), before._require_fitted()
+        feature = next(feature for feature in now.features if feature.name == name)
+        state, old = now.state_of(feature), then.states.get(feature.state_key)
+        if state is None or old is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return state.new_ids(old), old.free_ids()
 
 
 def _pairs(old: list[Any], new: list[Any]) -> list[tuple[Any, Any]]:
@@ -252,7 +281,7 @@ def _extended(
             states[key] = state
         growth |= {spec.name: change for spec in group}
     old = {feature.name: feature for feature in before.features}
-    sized = tuple(s.resized(states.get(s.state_key), old[s.name].sizes()) for s in specs)  # type: ignore[arg-type]
-    ids = {spec.name: getattr(states.get(spec.state_key), "num_ids", None) for spec in specs}  # type: ignore[arg-type]
+    sized = tuple(s.resized(states.get(s.state_key), old[s.name].sizes()) for s in specs)
+    ids = {spec.name: getattr(states.get(spec.state_key), "num_ids", None) for spec in specs}
     growth = {name: dataclasses.replace(change, ids=ids[name]) for name, change in growth.items()}
     return dataclasses.replace(before, features=sized, states=states, joined=joined), growth
