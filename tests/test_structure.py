@@ -77,14 +77,15 @@ MAY_IMPORT = {
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, "_allocator", *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
+    "continual": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "export": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "recommend": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
-    "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
+    "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "continual"),
     "cli_data": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark"),
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
-_TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "recommend")
+_TOOLS_OF_TENSORFLOW = ("continual", "datasets", "training", "export", "optimizers", "benchmark", "recommend")
 _SCORES = ("models._first_batch", "serving")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
@@ -93,6 +94,7 @@ INSIDE_FUNCTIONS = (
     "_backend",
     "_distribute",
     "balancing",
+    "continual",
     "steps",
     "features",
     "language",
