@@ -86,7 +86,9 @@ def slot_lists(optimizer: Any) -> Iterator[tuple[str, list, list]]:
         return
     variables = built_variables(optimizer)
     for name, found in vars(optimizer).items():
-        if isinstance(found, list) and len(found) == len(variables) and name not in _NO_SLOTS:
+        if not isinstance(found, list) or len(found) != len(variables) or name in _NO_SLOTS:
+            continue
+        if all(slot is None or isinstance(slot, keras.Variable) for slot in found):
             yield name, variables, list(found)
 
 

@@ -112,11 +112,11 @@ def _of_tasks(progress: Progress, metric: str) -> pd.DataFrame:
 
 def _print(progress: Progress, metric: str) -> None:
     scores = _of_tasks(progress, metric)
-    about = progress.table.groupby("day", sort=False)[["rows", "train_seconds"]].first()
-    new = progress.growth.groupby("day")["new"].sum() if len(progress.growth) else pd.Series(dtype=int)
+    about = {day: rows.iloc[0] for day, rows in progress.table.groupby("day", sort=False)}
+    new = dict(progress.growth.groupby("day")["new"].sum()) if len(progress.growth) else {}
     shown = Table("day", "rows", "new ids", *(f"{name} {metric}" for name in scores), "seconds")
     for day, row in scores.iterrows():
         values = ["" if pd.isna(value) else f"{value:.4f}" for value in row]
-        rows, seconds = about.loc[day, "rows"], about.loc[day, "train_seconds"]
-        shown.add_row(str(day), f"{rows:,}", str(new.get(day, 0)), *values, f"{seconds:.1f}")
+        first = about[day]
+        shown.add_row(str(day), f"{first['rows']:,}", str(new.get(day, 0)), *values, f"{first['train_seconds']:.1f}")
     Console().print(shown)

@@ -132,7 +132,8 @@ def progressive(
         done = dataclasses.replace(done, days=number + 1, digests=(*done.digests, rows_digest(frame)))
         if kept is not None:
             kept.write(done)
-    return Progress(done.model, pd.DataFrame(done.measured), pd.DataFrame(done.growth))
+    growth = pd.DataFrame(done.growth)
+    return Progress(done.model, pd.DataFrame(done.measured), growth.astype({"ids": "Int64"}) if len(growth) else growth)
 
 
 def _check(model: Any, tables: Mapping[str, Any]) -> None:
@@ -157,7 +158,8 @@ class _Run:
     def scored(self, day: str, frame: pd.DataFrame) -> _Run:
         """With the metrics of a day that the model has not seen."""
         started = time.perf_counter()
-        found = evaluate(self.model, frame)
+        rows_of_day: Any = frame
+        found = evaluate(self.model, rows_of_day)
         seconds = round(time.perf_counter() - started, 3)
         about = {"rows": len(frame), "predict_seconds": seconds, "train_seconds": 0.0}
         rows = [{"day": day, **row, **about} for row in found.to_dict("records")]
@@ -239,7 +241,7 @@ class _Folder:
         with whole_folder(path) as part:
             run.model.save(part / "model.keras")
             seeds = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(_seeds(run.model))}
-            np.savez(part / "seeds.npz", **seeds)  # type: ignore[arg-type]
+            np.savez(part / "seeds.npz", **seeds)
             if run.replay is not None:
                 (part / "replay").mkdir()
                 run.replay.write(part / "replay")

@@ -13,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_zoo import _validation as check
 from mtl_zoo._files import name_within
 from mtl_zoo._registry import Registry
 from mtl_zoo.features._columns import EMPTY, MISSING_INTEGER, STRING, Cells
@@ -176,10 +175,9 @@ class Listed(Vocabulary):
         own = np.flatnonzero(known) + FIRST_ID
         moved = (ids != UNKNOWN_ID) & (ids != own)
         if moved.any():
-            shown = [
-                f"{before.values[i - FIRST_ID]!r} from {i} to {j}" for i, j in zip(own[moved], ids[moved], strict=True)
-            ]
-            return f"{len(shown)} of its {len(own)} values have other ids, {check.sample_values(shown[:3])}"
+            first = [(before.values[i - FIRST_ID], i, j) for i, j in zip(own[moved][:3], ids[moved], strict=False)]
+            shown = ", ".join(f"{value!r} has id {j} and had {i}" for value, i, j in first)
+            return f"{int(moved.sum())} of its {len(own)} values have other ids: {shown}"
         lost = int((ids == UNKNOWN_ID).sum())
         if lost and (self.history is None or self.history.root != _root(before)):
             return f"{lost} of its {len(own)} values have no id any more, and no extension evicted them"
