@@ -35,9 +35,10 @@ class L2ToPrevious:
 
     Example:
 
+    >>> import pandas as pd
     >>> from mtl_zoo import BinaryTask, Categorical, FeatureTransform, SharedBottom
     >>> from mtl_zoo.continual import L2ToPrevious
-    >>> day = {"item": [1, 2, 1, 2], "click": [0, 1, 0, 1]}
+    >>> day = pd.DataFrame({"item": [1, 2, 1, 2], "click": [0, 1, 0, 1]})
     >>> model = SharedBottom(FeatureTransform(Categorical("item"), BinaryTask("click")).fit(day), bottom_units=(4,))
     >>> model.compile("adam")
     >>> _ = model.fit(day, verbose=0)

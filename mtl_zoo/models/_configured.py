@@ -298,13 +298,14 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
 
         Example:
 
+        >>> import pandas as pd
         >>> from mtl_zoo import BinaryTask, Categorical, FeatureTransform, SharedBottom
         >>> monday = FeatureTransform(Categorical("item"), BinaryTask("click")).fit({"item": [1, 2], "click": [0, 1]})
         >>> model = SharedBottom(monday, bottom_units=(4,))
         >>> tuesday = model.extended(model.transform.extend({"item": [2, 3]}), rows="mean")
         >>> [m.features[0].num_ids for m in (model, tuesday)]
         [4, 5]
-        >>> x = {"item": [1, 2]}
+        >>> x = pd.DataFrame({"item": [1, 2]})
         >>> bool((model.predict(x, verbose=0)["click"] == tuesday.predict(x, verbose=0)["click"]).all())
         True
         """
