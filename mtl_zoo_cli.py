@@ -141,6 +141,14 @@ def _bench(made: argparse.ArgumentParser) -> None:
     report.add_argument("--split", choices=("test", "validation"), default="test")
     report.add_argument("--markdown", type=Path, metavar="OUT.md", help="write the tables as Markdown, too")
     report.add_argument("--picture", type=Path, metavar="OUT.png", help="draw them, too")
+    _progressive(
+        _command(
+            commands,
+            "progressive",
+            "mtl_zoo.benchmark.progressive:run",
+            "predict each day of a table and then train on it, with ids for the values that it brings",
+        )
+    )
     pareto = _command(
         commands,
         "pareto",
@@ -151,6 +159,33 @@ def _bench(made: argparse.ArgumentParser) -> None:
     pareto.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="names of list_balancing()")
     pareto.add_argument("--steps", type=int, default=8, help="of the grid, which has one point more with two tasks")
     pareto.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the points and their front")
+
+
+def _progressive(made: argparse.ArgumentParser) -> None:
+    made.add_argument("table", type=Path, metavar="FILE", help="a .csv or .parquet file with the rows of all days")
+    made.add_argument("--day", required=True, metavar="COLUMN", help="tells the day: each of its values is one")
+    made.add_argument("--parts", type=int, help="cut the rows in the order of --day into this many days instead")
+    made.add_argument("--task", dest="tasks", action="append", required=True, metavar="COLUMN", help="what to predict")
+    made.add_argument("--exclude", nargs="+", default=[], metavar="COLUMN", help="columns that are no features")
+    made.add_argument("--model", default="shared_bottom", help="a name of list_models()")
+    made.add_argument("--first", type=int, default=1, help="days that the model is trained on at the start")
+    made.add_argument("--epochs", type=int, default=1, help="of the start, and of each day")
+    made.add_argument("--batch-size", type=int, default=1024)
+    made.add_argument("--optimizer", default="adam", help="of Keras, or of mtl_zoo.optimizers")
+    made.add_argument("--learning-rate", type=float)
+    made.add_argument("--min-count", type=int, help="a value gets an id once it was seen so often")
+    made.add_argument("--evict-after", type=int, help="days after which a value that was not seen loses its id")
+    made.add_argument("--rows", choices=("initializer", "mean", "unknown"), default="initializer", help="of new ids")
+    made.add_argument("--fixed", action="store_true", help="values of later days get no ids")
+    made.add_argument("--never", action="store_true", help="never train after the start")
+    made.add_argument("--replay", type=int, default=0, metavar="ROWS", help="size of a sample of past rows")
+    made.add_argument("--ratio", type=float, default=0.2, help="rows of the sample for each row of a day")
+    made.add_argument("--l2", type=float, default=0.0, help="strength by which weights are held to the day before's")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--metric", help="of the table and the picture; default: that of the first task's kind")
+    made.add_argument("--folder", type=Path, help="keep each day here, and go on after the last one that is whole")
+    made.add_argument("--out", type=Path, metavar="FILE.csv", help="write all metrics of all days")
+    made.add_argument("--picture", type=Path, metavar="OUT.png", help="draw a metric over the days")
 
 
 def _config_options(made: argparse.ArgumentParser) -> None:

@@ -23,6 +23,9 @@ SLOTS = {
     "SGD": ("momentums",),
 }
 
+# Lists of variables that an optimizer has beside its slots.
+_NO_SLOTS = ("_variables", "_trainable_variables")
+
 
 # What stands above a hook is known where it is mixed in.
 _OfKeras: Any = object
@@ -68,6 +71,25 @@ def slots(optimizer: Any, kind: str) -> list:
     """The slot variables of a kind ("momentums"), in the order of the optimizer's variables."""
     found = getattr(optimizer, f"_{kind}", None)
     return getattr(optimizer, kind) if found is None else found
+
+
+def slot_lists(optimizer: Any) -> Iterator[tuple[str, list, list]]:
+    """Each kind of slots that an optimizer has: its name, the model's variables, and the slot of each of them.
+
+    Of an optimizer that holds others, theirs.
+    """
+    held = list(optimizer.parts().values()) if hasattr(optimizer, "parts") else []
+    held += [optimizer.inner_optimizer] if hasattr(optimizer, "inner_optimizer") else []
+    for number, part in enumerate(held):
+        yield from ((f"{number}.{name}", variables, found) for name, variables, found in slot_lists(part))
+    if held or not optimizer.built:
+        return
+    variables = built_variables(optimizer)
+    for name, found in vars(optimizer).items():
+        if not isinstance(found, list) or len(found) != len(variables) or name in _NO_SLOTS:
+            continue
+        if all(slot is None or isinstance(slot, keras.Variable) for slot in found):
+            yield name, variables, list(found)
 
 
 def beside(optimizer: Any, variable: Any) -> contextlib.AbstractContextManager:

@@ -80,15 +80,16 @@ MAY_IMPORT = {
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, "_allocator", *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
+    "continual": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "export": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "recommend": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "service": ("_validation", "_registry", "_backend", "features", "serving", "models", "recommend"),
-    "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
+    "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "continual"),
     "cli_data": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark", "service"),
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
-_TOOLS_OF_TENSORFLOW = ("datasets", "training", "export", "optimizers", "benchmark", "recommend")
+_TOOLS_OF_TENSORFLOW = ("continual", "datasets", "training", "export", "optimizers", "benchmark", "recommend")
 _SCORES = ("models._first_batch", "serving", "service")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
 TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
@@ -97,6 +98,7 @@ INSIDE_FUNCTIONS = (
     "_backend",
     "_distribute",
     "balancing",
+    "continual",
     "steps",
     "features",
     "language",

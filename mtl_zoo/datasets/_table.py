@@ -39,13 +39,13 @@ def dataset_from_table(
     if (validation is None) != (test is None):
         missing, given = ("validation", "test") if validation is None else ("test", "validation")
         raise ValueError(f"`validation` and `test` must be given both or neither. Received: {given}, but no {missing}")
-    tables = {"train": _read("train", train)}
+    tables = {"train": read_rows("train", train)}
     if validation is not None and test is not None:
-        tables |= {"validation": _read("validation", validation), "test": _read("test", test)}
+        tables |= {"validation": read_rows("validation", validation), "test": read_rows("test", test)}
         rule = "rows as the given tables have them"
     else:
         tables, rule = _split(tables["train"], time, seed)
-    found = _tasks(tables["train"], tasks)
+    found = tasks_of(tables["train"], tasks)
     for column in (groups,) if isinstance(groups, str) else tuple(groups):
         _check_column("groups", column, tables["train"])
     left_out = [*((exclude,) if isinstance(exclude, str) else exclude), *([time] if time else [])]
@@ -64,7 +64,8 @@ def dataset_from_table(
     )
 
 
-def _read(argument: str, table: Table) -> pd.DataFrame:
+def read_rows(argument: str, table: Table) -> pd.DataFrame:
+    """A table of the user's: a DataFrame, or a CSV or Parquet file."""
     if isinstance(table, pd.DataFrame):
         found = table
     else:
@@ -110,7 +111,7 @@ def _check_column(argument: str, column: Any, table: pd.DataFrame) -> None:
         raise ValueError(f"`{argument}` must name columns of the table. Received: {column!r}. Expected: any of {shown}")
 
 
-def _tasks(table: pd.DataFrame, given: Any) -> tuple[Task, ...]:
+def tasks_of(table: pd.DataFrame, given: Any) -> tuple[Task, ...]:
     """Tasks from tasks, names of label columns, or a mapping of names to kinds or keywords."""
     if isinstance(given, (str, Task)):
         given = (given,)

@@ -18,7 +18,7 @@ from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import IMPRESSIONS, observed
 from mtl_zoo.heads._funnel import and_then, steps_to
 from mtl_zoo.metrics import exact
-from mtl_zoo.models._data import encode_table, is_stream, is_table, labels_by_name
+from mtl_zoo.models._data import checked_stream, encode_table, is_stream, is_table, labels_by_name
 from mtl_zoo.tasks import Task
 
 COLUMNS = ("task", "metric", "space", "observed", "value", "note")
@@ -108,7 +108,7 @@ def rows_by_source(joint: JointSources, split: Split) -> dict[str, np.ndarray]:
 def _scores_of_batches(model: Any, data: Any, batch_size: int) -> tuple[dict[str, np.ndarray], Split]:
     """Scores of all rows, and a split of their labels and weights."""
     found: list[tuple[Any, ...]] = []
-    for batch in data.batches(batch_size) if is_stream(data) else data:
+    for batch in checked_stream(model, data, "split").batches(batch_size) if is_stream(data) else data:
         x, y, weights = keras.utils.unpack_x_y_sample_weight(keras.tree.map_structure(np.asarray, batch))
         if y is None:
             raise ValueError("`split` must give labels with its inputs. Received: batches of inputs alone")

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
 from mtl_zoo import _validation as check
 from mtl_zoo._files import name_within
 from mtl_zoo.features import vocabularies
-from mtl_zoo.features._columns import FLOAT, SHOWN, STRING, Cells, Column, Lists
+from mtl_zoo.features._columns import FLOAT, STRING, Cells, Column, Lists
+from mtl_zoo.features._growth import Growth, GrowthRules
+from mtl_zoo.features._id_vocabularies import checked_range, given, learned
 from mtl_zoo.features._states import ColumnType, Unseen
 from mtl_zoo.features._weighted import WeightedLists, as_texts, read_weighted, split_in_graph, warn_of_weights
 from mtl_zoo.features.base import Feature, Summary
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, UNKNOWN_ID, InputSpec, Rows
-from mtl_zoo.features.vocabularies import Hashed, Listed, Range, Vocabulary
+from mtl_zoo.features.vocabularies import Hashed, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class IdFeature(Feature):
     num_ids: int | None = dataclasses.field(default=None, kw_only=True)
     unknown_rate: float = dataclasses.field(default=0.0, kw_only=True)
 
+    grows: ClassVar[tuple[str, ...]] = ("num_ids", "size")
     # What splits a string into values, in kinds that hold lists.
     separator: ClassVar[str]
     length: ClassVar[int | None]
@@ -198,11 +199,30 @@ class IdFeature(Feature):
         if self.hash_buckets is not None:
             return Hashed(self.hash_buckets)
         if self.size is not None:
-            return _checked_range(self.size, features, cells)
+            return checked_range(self.size, features, cells)
         is_text = any(read_cells.kind == STRING for read_cells in cells)
         if self.vocabulary is not None:
-            return _given(features, cells, is_text)
-        return _learned(cells, is_text, self.min_count, self.max_ids)
+            return given(features, cells, is_text)
+        return learned(cells, is_text, self.min_count, self.max_ids)
+
+    def extended(
+        self, state: Vocabulary, sharing: SequenceABC[tuple[Any, Cells | Lists]], rules: GrowthRules
+    ) -> tuple[Vocabulary, Growth]:
+        """A learned vocabulary grows; one that is given, a range and hash buckets stay."""
+        cells = [_cells_of(reading) for _, reading in sharing]
+        unknown = [unseen_of(c, state.ids(c)) for c in cells]
+        rows = sum(len(c.codes) for c in cells)
+        share = sum(u.count for u in unknown if u) / max(rows, 1)
+        if not self.is_learned:
+            return state, Growth("stays", unknown=share)
+        own = dataclasses.replace(rules, min_count=rules.min_count or self.min_count)
+        grown, growth = state.extended(cells, own, self.max_ids)  # type: ignore[attr-defined]
+        return grown, dataclasses.replace(growth, unknown=share)
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether `fit` learns which values are known."""
+        return self.vocabulary is self.size is self.hash_buckets is None
 
     def _check_alike(self, features: SequenceABC[IdFeature]) -> None:
         for other in features[1:]:
@@ -343,51 +363,6 @@ class IdFeature(Feature):
 
 def _cells_of(reading: Cells | Lists) -> Cells:
     return reading.cells if isinstance(reading, Lists) else reading
-
-
-def _checked_range(size: int, features: SequenceABC[IdFeature], cells: SequenceABC[Cells]) -> Range:
-    vocabulary = Range(size)
-    for feature, read_cells in zip(features, cells, strict=True):
-        if not feature.holds_lists and read_cells.kind == STRING:
-            raise ValueError(
-                f"`{read_cells.column}` must hold whole numbers, since feature {feature.name!r} has "
-                f"size={size}. Received: {SHOWN[STRING]}, {check.sample_values(read_cells.values)}. Convert "
-                "it with pandas.to_numeric(table[column]), or leave `size` out to learn its vocabulary."
-            )
-        rule = f"must hold the whole numbers 0 .. {size - 1}, since size={size}"
-        read_cells.refuse(rule, vocabulary.ids(read_cells) == UNKNOWN_ID)
-    return vocabulary
-
-
-def _given(features: SequenceABC[IdFeature], cells: SequenceABC[Cells], is_text: bool) -> Listed:
-    given = Column(f"vocabulary of {features[0].name}", pd.Series(features[0].vocabulary, dtype=object)).cells()
-    if given.missing:
-        raise ValueError(
-            f"`vocabulary` must not hold missing values, which have id 0. Received: {given.missing} of "
-            f"{len(given.codes)} for feature {features[0].name!r}"
-        )
-    for feature, read_cells in zip(features, cells, strict=True):
-        text = read_cells.kind == STRING
-        # Strings between separators may well be numbers; a whole cell of text against numbers is a mistake.
-        if text != (given.kind == STRING) and not (text and feature.holds_lists):
-            raise ValueError(
-                f"`vocabulary` must hold values of the column's type. Received: {SHOWN[given.kind]} "
-                f"({check.sample_values(given.values)}) for feature {feature.name!r}, column {read_cells.column!r} "
-                f"with {SHOWN[read_cells.kind]} ({check.sample_values(read_cells.values)})"
-            )
-    return Listed(given.as_text() if is_text else given.whole_numbers())
-
-
-def _learned(cells: SequenceABC[Cells], is_text: bool, min_count: int, max_ids: int | None) -> Listed:
-    """Most frequent value first, equally frequent ones in their own order; the first `max_ids` of them."""
-    keys = np.concatenate([c.as_text() if is_text else c.whole_numbers() for c in cells])
-    counts = np.concatenate([c.counts for c in cells])
-    codes, distinct = pd.factorize(keys)
-    counts = np.bincount(codes, weights=counts, minlength=len(distinct)).astype(np.int64)
-    keep = counts >= max(min_count, 1)
-    table = pa.table({"value": pa.array(distinct[keep]), "count": counts[keep]})
-    ordered = table.sort_by([("count", "descending"), ("value", "ascending")])["value"].slice(0, max_ids)
-    return Listed(np.asarray(ordered.to_pandas(), dtype=object if is_text else np.int64))
 
 
 def unseen_of(cells: Cells, ids: np.ndarray) -> Unseen | None:

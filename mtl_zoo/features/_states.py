@@ -63,6 +63,21 @@ class State:
         """Plain data that differs where the state gives other arrays, for the hash of a transform."""
         raise NotImplementedError
 
+    def moved_from(self, before: State) -> str:
+        """Why a model that was trained with the state `before` cannot go on with this one; "" if it can.
+
+        It can where each value has the id that it had, or stands for nothing any more.
+        """
+        return "" if self.identity() == before.identity() else "what it has learned differs"
+
+    def new_ids(self, before: State) -> np.ndarray:
+        """Ids whose value is another than in `before`, which `moved_from` lets follow: their rows start anew."""
+        return np.zeros(0, np.int64)
+
+    def free_ids(self) -> np.ndarray:
+        """Ids that stand for no value."""
+        return np.zeros(0, np.int64)
+
     def in_graph(self) -> Any:
         """What `encode_in_graph` gets of it; a `tf.Module` if it holds lookup tables."""
         return self

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from mtl_zoo._files import intact, name_within, read_json, refuse_other_content, whole_folder
 from mtl_zoo.features import _fitted
+from mtl_zoo.features._growth import Growth
 from mtl_zoo.features._joined import Joined
 from mtl_zoo.features._states import STATES, ColumnType
 from mtl_zoo.features.base import Feature, Summary, features_from_config, features_to_config
@@ -32,6 +33,7 @@ def write(
     sample_weight: str | None,
     fitted: _fitted.Fitted,
     notes: list[dict[str, Any]],
+    growth: dict[str, Growth],
 ) -> None:
     """Writes the folder whole or not at all."""
     folder = Path(folder).absolute()
@@ -49,6 +51,8 @@ def write(
             "summaries": {name: dataclasses.asdict(summary) for name, summary in fitted.summaries.items()},
             "notes": notes,
         }
+        if growth:
+            meta["growth"] = {name: dataclasses.asdict(change) for name, change in growth.items()}
         if fitted.joined:
             meta["entities"] = [_write_entities(part, joined, i) for i, joined in enumerate(fitted.joined)]
         if fitted.absent:
@@ -93,6 +97,7 @@ class Stored:
     sample_weight: str | None
     fitted: _fitted.Fitted
     notes: list[dict[str, Any]]
+    growth: dict[str, Growth]
 
     @property
     def tables(self) -> tuple[EntityTable, ...]:
@@ -137,7 +142,8 @@ def _understood(folder: Path, meta: dict[str, Any]) -> Stored:
         tuple(tuple(columns) for columns in meta.get("absent", ())),
     )
     tasks = tuple(task_from_config(config) for config in meta["tasks"])
-    return Stored(tuple(specs), tasks, meta["sample_weight"], fitted, meta["notes"])
+    growth = {name: Growth(**change) for name, change in meta.get("growth", {}).items()}
+    return Stored(tuple(specs), tasks, meta["sample_weight"], fitted, meta["notes"], growth)
 
 
 def _from_format_1(meta: dict[str, Any]) -> dict[str, Any]:

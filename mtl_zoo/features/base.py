@@ -17,6 +17,7 @@ import numpy as np
 from mtl_zoo import _validation as check
 from mtl_zoo._registry import Registry
 from mtl_zoo.features._columns import Column
+from mtl_zoo.features._growth import Growth, GrowthRules
 from mtl_zoo.features._states import ColumnType, State, Unseen
 from mtl_zoo.features.requests import InputSpec, Request
 
@@ -87,6 +88,8 @@ class Feature:
     is_id: ClassVar[bool] = False
     # Whether what it reads of its column teaches nothing to features that share its state, if there are others.
     borrows: ClassVar[bool] = False
+    # Arguments that a later table may change in a fitted feature, and a model's tables with them.
+    grows: ClassVar[tuple[str, ...]] = ()
     # Whether a file's strings are best read by their distinct values.
     reads_distinct: ClassVar[bool] = False
 
@@ -170,6 +173,20 @@ class Feature:
             ValueError: A column holds what its feature cannot read.
         """
         return None
+
+    def extended(
+        self, state: Any, sharing: Sequence[tuple[Any, Any]], rules: GrowthRules
+    ) -> tuple[State | None, Growth]:
+        """What it has learned, extended by another table, and what that changed. By default it stays as it is.
+
+        Ids that stand for a value must go on to stand for it, or for none.
+
+        Args:
+            state: What it has learned.
+            sharing: As in `fit`, without columns that hold no value.
+            rules: How.
+        """
+        return state, Growth()
 
     def sized(self, state: Any, reading: Any) -> Feature:
         """The feature with the sizes that `fit` found."""

@@ -14,6 +14,7 @@ import pandas as pd
 from mtl_zoo import _validation as check
 from mtl_zoo.features import _separation
 from mtl_zoo.features._columns import DATE, FLOAT, INTEGER, MISSING_INTEGER, STRING, Column, refuse_values
+from mtl_zoo.features._growth import Growth, GrowthRules
 from mtl_zoo.features._states import ColumnType, State, Unseen, register_state
 from mtl_zoo.features.base import Choice, Feature, InferRules, Summary, register_feature
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, InputSpec, Number, Rows
@@ -39,6 +40,11 @@ class Moments(State):
     @classmethod
     def read(cls, folder: Path, config: dict[str, Any]) -> Moments:
         return cls(**{**config, "boundaries": tuple(config["boundaries"])})
+
+    def moved_from(self, before: State) -> str:
+        # Another scale changes what a model sees, and no id.
+        seen = [(s.boundaries, s.has_missing) if isinstance(s, Moments) else None for s in (before, self)]
+        return "" if seen[0] == seen[1] else "the boundaries of its buckets, or whether numbers are missing, differ"
 
     def identity(self) -> dict[str, Any]:
         config = dataclasses.asdict(self)
@@ -147,6 +153,17 @@ class Numeric(Feature):
             largest = np.abs(observed) == np.abs(observed).max()
             refuse_values(column.name, "must hold numbers whose variance is finite", largest, observed)
         return found
+
+    def extended(
+        self, state: Moments, sharing: SequenceABC[tuple[Any, Column]], rules: GrowthRules
+    ) -> tuple[Moments, Growth]:
+        """Moments stay, or are those of the new table if `rules` ask for it; boundaries of buckets always stay."""
+        numbers = np.concatenate([np.zeros(0), *(self._checked(column) for _, column in sharing)])
+        observed = numbers[np.isfinite(numbers)]
+        if rules.numbers == "keep" or self.is_bucketed or not len(observed):
+            return state, Growth()
+        # Whether there is the input that says what is missing stays as the model knows it.
+        return self._moments(observed, state.has_missing), Growth("refitted")
 
     def _moments(self, observed: np.ndarray, has_missing: bool) -> Moments:
         fill = self._fill(observed)

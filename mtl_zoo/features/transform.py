@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceABC
@@ -16,6 +15,8 @@ from mtl_zoo import _validation as check
 from mtl_zoo.features import _fitted, _labels, _leak, _report, _several, _storage
 from mtl_zoo.features import entities as _entities
 from mtl_zoo.features._columns import read_table
+from mtl_zoo.features._extending import Extending
+from mtl_zoo.features._growth import Growth
 from mtl_zoo.features._joined import Joined
 from mtl_zoo.features._states import Unseen
 from mtl_zoo.features.base import Feature, InferRules, as_features
@@ -24,10 +25,11 @@ from mtl_zoo.features.entities import EntityTable
 from mtl_zoo.tasks import Task, as_tasks, fit_tasks
 
 
-class FeatureTransform:
+class FeatureTransform(Extending):
     """From the columns of a table to the arrays that a model is fed.
 
-    `fit` learns vocabularies, moments and boundaries from the training table, and nothing else does. Values become ids:
+    `fit` learns vocabularies, moments and boundaries from the training table; `extend` adds a later table's values, in
+    a new transform, and nothing else learns. Values become ids:
     0 missing (NaN, None, pandas.NA, ''), 1 out of vocabulary, 2.. values, the most frequent first. 3 and 3.0 are one
     value. Numbers are scaled in float64 and given as float32. `encode` in pandas and `encode_in_graph` in TensorFlow
     give the same arrays.
@@ -77,6 +79,7 @@ class FeatureTransform:
         self._notes: list[dict[str, Any]] = []
         self._leaks: frozenset[tuple[str, str]] = frozenset()
         self._is_frozen = False
+        self._growth: dict[str, Growth] = {}
         self.unseen: dict[str, Unseen] = {}
 
     @classmethod
@@ -150,41 +153,6 @@ class FeatureTransform:
         """The features as they were given, before `fit`."""
         return self._specs
 
-    def frozen(self) -> FeatureTransform:
-        """A copy that cannot be fitted again: what a model owns. Fitting this one again does not touch the copy.
-
-        Raises:
-            ValueError: The transform is not fitted.
-        """
-        self._require_fitted()
-        copied = copy.copy(self)
-        copied._is_frozen, copied.unseen = True, {}
-        return copied
-
-    @property
-    def entities(self) -> tuple[EntityTable, ...]:
-        """The entity tables; of a transform that was loaded, with the columns that features read."""
-        return self._entities
-
-    def with_entities(self, entities: EntityTable | SequenceABC[EntityTable]) -> FeatureTransform:
-        """A transform with other entity tables and all that this one has learned: what is known of entities now.
-
-        Nothing is learned from the new tables, so ids and scales stay what a model was trained on. A new entity's
-        values that are in no vocabulary are unknown.
-
-        Args:
-            entities: New tables in place of those of the same names; tables that are not named stay.
-
-        Raises:
-            ValueError: The transform is not fitted; a table is none of its own, is keyed by other ids, or lacks a
-                column that is read.
-        """
-        fitted, tables = self._require_fitted(), _entities.replaced(self._entities, entities)
-        changed = copy.copy(self)
-        changed._entities, changed._fitted = tables, fitted.with_tables(tables)
-        changed._graph, changed.unseen = None, {}
-        return changed
-
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the rows' table that are read: those of features, and the ids of entities."""
@@ -236,7 +204,7 @@ class FeatureTransform:
         _labels.read_weights(frame, self.tasks, self.sample_weight)
         self._leaks = _leak.warn_of_leaks(self._specs, training, labels, self.tasks, self._leaks)
         self.tasks = fit_tasks(self.tasks, labels)
-        self._fitted, self._graph, self.unseen = fitted, None, {}
+        self._fitted, self._graph, self._growth, self.unseen = fitted, None, {}, {}
         return self
 
     def encode(self, table: Any, features: SequenceABC[str] | None = None) -> dict[str, np.ndarray]:
@@ -344,7 +312,8 @@ class FeatureTransform:
         Raises:
             ValueError: The transform is not fitted, or the folder holds something else.
         """
-        _storage.write(folder, self._specs, self.tasks, self.sample_weight, self._require_fitted(), self._notes)
+        fitted = self._require_fitted()
+        _storage.write(folder, self._specs, self.tasks, self.sample_weight, fitted, self._notes, self._growth)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> FeatureTransform:
@@ -356,7 +325,7 @@ class FeatureTransform:
         """
         stored = _storage.read(folder)
         transform = cls(stored.specs, stored.tasks, sample_weight=stored.sample_weight, entities=stored.tables)
-        transform._fitted, transform._notes = stored.fitted, stored.notes
+        transform._fitted, transform._notes, transform._growth = stored.fitted, stored.notes, stored.growth
         return transform
 
     def raw_signature(self) -> dict[str, Any]:
@@ -395,13 +364,6 @@ class FeatureTransform:
         if self._graph is None:
             self._graph = fitted.in_graph()
         return self._graph
-
-    def _require_fitted(self) -> _fitted.Fitted:
-        if self._fitted is None:
-            raise ValueError(
-                "`fit` must be called first, with the training table. Received: a transform not yet fitted"
-            )
-        return self._fitted
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies leave the graph's lookup tables behind; they are made again on first use."""

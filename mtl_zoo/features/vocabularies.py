@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence as SequenceABC
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from mtl_zoo._files import name_within
 from mtl_zoo._registry import Registry
 from mtl_zoo.features._columns import EMPTY, MISSING_INTEGER, STRING, Cells
+from mtl_zoo.features._growth import Growth, GrowthRules, History, counted, grown, root_of
 from mtl_zoo.features._states import State, register_state
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, UNKNOWN_ID
 
@@ -80,13 +82,33 @@ def _register(kind: str) -> Any:
 @_register("listed")
 @dataclasses.dataclass(frozen=True, eq=False)
 class Listed(Vocabulary):
-    """A vocabulary of values in the order of their ids: int64, or strings."""
+    """A vocabulary of values in the order of their ids: int64, or strings.
+
+    An id whose value was evicted holds the missing value, and stands for none until a new value takes it.
+
+    Args:
+        values: In the order of their ids.
+        history: Of a vocabulary that was extended.
+    """
 
     values: np.ndarray
+    history: History | None = None
     index: pd.Index = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "index", pd.Index(self.values, dtype=self.values.dtype))
+        object.__setattr__(self, "index", pd.Index(self.values[~self.free], dtype=self.values.dtype))
+
+    @functools.cached_property
+    def free(self) -> np.ndarray:
+        """Which ids from 2 on stand for no value."""
+        if self.history is None:  # only an extension evicts
+            return np.zeros(len(self.values), bool)
+        return np.asarray(self.values == ("" if self.is_text else MISSING_INTEGER), bool)
+
+    @functools.cached_property
+    def _ids(self) -> np.ndarray:
+        """The id of each value of `index`, and at the end that of an unknown one."""
+        return np.append(np.flatnonzero(~self.free) + FIRST_ID, UNKNOWN_ID)
 
     @property
     def is_text(self) -> bool:
@@ -101,11 +123,14 @@ class Listed(Vocabulary):
         """The smallest value, and the ids of all numbers from it to the largest, 0 where there is none."""
         if self.is_text or not len(self.values):
             return None
-        lowest, highest = int(self.values.min()), int(self.values.max())
-        if highest - lowest >= max(_TABLE_ROWS, _TABLE_FACTOR * len(self.values)):
+        values = self.values[~self.free]
+        if not len(values):
+            return None
+        lowest, highest = int(values.min()), int(values.max())
+        if highest - lowest >= max(_TABLE_ROWS, _TABLE_FACTOR * len(values)):
             return None
         table = np.zeros(highest - lowest + 1, np.int32)
-        table[self.values - lowest] = np.arange(FIRST_ID, self.num_ids)
+        table[values - lowest] = self._ids[:-1]
         return lowest, table
 
     def ids_of_numbers(self, numbers: np.ndarray) -> np.ndarray | None:
@@ -120,12 +145,50 @@ class Listed(Vocabulary):
     def ids(self, cells: Cells) -> np.ndarray:
         if cells.kind == EMPTY:
             return np.array([], dtype=np.int64)
-        values = cells.as_text() if self.is_text else cells.whole_numbers()
-        positions = self.index.get_indexer(pd.Index(values, dtype=values.dtype))
-        return np.where(positions < 0, UNKNOWN_ID, positions + FIRST_ID)
+        return self.ids_of(self._read(cells))
+
+    def _read(self, cells: Cells) -> np.ndarray:
+        return cells.as_text() if self.is_text else cells.whole_numbers()
+
+    def ids_of(self, values: np.ndarray) -> np.ndarray:
+        """The ids of values of its own type."""
+        return self._ids[self.index.get_indexer(pd.Index(values, dtype=self.values.dtype))]
 
     def given(self) -> tuple[Any, ...]:
-        return tuple(self.values.tolist())
+        """Its values; None where an id stands for none."""
+        return tuple(None if free else value for value, free in zip(self.values.tolist(), self.free, strict=True))
+
+    def extended(self, cells: SequenceABC[Cells], rules: GrowthRules, max_ids: int | None) -> tuple[Listed, Growth]:
+        """The vocabulary with the values of another table's columns: old ids stay."""
+        found = counted([(self._read(c), c.counts) for c in cells if c.kind != EMPTY], self.values.dtype)
+        ids = self.ids_of(found[0])
+        at = np.where(ids == UNKNOWN_ID, -1, ids - FIRST_ID)
+        history = self.history or History.of_fit(self.values)
+        values, history, growth = grown(self.values, self.free, history, found, at, rules, max_ids)
+        return Listed(values, history), growth
+
+    def moved_from(self, before: State) -> str:
+        if not isinstance(before, Listed) or before.is_text != self.is_text:
+            return f"its values are of another type, {self!r:.80} after {before!r:.80}"
+        known = ~before.free
+        ids = self.ids_of(before.values[known])
+        own = np.flatnonzero(known) + FIRST_ID
+        moved = (ids != UNKNOWN_ID) & (ids != own)
+        if moved.any():
+            first = [(before.values[i - FIRST_ID], i, j) for i, j in zip(own[moved][:3], ids[moved], strict=False)]
+            shown = ", ".join(f"{value!r} has id {j} and had {i}" for value, i, j in first)
+            return f"{int(moved.sum())} of its {len(own)} values have other ids: {shown}"
+        lost = int((ids == UNKNOWN_ID).sum())
+        if lost and (self.history is None or self.history.root != _root(before)):
+            return f"{lost} of its {len(own)} values have no id any more, and no extension evicted them"
+        return ""
+
+    def new_ids(self, before: Listed) -> np.ndarray:  # type: ignore[override]
+        kept = self.values[: len(before.values)] == before.values
+        return np.append(np.flatnonzero(~kept), np.arange(len(before.values), len(self.values))) + FIRST_ID
+
+    def free_ids(self) -> np.ndarray:
+        return np.flatnonzero(self.free) + FIRST_ID
 
     def warm_up(self) -> None:
         # pandas makes the hash table at the first use, which two threads must not do at once.
@@ -134,20 +197,26 @@ class Listed(Vocabulary):
     def write(self, folder: Path, stem: str) -> dict[str, Any]:
         values = pa.array(self.values, type=pa.large_string() if self.is_text else pa.int64())
         pq.write_table(pa.table({"value": values}), folder / f"{stem}.parquet", write_page_checksum=True)
-        return {"kind": self.kind, "file": f"{stem}.parquet"}
+        kept = {"kind": self.kind, "file": f"{stem}.parquet"}
+        return kept if self.history is None else {**kept, "history": self.history.write(folder, stem)}
 
     @classmethod
     def read_own(cls, folder: Path, config: dict[str, Any]) -> Listed:
         path = name_within(folder, config["file"], "a transform")
         values = pq.read_table(path, page_checksum_verification=True)["value"]
         is_text = not pa.types.is_integer(values.type)
-        return cls(np.asarray(values.to_pandas(), dtype=object if is_text else np.int64))
+        history = History.read(folder, config["history"]) if "history" in config else None
+        return cls(np.asarray(values.to_pandas(), dtype=object if is_text else np.int64), history)
 
     def identity(self) -> Any:
         return [type(self).__name__, self.values.tolist()]
 
     def in_graph(self) -> Any:
         return _listed_in_graph(self)
+
+
+def _root(vocabulary: Listed) -> str:
+    return root_of(vocabulary.values) if vocabulary.history is None else vocabulary.history.root
 
 
 def _listed_in_graph(vocabulary: Listed) -> Any:
@@ -161,8 +230,8 @@ def _listed_in_graph(vocabulary: Listed) -> Any:
             # The missing value comes along, since a table must not be empty; it is known before the table is asked.
             missing = "" if vocabulary.is_text else MISSING_INTEGER
             dtype = tf.string if vocabulary.is_text else tf.int64
-            keys = tf.constant([missing, *vocabulary.values.tolist()], dtype)
-            ids = tf.concat([[MISSING_ID], tf.range(FIRST_ID, vocabulary.num_ids)], axis=0)
+            keys = tf.constant([missing, *vocabulary.index.tolist()], dtype)
+            ids = tf.constant([MISSING_ID, *vocabulary.ids_of(np.asarray(vocabulary.index)).tolist()])
             start = tf.lookup.KeyValueTensorInitializer(keys, tf.cast(ids, tf.int64))
             self.table = tf.lookup.StaticHashTable(start, UNKNOWN_ID)
 
@@ -187,6 +256,12 @@ class Range(Vocabulary):
     @property
     def num_ids(self) -> int:
         return FIRST_ID + self.size
+
+    def moved_from(self, before: State) -> str:
+        return "" if isinstance(before, Range) and before.size <= self.size else super().moved_from(before)
+
+    def new_ids(self, before: Range) -> np.ndarray:  # type: ignore[override]
+        return np.arange(before.num_ids, self.num_ids)
 
     def ids_of_numbers(self, numbers: np.ndarray) -> np.ndarray | None:
         if numbers.min() < 0 or numbers.max() >= self.size:

@@ -101,7 +101,8 @@ class TableGroup:
         self.places: list[Place] = []
         self.offsets: dict[str, int] = {}
         self.num_rows = 0
-        self._table_offsets: dict[str, int] = {}
+        # First row and number of rows of each table.
+        self.tables: dict[str, tuple[int, int]] = {}
 
     @property
     def name(self) -> str:
@@ -109,11 +110,11 @@ class TableGroup:
 
     def add(self, place: Place) -> None:
         table = place.request.table
-        if table not in self._table_offsets:
-            self._table_offsets[table] = self.num_rows
+        if table not in self.tables:
+            self.tables[table] = (self.num_rows, place.request.num_ids)
             self.num_rows += place.request.num_ids
         self.places.append(place)
-        self.offsets[place.name] = self._table_offsets[table]
+        self.offsets[place.name] = self.tables[table][0]
 
     def pretrained(self) -> list[tuple[int, np.ndarray]]:
         """(first row, matrix) of each matrix that rows start from."""

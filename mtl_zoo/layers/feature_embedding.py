@@ -143,7 +143,7 @@ class FeatureEmbedding(keras.layers.Layer):
         for fusion in self.fusions:
             self._fused[fusion.name].build(*self._fused_shapes(fusion))
 
-    def _tables_by_group(self) -> Iterator[tuple[TableGroup, list[Any]]]:
+    def tables_by_group(self) -> Iterator[tuple[TableGroup, list[Any]]]:
         """Each group with the weights that hold its rows."""
         tables = iter(self.tables)
         for group in self._groups:
@@ -157,7 +157,7 @@ class FeatureEmbedding(keras.layers.Layer):
         seeds = self._seeds if training else None
         if seeds is not None and self.missing_rates:
             inputs = self._with_missing(inputs, seeds)
-        for group, shards in self._tables_by_group():
+        for group, shards in self.tables_by_group():
             single, pooled, looked_up, real = self._look_up(group, shards, inputs, seeds)
             blocks += single
             vectors |= pooled

@@ -11,8 +11,8 @@ from keras import ops
 
 from mtl_zoo import _distribute
 from mtl_zoo.features._plain_errors import plain_errors
-from mtl_zoo.models import _data, _predict, _retrieval
 from mtl_zoo.features.sources import JointSources
+from mtl_zoo.models import _data, _predict, _retrieval
 from mtl_zoo.models._configured import CONFIG_FORMAT
 from mtl_zoo.models._first_batch import FirstBatch
 from mtl_zoo.models._plan import ModelPlan

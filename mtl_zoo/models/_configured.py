@@ -13,7 +13,7 @@ from mtl_zoo.features.entities import EntityTable
 from mtl_zoo.features.spec import Feature, features_from_config, features_to_config
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import Head, Output
-from mtl_zoo.models import _data, _saving
+from mtl_zoo.models import _data, _extending, _saving
 from mtl_zoo.models._adaptation import Adaptation
 from mtl_zoo.models._corrections import Corrections
 from mtl_zoo.models._plan import ModelPlan
@@ -102,7 +102,11 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
             raise ValueError(
                 "`entities` need a transform that reads them. Received: a model made from feature specs, without one"
             )
-        self._plan.transform = self.transform.with_entities(entities)
+        self.take_transform(self.transform.with_entities(entities))
+
+    def take_transform(self, transform: FeatureTransform | None) -> None:
+        """Gives the model a transform with the ids that its tables have rows for; a frozen copy of it stays."""
+        self._plan.transform = None if transform is None else transform.frozen()
         self._scoring = None
 
     @property
@@ -272,9 +276,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
             _data.save_transform(self.transform, folder)
 
     def load_assets(self, folder: str) -> None:
-        transform = _data.load_transform(folder)
-        self._plan.transform = None if transform is None else transform.frozen()
-        self._scoring = None
+        self.take_transform(_data.load_transform(folder))
 
     # What Keras offers for any model, and ours must refuse or do otherwise.
 
@@ -290,6 +292,40 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         if self.compiled:
             made.compile_from_config(self.get_compile_config())
         return made
+
+    def extended(self, transform: FeatureTransform, rows: str = "initializer") -> Any:
+        """A new model that goes on with a transform which knows more ids; this one stays as it is.
+
+        It has the same class, arguments, weights and corrections of scores and, if this one is compiled, the same
+        losses, balancing method and optimizer, with their state. Tables have more rows: those of ids that were there
+        are the same bit by bit, and so are their slots (moments) in the optimizer, so scores of rows without new values
+        are the same. Scorers and exports that were made of this model keep serving it; make them anew, or hand a scorer
+        the new model (`Scorer.take_over`).
+
+        Args:
+            transform: What `extend` made of this model's transform, once or several times.
+            rows: Where the rows of new ids start, those of reused ids too: `"initializer"`, as in a new model;
+                `"mean"` of the rows of the values that were known; `"unknown"`, the row of unknown values, by which
+                they were scored until now. Their slots start as in a new optimizer.
+
+        Raises:
+            ValueError: The model has no transform; `transform` gives a value that the model knows another id (it was
+                fitted again), or has other features or tasks; weights outside of tables depend on the number of ids.
+
+        Example:
+
+        >>> import pandas as pd
+        >>> from mtl_zoo import BinaryTask, Categorical, FeatureTransform, SharedBottom
+        >>> monday = FeatureTransform(Categorical("item"), BinaryTask("click")).fit({"item": [1, 2], "click": [0, 1]})
+        >>> model = SharedBottom(monday, bottom_units=(4,))
+        >>> tuesday = model.extended(model.transform.extend({"item": [2, 3]}), rows="mean")
+        >>> [m.features[0].num_ids for m in (model, tuesday)]
+        [4, 5]
+        >>> x = pd.DataFrame({"item": [1, 2]})
+        >>> bool((model.predict(x, verbose=0)["click"] == tuesday.predict(x, verbose=0)["click"]).all())
+        True
+        """
+        return _extending.extended(self, transform, rows)
 
     def refuse_clone(self) -> None:
         raise ValueError(

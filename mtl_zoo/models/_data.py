@@ -43,6 +43,13 @@ def bound(model: Any, x: Any, whole: bool = True) -> Any:
     return x.bound(require_transform(model), [task.name for task in model.tasks] if whole else ())
 
 
+def checked_stream(model: Any, stream: TableStream, argument: str = "x") -> TableStream:
+    """The stream, whose transform must give each value the id that the model knows it by."""
+    if model.transform is not None:
+        model.transform.refuse_other_ids(stream.transform, argument)
+    return stream
+
+
 def holds_rows(x: Any) -> bool:
     """Whether these are arrays by name or a table, and not batches already."""
     return isinstance(x, Mapping) or is_table(x)
@@ -75,7 +82,7 @@ def labels_by_name(model: Any, y: Any) -> Mapping:
 def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any) -> tuple[Any, Any, dict[str, Any]]:
     names = x.names if isinstance(x, JointStream) else ()
     if is_stream(x):
-        x, arguments = _stream_batches(x, y, arguments, run)
+        x, arguments = _stream_batches(checked_stream(model, x), y, arguments, run)
     x, y, arguments = prepare(model, x, y, arguments)
     arguments = _prepare_validation(model, arguments, names)
     if isinstance(y, Mapping):
@@ -125,7 +132,7 @@ def _prepare_validation(model: Any, arguments: dict[str, Any], sources: Sequence
     if is_table(validation):
         return {**arguments, "validation_data": encode_table(model, validation)}
     if is_stream(validation):
-        return {**arguments, "validation_data": validation.batches(size)}
+        return {**arguments, "validation_data": checked_stream(model, validation, "validation_data").batches(size)}
     if isinstance(validation, tuple) and is_table(validation[0]):
         raise ValueError("`validation_data` must be a table alone: its labels are columns. Received: a tuple.")
     if isinstance(validation, tuple) and isinstance(validation[0], Mapping):
@@ -174,7 +181,8 @@ def _as_batches(run: Any, x: Any, y: Any, arguments: dict[str, Any]) -> tuple[An
 
 def prepare(model: Any, x: Any, y: Any, arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     if is_stream(x):
-        x, arguments = x.batches(batch_size(arguments, TRAIN_BATCH_SIZE)), {**arguments, "batch_size": None}
+        size = batch_size(arguments, TRAIN_BATCH_SIZE)
+        x, arguments = checked_stream(model, x).batches(size), {**arguments, "batch_size": None}
     if is_table(x):
         if y is not None or arguments.get("sample_weight") is not None:
             raise ValueError("`y` and `sample_weight` must be None with a table: they are columns of it.")

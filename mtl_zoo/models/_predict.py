@@ -31,7 +31,7 @@ def prepare(model: Any, x: Any, arguments: dict[str, Any]) -> tuple[Any, dict[st
     """What Keras' own `predict` is given."""
     if _data.is_stream(x):
         size = _data.batch_size(arguments, _data.PREDICT_BATCH_SIZE)
-        x, arguments = x.batches(size), {**arguments, "batch_size": None}
+        x, arguments = _data.checked_stream(model, x).batches(size), {**arguments, "batch_size": None}
     if _data.is_table(x):
         x = _data.require_transform(model).encode(x)
     if isinstance(x, Mapping):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from mtl_zoo import _backend, _distribute
+from mtl_zoo.features.cache import transform_hash
 from mtl_zoo.models import _data
 from mtl_zoo.models._fingerprint import fingerprint
 
@@ -45,7 +46,7 @@ class Run:
         if self._checkpoints is not None:
             _refuse(x, arguments)
             _distribute.build(model)
-            self._position = self._checkpoints.resume(model, self.seed, _data_of_run(x, y, arguments))
+            self._position = self._checkpoints.resume(model, self.seed, _data_of_run(model, x, y, arguments))
             self.seed = self._position.seed
             arguments["initial_epoch"] = max(first, self._position.epoch)
         self.callback = _EpochNumber(self.epoch, first)
@@ -135,9 +136,12 @@ def _find(callbacks: Any) -> Any:
     return found[0] if found else None
 
 
-def _data_of_run(x: Any, y: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+def _data_of_run(model: Any, x: Any, y: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     batch_size = _data.batch_size(arguments, _data.TRAIN_BATCH_SIZE)
-    return fingerprint(x, y, arguments.get("sample_weight"), batch_size, arguments.get("shuffle", True))
+    known = fingerprint(x, y, arguments.get("sample_weight"), batch_size, arguments.get("shuffle", True))
+    if (_data.is_table(x) or _data.is_stream(x)) and model.transform is not None:
+        known["transform"] = transform_hash(model.transform)  # the same rows are other ids by another one
+    return known
 
 
 def _refuse(x: Any, arguments: dict[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -34,6 +35,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         self._balancing: Balancing | None = None
         self._step = as_step(None)
         self._given_step: str | Step | None = None
+        self._pull: Any = None
         self.train_function: Any = None
         self.test_function: Any = None
 
@@ -197,6 +199,24 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         logits = self(batch.inputs, training=False)
         return self.log_step(batch, self.outcome_of(batch, logits, training=False))
 
+    def anchored(self, gradients: Sequence[Any]) -> Sequence[Any]:
+        """The gradients of the trainable weights, with those of the `anchor` that `fit` was given."""
+        return gradients if self._pull is None else self._pull.added_to(gradients, self.trainable_variables)
+
+    @contextlib.contextmanager
+    def _held_by(self, anchor: Any) -> Iterator[None]:
+        """Within it, steps hold the weights to what they are now."""
+        if anchor is None:
+            yield
+            return
+        if not hasattr(anchor, "at"):
+            raise TypeError(f"`anchor` must be None, an L2ToPrevious or an EWC. Received: anchor={anchor!r}")
+        self._pull, self.train_function = anchor.at(self), None
+        try:
+            yield
+        finally:
+            self._pull = self.train_function = None
+
     def log_step(self, batch: Batch, outcome: Outcome) -> dict[str, Any]:
         """Enters a batch into the loss and metrics of the logs, and gives their values so far."""
         _keras_private.track_loss(self, outcome.total, batch.inputs)
@@ -260,7 +280,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
 
     # What users call.
 
-    def fit(self, x: Any = None, y: Any = None, **arguments: Any) -> keras.callbacks.History:
+    def fit(self, x: Any = None, y: Any = None, *, anchor: Any = None, **arguments: Any) -> keras.callbacks.History:
         """Keras' `fit`; `x` may also be a `TableStream`, or a table or `JointSources` if the model has a transform.
 
         Tables, arrays and streams default to batches of 1024 rows. Arrays are checked first, those of
@@ -271,6 +291,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
 
         `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
         `sampling`, a `NegativeSampling`, drops a share of the training rows with label 0; scores are corrected for it.
+        `anchor`, such as `mtl_zoo.continual.L2ToPrevious`, holds weights to what they are when training begins.
         Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
 
         Raises:
@@ -280,6 +301,10 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         self._require_compiled()
         if _backend.is_tensorflow():
             _allocator.keep_by_default()
+        with self._held_by(anchor):
+            return self._fit(x, y, arguments)
+
+    def _fit(self, x: Any, y: Any, arguments: dict[str, Any]) -> keras.callbacks.History:
         x, first = _data.bound(self, self.scoring.table_of(x)), FirstBatch(self)
         self._measure_by_source(x.tasks if isinstance(x, JointStream) else {})
         x, y, arguments = _sampling.prepare(self, x, y, arguments)

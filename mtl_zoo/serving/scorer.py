@@ -64,6 +64,27 @@ class Scorer:
         # The first call pays for the trace and for TensorFlow's own preparations.
         self(scoring.example(1))
 
+    def take_over(self, model: Any) -> None:
+        """Scores with another model from now on, such as `model.extended(transform)` after a day of training.
+
+        It is prepared first, while calls are answered by the old model; calls that have begun end with the old one.
+
+        Args:
+            model: A model of the zoo with the same columns and outputs.
+
+        Raises:
+            ValueError: It takes other columns, gives other outputs, or has no transform where raw columns are scored.
+        """
+        new = Scoring(model, self.raw)
+        for what, old, now in (
+            ("columns", _forms(self._scoring), _forms(new)),
+            ("outputs", self._scoring.units, new.units),
+        ):
+            if old != now:
+                raise ValueError(f"`model` must have the {what} of the scorer's model, {old}. Received: {now}")
+        _as_numpy(new.compiled()(new.example(1)))
+        self._scoring = new
+
     @property
     def raw(self) -> bool:
         """Whether it takes the columns of a table."""
@@ -80,9 +101,10 @@ class Scorer:
             ValueError: A column is missing, not of its type or shape, or holds what its feature cannot read; the
                 lengths differ; more than `max_batch` rows.
         """
-        arrays = self._read("x", x, self._scoring.columns)
+        scoring = self._scoring  # one, whatever takes over meanwhile
+        arrays = self._read("x", x, scoring.columns)
         self._check_size("x", arrays)
-        return _as_numpy(self._scoring.compiled()(arrays, check=("", "x")))
+        return _as_numpy(scoring.compiled()(arrays, check=("", "x")))
 
     def rank(self, user: Mapping[str, Any], candidates: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Scores of one user with each candidate, in the order of the candidates.
@@ -100,7 +122,8 @@ class Scorer:
         both = sorted(set(user) & set(candidates))
         if both:
             raise ValueError(f"`user` and `candidates` must not share a column. Received in both: {both}")
-        columns = self._scoring.columns
+        scoring = self._scoring
+        columns = scoring.columns
         of_user = {name: column for name, column in columns.items() if name in user}
         others = {name: column for name, column in columns.items() if name not in user}
         if not others:
@@ -108,7 +131,7 @@ class Scorer:
         row = {name: _as_row(column, user[name]) for name, column in of_user.items()}
         arrays = self._read("candidates", candidates, others)
         self._check_size("candidates", arrays)
-        compiled = self._scoring.compiled(once=of_user)
+        compiled = scoring.compiled(once=of_user)
         return _as_numpy(compiled(arrays, self._read("user", row, of_user), check=("user", "candidates")))
 
     def _read(self, argument: str, given: Mapping[str, Any], columns: Columns) -> dict[str, np.ndarray]:
@@ -131,6 +154,11 @@ class Scorer:
                 f"`{argument}` must have at most max_batch={self.max_batch} rows; `predict` takes any number. "
                 f"Received: {rows} rows"
             )
+
+
+def _forms(scoring: Scoring) -> dict[str, tuple[Any, ...]]:
+    """What a row's columns must be; how many ids there are may differ."""
+    return {name: (column.shape, column.dtype) for name, column in scoring.columns.items()}
 
 
 def _as_numpy(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -49,5 +49,5 @@ class BalancedStep(Step):
         if not isinstance(forward.rest, int):  # there are penalties
             rest = forward.sources.gradients(forward.tape, forward.scaled_rest)
             gradients = [add(*both) for both in zip(gradients, rest, strict=True)]
-        model.optimizer.apply(forward.sources.of_variables(gradients), model.trainable_variables)
+        model.optimizer.apply(model.anchored(forward.sources.of_variables(gradients)), model.trainable_variables)
         return Outcome(forward.loss, forward.logits, forward.rows, total)

@@ -38,5 +38,6 @@ class PlainStep(Step):
             outcome = model.outcome_of(batch, logits)
             scaled = model.optimizer.scale_loss(outcome.loss)
         variables = model.trainable_variables
-        model.optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
+        gradients = tape.gradient(scaled, [v.value for v in variables])
+        model.optimizer.apply(model.anchored(gradients), variables)
         return outcome

@@ -342,8 +342,9 @@ def _check_header(header: dict[str, Any], path: Path, variables: list[Any], data
             f"`folder` must hold checkpoints of this model and optimizer, or none. Received: {path}, with "
             f"{len(header['shapes'])} variables of other shapes than the {len(variables)} of this run"
         )
-    # Those of version 0.1.0 do not say what they were trained on.
+    # Those of version 0.1.0 do not say what they were trained on, nor later ones by which transform.
     before = header.get("data", data)
+    data = {name: value for name, value in data.items() if name != "transform" or name in before}
     names = [name for name in (*before, *data) if before.get(name) != data.get(name)]
     if names:
         raise ValueError(
