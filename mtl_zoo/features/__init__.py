@@ -3,6 +3,7 @@
 from mtl_zoo.features.augmentation import Synonyms, augment_texts
 from mtl_zoo.features.batching import make_batches
 from mtl_zoo.features.cache import CachedTable, open_cache, write_cache
+from mtl_zoo.features.episodes import make_episodes
 from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.features.transform import FeatureTransform
 
@@ -13,6 +14,7 @@ __all__ = [
     "TableStream",
     "augment_texts",
     "make_batches",
+    "make_episodes",
     "open_cache",
     "write_cache",
 ]
