@@ -6,8 +6,8 @@ For each seed a fifth of the users is held out of training altogether. Of each, 
 and the next 20 are scored: `rating` by RMSE, and the order of these 20 by NDCG@5 with the stars as gains, means over
 users. The model knows of a user age, gender and occupation, and of a film its id and genres. Every case has the same
 model, epochs and search: its step size of the adaptation is chosen on the validation users, a tenth, and so is the
-epoch. `none` does not adapt; `fine-tuned` is the same model, adapted by the same steps; `user mean` moves its ratings to
-the mean of those that are known. The bootstrap draws users.
+epoch. `none` does not adapt; `fine-tuned` is the same model, adapted by the same steps; `user mean` moves its ratings
+to the mean of those that are known. The bootstrap draws users.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from mtl_zoo._files import refuse_other_content, whole_folder
 from mtl_zoo.losses import Batch
 from mtl_zoo.models import MultiTaskModel
 from mtl_zoo.serving import Scoring
-from mtl_zoo.steps._episodes import ADAPTS, EpisodeStep, adapt, adapted_variables, call_with
+from mtl_zoo.steps.episodes import ADAPTS, EpisodeStep, adapt, adapted_variables, call_with
 from mtl_zoo.tasks import label_names
 
 
@@ -63,7 +63,8 @@ class FewShotScorer:
             raise TypeError(f"`model` must be a model of the zoo. Received: {type(model).__name__}")
         if not _backend.is_tensorflow():
             raise ValueError("`FewShotScorer` needs the TensorFlow backend.")
-        model._require_compiled()
+        if not model.compiled:
+            raise ValueError("`model` must be compiled: its losses are what it adapts by. Received: one that is not")
         step = model.training_step
         given = {"inner_rate": inner_rate, "inner_steps": inner_steps, "adapts": adapts}
         missing = [name for name, value in given.items() if value is None]

@@ -7,7 +7,7 @@ from mtl_zoo import _backend
 from mtl_zoo.balancing.engine.sources import Sources
 from mtl_zoo.losses.batch import Batch
 from mtl_zoo.steps._base import register_step
-from mtl_zoo.steps._episodes import (
+from mtl_zoo.steps.episodes import (
     EpisodeStep,
     adapt,
     adapted_variables,
