@@ -72,8 +72,8 @@ def uplift_curve(uplift: ArrayLike, treated: ArrayLike, response: ArrayLike) -> 
         Columns `share` (n / N), `qini`, `uplift`; the first row is at 0.
 
     Raises:
-        ValueError: Arrays of other lengths; scores that are not finite; a treatment or response that is not 0 or 1; rows
-            of one group alone.
+        ValueError: Arrays of other lengths; scores that are not finite; a treatment or response that is not 0 or 1;
+            rows of one group alone.
 
     Example:
 

@@ -12,6 +12,7 @@ import numpy as np
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
 from mtl_zoo._files import refuse_other_content, whole_folder
+from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.losses import Batch
 from mtl_zoo.models import MultiTaskModel
 from mtl_zoo.serving import Scoring
@@ -190,11 +191,14 @@ class FewShotScorer:
     def _inputs(self, argument: str, given: Any) -> dict[str, np.ndarray]:
         given = self.model.scoring.table_of(given)
         if not isinstance(given, Mapping):
-            if self.model.transform is None:
-                raise ValueError(f"`{argument}` must be a dict of arrays: the model has no transform for tables.")
-            given = self.model.transform.encode(given)
+            given = self._transform(argument).encode(given)
         scoring = self.model.scoring
         return scoring.typed(argument, scoring.checked(argument, given))
+
+    def _transform(self, argument: str) -> FeatureTransform:
+        if self.model.transform is None:
+            raise ValueError(f"`{argument}` must be a dict of arrays: the model has no transform for tables.")
+        return self.model.transform
 
     def _rows(self, support: Any, labels: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         table = self.model.scoring.table_of(support)
@@ -204,7 +208,7 @@ class FewShotScorer:
                 f"{type(support).__name__}, labels={'None' if labels is None else 'given'}"
             )
         if labels is None:
-            labels = self.model.transform.encode_labels(table, whole=False)
+            labels = self._transform("support").encode_labels(table, whole=False)
         x, names = self._inputs("support", table), label_names(self.model.tasks)
         missing = [name for name in names if name not in labels]
         if missing:

@@ -190,7 +190,7 @@ def learn_propensities(table: pd.DataFrame, observed: ArrayLike, *, columns: Any
         ("categories", OneHotEncoder(handle_unknown="ignore"), others),
     ]
     model = make_pipeline(ColumnTransformer(parts), LogisticRegression(C=1.0 / l2, max_iter=1000))
-    rows = table[names].astype({name: str for name in others})
+    rows = table[names].astype(dict.fromkeys(others, str))
     return model.fit(rows, seen).predict_proba(rows)[:, 1]
 
 
