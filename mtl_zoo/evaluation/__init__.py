@@ -12,6 +12,7 @@ from mtl_zoo.evaluation.significance import (
     bootstrap_auc_difference,
     bootstrap_interval,
 )
+from mtl_zoo.evaluation.uplift import Uplift, evaluate_uplift, uplift_curve, uplift_metrics, uplift_tasks
 from mtl_zoo.metrics.exact import (
     GroupedAUC,
     accuracy,
@@ -39,6 +40,7 @@ __all__ = [
     "GateReport",
     "GroupedAUC",
     "Interval",
+    "Uplift",
     "accuracy",
     "auc",
     "auc_standard_error",
@@ -51,6 +53,7 @@ __all__ = [
     "ece",
     "evaluate",
     "evaluate_scores",
+    "evaluate_uplift",
     "f1",
     "gain",
     "gate_report",
@@ -68,4 +71,7 @@ __all__ = [
     "recall",
     "rmse",
     "scoreboard",
+    "uplift_curve",
+    "uplift_metrics",
+    "uplift_tasks",
 ]

@@ -256,17 +256,21 @@ class FeatureTransform(Extending):
         self.unseen = found
         _report.log_unseen(self.unseen)
 
-    def encode_labels(self, table: Any) -> dict[str, np.ndarray]:
+    def encode_labels(self, table: Any, whole: bool = True) -> dict[str, np.ndarray]:
         """float32 (n,) label arrays by task name, and by name each sample-space column that is no task.
 
         NaN where a label is missing; a multi-class label is its position in `classes`.
+
+        Args:
+            table: With the columns of the labels.
+            whole: Whether every task must have a label in some row; False for a few rows of a table. Default: True.
 
         Raises:
             ValueError: A label is not one of the task's, or all labels of a task are missing.
         """
         if not self.tasks:
             raise ValueError("`tasks` must be given to read labels. Received: tasks=()")
-        return _several.read_labels(read_table(table), self.tasks, self.absent)
+        return _several.read_labels(read_table(table), self.tasks, self.absent, whole=whole)
 
     def encode_weights(self, table: Any) -> np.ndarray | dict[str, np.ndarray] | None:
         """Row weights: float32 (n,) for all tasks, a dict by task name where a task names a column, or None."""

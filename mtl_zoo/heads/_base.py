@@ -57,9 +57,9 @@ class RowLosses:
     targets: dict[str, tuple[Any, Any]]
     rows: dict[str, tuple[Any, Any]]
 
-    def means(self) -> dict[str, Any]:
-        """Every loss by name: a scalar, masked, and normalised over the global batch."""
-        return {name: observed_mean(values, weights) for name, (values, weights) in self.rows.items()}
+    def means(self, local: bool = False) -> dict[str, Any]:
+        """Every loss by name: a scalar, masked, and normalised over the global batch, or over these rows if `local`."""
+        return {name: observed_mean(values, weights, local) for name, (values, weights) in self.rows.items()}
 
 
 def observed(task: Task, labels: Mapping[str, Any]) -> tuple[Any, Any]:

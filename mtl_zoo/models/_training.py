@@ -147,10 +147,13 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         batch = dataclasses.replace(batch, labels=_data.labels_by_name(self, batch.labels))
         return self.head.row_losses(self.tasks, batch, logits, setup.loss_functions)
 
-    def weigh_losses(self, rows: RowLosses) -> list[Any]:
-        """The losses times their weights, in the order of `loss_names`: what balancing methods see."""
+    def weigh_losses(self, rows: RowLosses, local: bool = False) -> list[Any]:
+        """The losses times their weights, in the order of `loss_names`: what balancing methods see.
+
+        They are means over the global batch, or over these rows alone if `local`.
+        """
         setup = self._require_compiled()
-        return [setup.loss_weights[name] * loss for name, loss in rows.means().items()]
+        return [setup.loss_weights[name] * loss for name, loss in rows.means(local).items()]
 
     def other_losses(self, batch: Batch, logits: Mapping[str, Any]) -> Any:
         """The sum of what belongs to no task: the head's penalties, and what layers added; 0 if there is nothing."""

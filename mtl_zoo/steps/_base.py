@@ -102,7 +102,7 @@ def list_steps() -> list[str]:
 
     >>> from mtl_zoo.steps import list_steps
     >>> list_steps()
-    ['balanced', 'plain', 'reevaluated']
+    ['balanced', 'maml', 'plain', 'reevaluated', 'reptile']
     """
     return STEPS.names()
 
