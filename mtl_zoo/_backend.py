@@ -30,7 +30,8 @@ def gather_rows(shards: Sequence[Any], ids: Any, spare: int | None = None) -> An
         return _read(shards[0], ids, spare)
     if len(shards) == 1:
         return ops.take(shards[0], ids, axis=0)
-    return _gather_by_shard(shards, ids) if is_tensorflow() else _gather_and_mask(shards, ids)
+    by_shard = is_tensorflow() and not getattr(_tracing, "fixed_shapes", False)
+    return _gather_by_shard(shards, ids) if by_shard else _gather_and_mask(shards, ids)
 
 
 def _read(variable: Any, ids: Any, spare: int | None = None) -> Any:
@@ -70,6 +71,23 @@ def record_reads() -> Iterator[list[Read]]:
         yield _recording.reads
     finally:
         _recording.reads = before
+
+
+# How a graph is traced, in this thread.
+_tracing = threading.local()
+
+
+@contextlib.contextmanager
+def fixed_shapes() -> Iterator[None]:
+    """What is traced within makes no tensor whose size depends on ids: for runtimes that know no such sizes.
+
+    Sums of lists are then made as for XLA, of a tensor (batch, length, width).
+    """
+    before, _tracing.fixed_shapes = getattr(_tracing, "fixed_shapes", False), True
+    try:
+        yield
+    finally:
+        _tracing.fixed_shapes = before
 
 
 def _gather_by_shard(shards: Sequence[Any], ids: Any) -> Any:
@@ -118,10 +136,10 @@ def sum_rows(
         weights: For each list its rows' weights (batch, length), or None where each counts once.
 
     On TensorFlow only the rows that count are read, and nothing of size (batch, length, width) is made, except for XLA,
-    which must know the shapes of what it compiles.
+    which must know the shapes of what it compiles, and within `fixed_shapes`.
     """
     weights = [None] * len(lists) if weights is None else weights
-    if is_tensorflow() and not _is_compiled_by_xla():
+    if is_tensorflow() and not (getattr(_tracing, "fixed_shapes", False) or _is_compiled_by_xla()):
         return _sum_by_segment(shards, lists, spare, weights)
     vectors = [gather_rows(shards, ids) for ids, _ in lists]
     vectors = [rows * ops.cast(real, rows.dtype)[..., None] for rows, (_, real) in zip(vectors, lists, strict=True)]

@@ -182,10 +182,16 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
     # Saving.
 
     def export(
-        self, filepath: PathLike, format: str = "saved_model", *, raw: bool | None = None, overwrite: bool = False
+        self,
+        filepath: PathLike,
+        format: str = "saved_model",
+        *,
+        raw: bool | None = None,
+        overwrite: bool = False,
+        **options: Any,
     ) -> dict[str, str]:
         """`mtl_zoo.export.export`: scores as a function of raw columns. Keras' own would give logits of encoded ids."""
-        return export(self, filepath, format, raw=raw, overwrite=overwrite)
+        return export(self, filepath, format, raw=raw, overwrite=overwrite, **options)
 
     def save(self, filepath: PathLike, overwrite: bool = True, zipped: bool | None = None) -> None:
         """Keras' `save`; a file that was there stays whole until the new one takes its place.
