@@ -273,12 +273,25 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
 
         If this one is compiled, the clone is, in the same way.
         """
-        cls, config = type(self), self.get_config()
-        config.pop("corrections", None)  # of weights that it does not have
-        made = cls.from_config(config)
-        made._plan.transform = self.transform
+        made = self.remade()
+        made.set_corrections(Corrections())  # they were of weights that it does not have
         if self.compiled:
             made.compile_from_config(self.get_compile_config())
+        return made
+
+    def remade(self, **arguments: Any) -> Any:
+        """A model like this one with some of its arguments changed: not compiled, with weights of its own.
+
+        What a model on a backbone has no argument for is its backbone's.
+        """
+        inner = {name: value for name, value in arguments.items() if name not in self._hyperparameters()}
+        if inner:
+            options = _untracked(getattr(self, "backbone_options", None)) or {}
+            arguments = {name: value for name, value in arguments.items() if name not in inner}
+            arguments["backbone_options"] = {**options, **inner}
+        changed = {name: keras.saving.serialize_keras_object(value) for name, value in arguments.items()}
+        made = type(self).from_config({**self.get_config(), **changed})
+        made._plan.transform = self.transform
         return made
 
     def refuse_clone(self) -> None:
@@ -295,7 +308,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         """
         raise ValueError(
             "`quantize` must not be called on a model of the zoo: Keras leaves embedding tables and experts, which are "
-            "most of the weights, as they are. Quantize an exported model. "
+            "most of the weights, as they are. `mtl_zoo.export.quantize(model)` makes a model with int8 tables. "
             f"Received: mode={mode!r}, config={config!r}, filters={filters!r}, {options}"
         )
 

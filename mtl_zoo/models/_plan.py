@@ -73,6 +73,7 @@ class ModelPlan:
             joined=joined,
             fusions=options.fusions,
             missing_rates=options.missing_rates,
+            table_dtype=options.table_dtype,
             name=name,
         )
 

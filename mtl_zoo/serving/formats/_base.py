@@ -93,8 +93,7 @@ class Format:
 
     def refuse_large(self, scoring: Scoring) -> None:
         """Refuses more weights than one file of these formats can hold."""
-        size = sum(int(np.prod(v.shape)) * np.dtype(keras.backend.standardize_dtype(v.dtype)).itemsize
-                   for v in scoring.model.variables)
+        size = _backend.bytes_of(scoring.model.weights)
         if size >= _LARGEST:
             raise ValueError(
                 f"`model` must have less than 2 GiB of weights for format {self.name!r}. Received: "
