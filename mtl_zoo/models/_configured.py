@@ -152,9 +152,9 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         fitted = fit_tasks([task for task in self.tasks if not task.is_fitted], labels)
         self._plan.tasks = fitted_like(self.tasks, fitted)
         self._plan.outputs = self.head.outputs(self.tasks)
-        self._forget_traces()
+        self.forget_traces()
 
-    def _forget_traces(self) -> None:
+    def forget_traces(self) -> None:
         """What was traced knows the old units and corrections."""
         self.train_function = self.test_function = self.predict_function = self._scoring = None
 
@@ -166,7 +166,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
     def set_corrections(self, corrections: Corrections) -> None:
         """Gives the model other corrections of its scores; `fit(sampling=...)` and `calibrate` do."""
         self._corrections = corrections
-        self._forget_traces()
+        self.forget_traces()
 
     def corrected(self, logits: Mapping[str, Any]) -> dict[str, Any]:
         """The logits that scores are made of, from those that the graph gives."""
