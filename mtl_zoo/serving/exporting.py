@@ -77,11 +77,20 @@ def compare(writer: Format, scoring: Scoring, folder: Path) -> float:
     """The largest difference between the scores of what is written in `folder` and the model's own.
 
     Raises:
+        ValueError: The format's own runtime cannot run what was written.
         RuntimeError: An output or a score is another one.
     """
     arrays = scoring.example()
     wanted = {name: np.asarray(scores) for name, scores in scoring(_tensors(arrays)).items()}
-    found = writer.read(folder)(arrays)
+    try:
+        found = writer.read(folder)(arrays)
+    except ImportError:
+        raise
+    except Exception as error:  # each runtime has errors of its own
+        raise ValueError(
+            f"`model` must be one that the runtime of format {writer.name!r} can run. Received: "
+            f"{scoring.model.name!r}, of which it says: {str(error).splitlines()[0][:300]}. Export a SavedModel"
+        ) from error
     if set(found) != set(wanted):
         raise RuntimeError(f"Format {writer.name!r} wrote other outputs: {sorted(found)}. Expected: {sorted(wanted)}")
     worst = 0.0

@@ -99,13 +99,13 @@ def prune(
     kernels = prunable(model)
     if not kernels:
         raise ValueError(f"`model` must have trainable kernels. Received: {model.name!r}, without any")
-    histories = []
+    histories, kept = [], [np.ones(kernel.shape, bool) for kernel in kernels]
     for number in range(1, rounds + 1):
-        share = sparsity * (1 - (1 - number / rounds) ** 3)
-        for kernel, values in zip(kernels, _pruned(kernels, share, scope), strict=True):
-            kernel.assign(values)
+        kept = _kept(kernels, kept, sparsity * (1 - (1 - number / rounds) ** 3), scope)
+        for kernel, mask in zip(kernels, kept, strict=True):
+            kernel.assign(np.where(mask, keras.ops.convert_to_numpy(kernel), np.float32(0)))
         if x is not None:
-            with hold_zeros(model):
+            with _held(model, kernels, kept):
                 histories.append(model.fit(x, y, **arguments))
     shares = {kernel.path: _share_of_zeros(kernel) for kernel in kernels}
     sizes = {kernel.path: math.prod(kernel.shape) for kernel in kernels}
@@ -134,9 +134,16 @@ def hold_zeros(model: Any) -> Iterator[None]:
     True
     """
     kernels = prunable(model)
+    with _held(model, kernels, [keras.ops.convert_to_numpy(kernel) != 0 for kernel in kernels]):
+        yield
+
+
+@contextlib.contextmanager
+def _held(model: Any, kernels: list[Any], masks: list[np.ndarray]) -> Iterator[None]:
+    """Within the block, updates leave 0 what is not in the masks."""
     before = [kernel.constraint for kernel in kernels]
-    for kernel, constraint in zip(kernels, before, strict=True):
-        kernel.constraint = _ZerosStay(keras.ops.convert_to_numpy(kernel) != 0, constraint)
+    for kernel, mask, constraint in zip(kernels, masks, before, strict=True):
+        kernel.constraint = _ZerosStay(mask, constraint)
     model.forget_traces()
     try:
         yield
@@ -162,25 +169,24 @@ def prunable(model: Any) -> list[Any]:
     return [v for v in model.trainable_variables if len(v.shape) > 1 and not _backend.is_table(v)]
 
 
-def _pruned(kernels: list[Any], share: float, scope: str) -> list[np.ndarray]:
-    """The kernels' values with a share of them 0: those of least magnitude, ties by position."""
-    values = [keras.ops.convert_to_numpy(kernel).copy() for kernel in kernels]
-    sizes = [np.abs(value).ravel() for value in values]
+def _kept(kernels: list[Any], kept: list[np.ndarray], share: float, scope: str) -> list[np.ndarray]:
+    """bool by kernel: all but a share of the weights, those of least magnitude; what has gone stays away."""
+    sizes = [np.abs(keras.ops.convert_to_numpy(kernel)).astype("float32") for kernel in kernels]
     if scope == "model":
-        scaled = [size / max(float(np.sqrt(np.mean(size**2))), 1e-30) for size in sizes]
-        gone = _smallest(np.concatenate(scaled), share)
-        parts = np.split(gone, np.cumsum([len(size) for size in sizes])[:-1])
+        sizes = [size / max(float(np.sqrt(np.mean(size**2))), 1e-30) for size in sizes]
+    # Zeros that were weights before come first, also among zeros that are none: gates start as zeros.
+    flat = [np.where(mask, size, np.float32(-1)).ravel() for size, mask in zip(sizes, kept, strict=True)]
+    if scope == "model":
+        found = np.split(_largest(np.concatenate(flat), share), np.cumsum([len(size) for size in flat])[:-1])
     else:
-        parts = [_smallest(size, share) for size in sizes]
-    for value, part in zip(values, parts, strict=True):
-        value.ravel()[part] = 0
-    return values
+        found = [_largest(size, share) for size in flat]
+    return [mask.reshape(size.shape) for mask, size in zip(found, sizes, strict=True)]
 
 
-def _smallest(sizes: np.ndarray, share: float) -> np.ndarray:
-    """bool: the `share` of the smallest."""
-    found = np.zeros(len(sizes), bool)
-    found[np.argsort(sizes, kind="stable")[: int(share * len(sizes) + 1e-9)]] = True
+def _largest(sizes: np.ndarray, share: float) -> np.ndarray:
+    """bool: all but the `share` of the smallest, ties by position."""
+    found = np.ones(len(sizes), bool)
+    found[np.argsort(sizes, kind="stable")[: int(share * len(sizes) + 1e-9)]] = False
     return found
 
 

@@ -16,6 +16,8 @@ from mtl_zoo.serving.formats._manifest import input_of_columns
 from mtl_zoo.serving.formats._names import input_names
 from mtl_zoo.serving.scoring import Scoring
 
+# Of every LiteRT file, behind the place of its root.
+_IDENTIFIER = b"TFL3"
 # The largest difference of a score, absolute and relative, that each type of weights may bring.
 _TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 5e-2}
 
@@ -84,8 +86,10 @@ class LiteRT(Format):
         return names
 
     def read(self, folder: Path) -> Read:
-        names, path = input_of_columns(folder), str(folder / self.marker)
-        run = _interpreter(path).get_signature_runner()
+        names, content = input_of_columns(folder), (folder / self.marker).read_bytes()
+        if content[4:8] != _IDENTIFIER:
+            raise ValueError(f"it has {content[4:8]!r} where a LiteRT file has {_IDENTIFIER!r}")
+        run = _interpreter(content).get_signature_runner()
         taken = set(run.get_input_details())
 
         def score(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -94,8 +98,11 @@ class LiteRT(Format):
         return score
 
 
-def _interpreter(path: str) -> Any:
-    """That of the package `ai-edge-litert`, or the one that TensorFlow still brings."""
+def _interpreter(content: bytes) -> Any:
+    """That of the package `ai-edge-litert`, or the one that TensorFlow still brings.
+
+    It is given bytes, which it verifies; of a file that is cut short, given by its path, it ends the process.
+    """
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
@@ -106,7 +113,7 @@ def _interpreter(path: str) -> Any:
             raise ImportError("`format` 'litert' needs the extra: pip install mtl-zoo[litert]") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that TensorFlow's own will go
-        return Interpreter(model_path=path)
+        return Interpreter(model_content=content)
 
 
 def _reason(error: Exception) -> str:

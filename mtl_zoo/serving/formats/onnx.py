@@ -88,11 +88,10 @@ class Onnx(Format):
 
 def _is_unknown(operation: Any) -> bool:
     """Whether tf2onnx has no rule for an operation of a graph, or one that is not to be had of all runtimes."""
-    from tf2onnx import handler
+    from tf2onnx import handler, tfonnx  # noqa: F401  # the second enters the rules
 
     types = [tensor.dtype.name for tensor in (*operation.inputs, *operation.outputs)]
-    known = operation.type in handler.tf_op.get_opsets()[""][OPSET][0]
-    return not known or "string" in types or "resource" in types
+    return operation.type not in handler.tf_op.create_mapping(OPSET, None) or "string" in types or "resource" in types
 
 
 def _rename(graph: Any, inputs: Mapping[str, str], outputs: list[str]) -> None:
