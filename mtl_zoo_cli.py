@@ -40,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
         commands, "models", "mtl_zoo.cli:models", "list the models of the catalogue, or show what is known of one"
     )
     models.add_argument("name", metavar="NAME", nargs="?", help="a name that `mtl-zoo models` shows")
+    _export(
+        _command(commands, "export", "mtl_zoo.cli:export", "write a saved model's scores in a form that runs elsewhere")
+    )
     _launch(
         _command(
             commands, "launch", "mtl_zoo.cli:launch", "run a training command as a cluster of processes on this machine"
@@ -55,6 +58,20 @@ def _command(commands: Any, name: str, run: str, text: str) -> argparse.Argument
     made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     made.set_defaults(run=run)
     return made
+
+
+def _export(made: argparse.ArgumentParser) -> None:
+    made.add_argument("model", type=Path, metavar="MODEL.keras", help="what `model.save` wrote")
+    made.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write, whole or not at all")
+    made.add_argument("--format", default="saved_model", help="a name of list_formats(): saved_model, onnx, litert")
+    made.add_argument(
+        "--encoded", action="store_true", help="take the model's own inputs, where it would take the columns of a table"
+    )
+    made.add_argument("--int8-tables", action="store_true", help="round embedding tables to int8 first")
+    made.add_argument("--overwrite", action="store_true", help="replace an exported model that is there")
+    made.add_argument(
+        "--set", metavar="OPTION=VALUE", action="append", default=[], dest="options", help="of the format"
+    )
 
 
 def _launch(made: argparse.ArgumentParser) -> None:

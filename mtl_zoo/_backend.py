@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -29,8 +31,9 @@ def gather_rows(shards: Sequence[Any], ids: Any, spare: int | None = None) -> An
     if len(shards) == 1 and is_tensorflow():
         return _read(shards[0], ids, spare)
     if len(shards) == 1:
-        return ops.take(shards[0], ids, axis=0)
-    return _gather_by_shard(shards, ids) if is_tensorflow() else _gather_and_mask(shards, ids)
+        return _take(shards[0], ids)
+    by_shard = is_tensorflow() and not getattr(_tracing, "fixed_shapes", False)
+    return _gather_by_shard(shards, ids) if by_shard else _gather_and_mask(shards, ids)
 
 
 def _read(variable: Any, ids: Any, spare: int | None = None) -> Any:
@@ -41,12 +44,21 @@ def _read(variable: Any, ids: Any, spare: int | None = None) -> Any:
         size = tf.size(ids)
         stands_in = tf.fill([tf.cast(size == 0, tf.int32)], tf.constant(spare, ids.dtype))
         return _read(variable, tf.concat([ids, stands_in], axis=0))[:size]
+    if row_scales(variable) is not None:
+        return _take(variable, ids)
     # `ops.take` would convert the variable to a tensor first, which copies the table (once it was updated by row).
     # So would reading a mirrored one, instead of the replica's own part of it.
     rows = tf.gather(local_part(variable.value), ids)
     if getattr(_recording, "reads", None) is not None:
         _recording.reads.append(Read(variable, ids, rows))
     return rows
+
+
+def _take(variable: Any, ids: Any) -> Any:
+    rows, scales = ops.take(variable, ids, axis=0), row_scales(variable)
+    if scales is None:
+        return rows
+    return ops.cast(rows, scales.dtype) * ops.take(scales, ids, axis=0)[..., None]
 
 
 class Read(NamedTuple):
@@ -70,6 +82,23 @@ def record_reads() -> Iterator[list[Read]]:
         yield _recording.reads
     finally:
         _recording.reads = before
+
+
+# How a graph is traced, in this thread.
+_tracing = threading.local()
+
+
+@contextlib.contextmanager
+def fixed_shapes() -> Iterator[None]:
+    """What is traced within makes no tensor whose size depends on ids: for runtimes that know no such sizes.
+
+    Sums of lists are then made as for XLA, of a tensor (batch, length, width).
+    """
+    before, _tracing.fixed_shapes = getattr(_tracing, "fixed_shapes", False), True
+    try:
+        yield
+    finally:
+        _tracing.fixed_shapes = before
 
 
 def _gather_by_shard(shards: Sequence[Any], ids: Any) -> Any:
@@ -97,7 +126,7 @@ def _gather_and_mask(shards: Sequence[Any], ids: Any) -> Any:
     for shard in shards:
         stop = start + shard.shape[0] - 1
         inside = ops.logical_and(ids >= start, ids < stop)
-        rows = ops.take(shard, ops.where(inside, ids - start, 0), axis=0)
+        rows = _take(shard, ops.where(inside, ids - start, 0))
         total = total + ops.where(inside[..., None], rows, 0.0)
         start = stop
     return total
@@ -118,10 +147,10 @@ def sum_rows(
         weights: For each list its rows' weights (batch, length), or None where each counts once.
 
     On TensorFlow only the rows that count are read, and nothing of size (batch, length, width) is made, except for XLA,
-    which must know the shapes of what it compiles.
+    which must know the shapes of what it compiles, and within `fixed_shapes`.
     """
     weights = [None] * len(lists) if weights is None else weights
-    if is_tensorflow() and not _is_compiled_by_xla():
+    if is_tensorflow() and not (getattr(_tracing, "fixed_shapes", False) or _is_compiled_by_xla()):
         return _sum_by_segment(shards, lists, spare, weights)
     vectors = [gather_rows(shards, ids) for ids, _ in lists]
     vectors = [rows * ops.cast(real, rows.dtype)[..., None] for rows, (_, real) in zip(vectors, lists, strict=True)]
@@ -247,6 +276,22 @@ def mark_table(variable: Any) -> Any:
 
 def is_table(variable: Any) -> bool:
     return getattr(variable, "is_embedding_table", False)
+
+
+def scale_rows(variable: Any, scales: Any) -> Any:
+    """Says of an int8 table which weight, (rows,), its rows are multiplied by when they are read."""
+    variable.row_scales = scales
+    return variable
+
+
+def row_scales(variable: Any) -> Any:
+    """What `scale_rows` said, or None."""
+    return getattr(variable, "row_scales", None)
+
+
+def bytes_of(variables: Iterable[Any]) -> int:
+    """What variables take."""
+    return sum(math.prod(v.shape) * np.dtype(keras.backend.standardize_dtype(v.dtype)).itemsize for v in variables)
 
 
 def mark_pretrained(variable: Any) -> Any:

@@ -45,6 +45,34 @@ def models(args: argparse.Namespace) -> int:
     return 0
 
 
+def export(args: argparse.Namespace) -> int:
+    """`mtl-zoo export MODEL.keras FOLDER`."""
+    import keras
+
+    from mtl_zoo.benchmark.config import parse_assignments
+    from mtl_zoo.export import export, quantize
+
+    console = Console(highlight=False, soft_wrap=True)
+    model = keras.saving.load_model(args.model)
+    if not hasattr(model, "scoring"):
+        raise ValueError(f"`model` must be a model of the zoo. Received: a {type(model).__name__} in {args.model}")
+    if args.int8_tables:
+        found = quantize(model)
+        model = found.model
+        console.print(f"int8 tables: {found.bytes_before:,} -> {found.bytes_after:,} bytes of weights")
+    raw = False if args.encoded else None
+    names = export(
+        model, args.folder, args.format, raw=raw, overwrite=args.overwrite, **parse_assignments("--set", args.options)
+    )
+    size = sum(path.stat().st_size for path in args.folder.rglob("*") if path.is_file())
+    console.print(f"{args.folder}: {args.format}, {size:,} bytes, its scores are those of {args.model}", markup=False)
+    table = Table("column", "input")
+    for column, name in names.items():
+        table.add_row(escape(column), escape(name))
+    console.print(table)
+    return 0
+
+
 def demo(args: argparse.Namespace) -> int:
     """`mtl-zoo demo`."""
     from mtl_zoo.benchmark.demo import run_demo

@@ -11,6 +11,7 @@ import keras
 from mtl_zoo import _validation as check
 
 NORMS = ("batch", "layer")
+TABLE_DTYPES = ("float32", "int8")
 
 
 class _Option:
@@ -209,6 +210,8 @@ class Embedding(_Option):
         fusions: Each a `FeatureFusion`, which makes one vector of several features'. Default: (), side by side.
         missing_rates: By feature: with this probability a row's value is read as missing in training, so that the model
             learns to do without it (modality dropout). Default: None, for none.
+        table_dtype: How tables are held: `"float32"`, or `"int8"` with a float32 scale for each row, as
+            `mtl_zoo.export.quantize` makes them; these start as zeros and are not trained. Default: "float32".
 
     Example:
 
@@ -224,6 +227,7 @@ class Embedding(_Option):
     cross_rank: int | None = None
     fusions: tuple[FeatureFusion, ...] = ()
     missing_rates: Mapping[str, float] | None = dataclasses.field(default=None, hash=False)
+    table_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         fusions = (self.fusions,) if isinstance(self.fusions, FeatureFusion) else tuple(self.fusions)
@@ -236,6 +240,7 @@ class Embedding(_Option):
         if not isinstance(self.initializer, str):
             raise ValueError(f"`initializer` must be a Keras name. Received: initializer={self.initializer!r}")
         keras.initializers.get(self.initializer)
+        check.check_choice("table_dtype", self.table_dtype, TABLE_DTYPES)
         check.check_count("shards", self.shards)
         check.check_number("l2", self.l2, minimum=0)
         check.check_count("cross_layers", self.cross_layers, minimum=0)
@@ -248,6 +253,8 @@ class Embedding(_Option):
         for name in ("fusions", "missing_rates"):
             if not config[name]:
                 del config[name]  # what 0.1.0 wrote
+        if self.table_dtype == "float32":
+            del config["table_dtype"]
         return config
 
     @classmethod

@@ -114,6 +114,24 @@ def add_table(add_weight: Callable, rows: InitialRows, start: int, stop: int, **
     return _backend.mark_table(table)
 
 
+def add_int8_table(add_weight: Callable, rows: int, dim: int, name: str) -> Any:
+    """Adds an int8 weight of `rows` rows, and one with a scale for each, both zeros until `quantize` fills them."""
+    options = {"initializer": "zeros", "trainable": False, "autocast": False}
+    table = add_weight(shape=(rows, dim), dtype="int8", name=name, **options)
+    scales = add_weight(shape=(rows,), dtype="float32", name=f"{name}_scales", **options)
+    return _backend.mark_table(_backend.scale_rows(table, scales))
+
+
+def as_int8(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as int8 and their float32 scales, `s_i = max_j |x_ij| / 127` and `q_ij = round(x_ij / s_i)`.
+
+    `s_i q_ij` differs from `x_ij` by at most `s_i / 2`. A row of zeros has the scale 0.
+    """
+    scales = (np.abs(rows).max(axis=1) / 127).astype("float32")
+    whole = np.rint(rows / np.where(scales > 0, scales, 1)[:, None])
+    return np.clip(whole, -127, 127).astype("int8"), scales
+
+
 def _draws_in_chunks(initializer: Any) -> bool:
     kind = type(initializer)
     if kind in _SAME_FOR_EVERY_ROW:

@@ -22,9 +22,9 @@ from mtl_zoo.layers._places import (
     with_unknowns,
     within,
 )
-from mtl_zoo.layers._tables import InitialRows, add_table, shard_bounds
+from mtl_zoo.layers._tables import InitialRows, add_int8_table, add_table, shard_bounds
 from mtl_zoo.layers.feature_fusion import fusions_within, make_fusion
-from mtl_zoo.options import FeatureFusion, check_missing_rates
+from mtl_zoo.options import TABLE_DTYPES, FeatureFusion, check_missing_rates
 
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
@@ -57,6 +57,8 @@ class FeatureEmbedding(keras.layers.Layer):
             behind the others. Default: ().
         missing_rates: By feature, the probability with which a row's value is read as missing in training: id 0, zeros,
             and 1 where an input says what is missing. Default: None, for none.
+        table_dtype: How tables are held: `"float32"`, or `"int8"` with a float32 scale for each row. Such tables are
+            zeros until `mtl_zoo.export.quantize` fills them, and are not trained. Default: "float32".
 
     Raises:
         ValueError: Sizes that are not known; `shards` below 1; `l2` below 0; a fusion of what is no vector here.
@@ -85,6 +87,7 @@ class FeatureEmbedding(keras.layers.Layer):
         joined: bool = False,
         fusions: Sequence[FeatureFusion] = (),
         missing_rates: Mapping[str, float] | None = None,
+        table_dtype: str = "float32",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -93,6 +96,7 @@ class FeatureEmbedding(keras.layers.Layer):
         self.initializer = keras.initializers.get(initializer)
         self.shards = check.check_count("shards", shards)
         self.l2 = check.check_number("l2", l2, minimum=0)
+        self.table_dtype = check.check_choice("table_dtype", table_dtype, TABLE_DTYPES)
         self.joined = bool(joined)
         if self.joined:
             self._check_pooled(self.features)
@@ -131,6 +135,10 @@ class FeatureEmbedding(keras.layers.Layer):
             bounds = shard_bounds(group.num_rows, self.shards)
             for j, (start, stop) in enumerate(bounds):
                 name = group.name if len(bounds) == 1 else f"{group.name}_shard_{j}"
+                if self.table_dtype == "int8":
+                    count = stop - start + (len(bounds) > 1)  # a part ends in a row of zeros
+                    self.tables.append(add_int8_table(self.add_weight, count, group.dim, name))
+                    continue
                 table = add_table(self.add_weight, rows, start, stop, trainable=group.trainable, name=name)
                 self.tables.append(table)
         # Of features that share an encoder, the first one's gives the weights.
@@ -162,7 +170,7 @@ class FeatureEmbedding(keras.layers.Layer):
             blocks += single
             vectors |= pooled
             masks |= real
-            if group.trainable and training and self.l2:
+            if group.trainable and training and self.l2 and self.table_dtype == "float32":
                 squares += [ops.sum(ops.square(ops.cast(rows, "float32"))) for rows in looked_up]
         if squares:
             batch = ops.shape(inputs[self._batch_input])[0]
@@ -341,6 +349,7 @@ class FeatureEmbedding(keras.layers.Layer):
             "joined": self.joined,
             "fusions": [fusion.get_config() for fusion in self.fusions],
             "missing_rates": self.missing_rates,
+            "table_dtype": self.table_dtype,
         }
 
     @classmethod

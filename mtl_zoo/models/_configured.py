@@ -158,9 +158,9 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         fitted = fit_tasks([task for task in self.tasks if not task.is_fitted], labels)
         self._plan.tasks = fitted_like(self.tasks, fitted)
         self._plan.outputs = self.head.outputs(self.tasks)
-        self._forget_traces()
+        self.forget_traces()
 
-    def _forget_traces(self) -> None:
+    def forget_traces(self) -> None:
         """What was traced knows the old units and corrections."""
         self.train_function = self.test_function = self.predict_function = self._scoring = None
 
@@ -172,7 +172,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
     def set_corrections(self, corrections: Corrections) -> None:
         """Gives the model other corrections of its scores; `fit(sampling=...)` and `calibrate` do."""
         self._corrections = corrections
-        self._forget_traces()
+        self.forget_traces()
 
     @property
     def adaptation(self) -> Adaptation:
@@ -198,10 +198,16 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
     # Saving.
 
     def export(
-        self, filepath: PathLike, format: str = "saved_model", *, raw: bool | None = None, overwrite: bool = False
+        self,
+        filepath: PathLike,
+        format: str = "saved_model",
+        *,
+        raw: bool | None = None,
+        overwrite: bool = False,
+        **options: Any,
     ) -> dict[str, str]:
         """`mtl_zoo.export.export`: scores as a function of raw columns. Keras' own would give logits of encoded ids."""
-        return export(self, filepath, format, raw=raw, overwrite=overwrite)
+        return export(self, filepath, format, raw=raw, overwrite=overwrite, **options)
 
     def save(self, filepath: PathLike, overwrite: bool = True, zipped: bool | None = None) -> None:
         """Keras' `save`; a file that was there stays whole until the new one takes its place.
@@ -285,10 +291,8 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
 
         If this one is compiled, the clone is, in the same way.
         """
-        cls, config = type(self), self.get_config()
-        config.pop("corrections", None)  # of weights that it does not have
-        made = cls.from_config(config)
-        made._plan.transform = self.transform
+        made = self.remade()
+        made.set_corrections(Corrections())  # they were of weights that it does not have
         if self.compiled:
             made.compile_from_config(self.get_compile_config())
         return made
@@ -327,6 +331,19 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         """
         return _extending.extended(self, transform, rows)
 
+    def remade(self, **arguments: Any) -> Any:
+        """A model like this one with some of its arguments changed: not compiled, with weights of its own.
+        What a model on a backbone has no argument for is its backbone's.
+        inner = {name: value for name, value in arguments.items() if name not in self._hyperparameters()}
+        if inner:
+            options = _untracked(getattr(self, "backbone_options", None)) or {}
+            arguments = {name: value for name, value in arguments.items() if name not in inner}
+            arguments["backbone_options"] = {**options, **inner}
+        changed = {name: keras.saving.serialize_keras_object(value) for name, value in arguments.items()}
+        made = type(self).from_config({**self.get_config(), **changed})
+        made._plan.transform = self.transform
+        return made
+
     def refuse_clone(self) -> None:
         raise ValueError(
             "`model` must be cloned by `model.clone()`: keras.models.clone_model would give a plain model of Keras, "
@@ -341,7 +358,7 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         """
         raise ValueError(
             "`quantize` must not be called on a model of the zoo: Keras leaves embedding tables and experts, which are "
-            "most of the weights, as they are. Quantize an exported model. "
+            "most of the weights, as they are. `mtl_zoo.export.quantize(model)` makes a model with int8 tables. "
             f"Received: mode={mode!r}, config={config!r}, filters={filters!r}, {options}"
         )
 

@@ -76,6 +76,7 @@ class ModelPlan:
             joined=joined,
             fusions=options.fusions,
             missing_rates=options.missing_rates,
+            table_dtype=options.table_dtype,
             name=name,
         )
         self.lookups.append(lookup)

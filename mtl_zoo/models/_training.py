@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features._plain_errors import plain_errors
 from mtl_zoo.heads import RowLosses
 from mtl_zoo.heads._base import row_weight
-from mtl_zoo.losses import Batch
+from mtl_zoo.losses import Batch, TaskLoss
 from mtl_zoo.models import _compile, _data, _resume, _sampling
 from mtl_zoo.models._checks import check_labels
 from mtl_zoo.models._configured import ConfiguredModel
@@ -97,6 +97,25 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
             "jit_compile": jit_compile,
             "auto_scale_loss": auto_scale_loss,
         }
+
+    @contextlib.contextmanager
+    def other_losses_within(self, change: Callable[[str, TaskLoss], Any]) -> Iterator[None]:
+        """Trains with other losses in the block, and with those of `compile` after it; optimizer and rest stay.
+
+        Args:
+            change: What a loss is in the block, from its name and what it was: as `compile(loss=...)` takes it.
+        """
+        setup = self._require_compiled()
+        losses = {name: change(name, loss) for name, loss in setup.loss_functions.items()}
+        inside = _compile.TrainingSetup(self, losses, setup.loss_weights, setup.given_metrics)
+        inside.get_config = setup.get_config  # type: ignore[method-assign]  # of a model that is saved meanwhile
+        self._training_setup = inside
+        self.forget_traces()
+        try:
+            yield
+        finally:
+            self._training_setup = setup
+            self.forget_traces()
 
     @property
     def balancing(self) -> Balancing | None:

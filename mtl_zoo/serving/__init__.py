@@ -3,7 +3,7 @@
 Models call this room, so nothing here imports one.
 """
 
-from mtl_zoo.serving.exporting import export, export_serving, list_formats
+from mtl_zoo.serving.exporting import export, export_serving, list_formats, load_exported
 from mtl_zoo.serving.formats import FORMATS, Format, register_format
 from mtl_zoo.serving.scorer import Scorer, make_scorer
 from mtl_zoo.serving.scoring import Scoring
@@ -16,6 +16,7 @@ __all__ = [
     "export",
     "export_serving",
     "list_formats",
+    "load_exported",
     "make_scorer",
     "register_format",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from mtl_zoo import _backend
 from mtl_zoo.features._columns import read_table
 from mtl_zoo.serving import columns as _columns
 from mtl_zoo.serving.columns import Column, Packing
@@ -154,12 +156,19 @@ class Scoring:
 
         return {name: tf.TensorSpec((None, *c.shape), c.dtype, name=name) for name, c in self.columns.items()}
 
-    def traced(self) -> Any:
-        """The whole of it, from one dict of tensors by column, as a concrete function. TensorFlow only."""
+    def traced(self, fixed_shapes: bool = False) -> Any:
+        """The whole of it, from one dict of tensors by column, as a concrete function. TensorFlow only.
+
+        Args:
+            fixed_shapes: Whether no size of a tensor, the number of rows aside, may depend on what the columns hold:
+                what other runtimes than TensorFlow's ask for. Lists take more memory then.
+        """
         import tensorflow as tf
 
         # Autograph would rewrite sources in which it finds nothing to do.
-        return tf.function(self, autograph=False).get_concrete_function(self.signature())
+        function = tf.function(self, autograph=False)
+        with _backend.fixed_shapes() if fixed_shapes else contextlib.nullcontext():
+            return function.get_concrete_function(self.signature())
 
     def lookup_tables(self) -> list[Any]:
         """What it reads that is no variable: tables of the transform, and of users' encoders. TensorFlow only."""

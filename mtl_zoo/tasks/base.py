@@ -205,6 +205,16 @@ class Task:
         del output
         return logits
 
+    def soft_loss(self, taught: Any, logits: Any, temperature: float) -> Any:
+        """How far logits are from another model's scores, (batch,) and 0 where they agree: what distillation adds.
+
+        Args:
+            taught: The other model's scores, (batch, units).
+            logits: (batch, units) float32, of which `scores` makes scores.
+            temperature: By which the logits of both are divided, where scores are probabilities.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `soft_loss(taught, logits, temperature)`.")
+
     # Labels.
 
     @property

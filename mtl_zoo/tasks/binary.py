@@ -96,6 +96,17 @@ class BinaryTask(Task):
             )
         return logits + loss.shift(self.rate)  # type: ignore[attr-defined]
 
+    def soft_loss(self, taught: Any, logits: Any, temperature: float) -> Any:
+        """`KL(p_T || q_T) T^2` of the two outcomes, with `p_T = sigmoid(logit(p) / T)`, `q_T = sigmoid(a / T)`."""
+        from keras import ops
+
+        # Scores are float32: of 0 and 1 no logit is left.
+        p = ops.clip(ops.reshape(taught, (-1,)), 1e-7, 1 - 1e-7)
+        theirs = (ops.log(p) - ops.log1p(-p)) / temperature
+        ours = ops.reshape(logits, (-1,)) / temperature
+        gap = ops.sigmoid(theirs) * (theirs - ours) + ops.softplus(ours) - ops.softplus(theirs)
+        return gap * temperature**2
+
     @property
     def is_fitted(self) -> bool:
         return self.rate is not None or not getattr(self.loss_of(self.loss_name), "learns_rate", False)

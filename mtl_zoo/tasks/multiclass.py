@@ -81,6 +81,14 @@ class MulticlassTask(Task):
         config["classes"] = self.classes if isinstance(self.classes, int) else list(self.classes)
         return config
 
+    def soft_loss(self, taught: Any, logits: Any, temperature: float) -> Any:
+        """`KL(p_T || q_T) T^2` over the classes, with `p_T = softmax(log p / T)`, `q_T = softmax(a / T)`."""
+        from keras import ops
+
+        theirs = ops.log_softmax(ops.log(ops.maximum(taught, 1e-7)) / temperature, axis=-1)
+        ours = ops.log_softmax(logits / temperature, axis=-1)
+        return ops.sum(ops.exp(theirs) * (theirs - ours), axis=-1) * temperature**2
+
     @property
     def reads_text(self) -> bool:
         return any(isinstance(label, str) for label in self.class_labels)

@@ -157,6 +157,13 @@ class RegressionTask(Task):
         shift, factor = self.unit
         return y if self.unit == (0.0, 1.0) else (y - shift) / factor
 
+    def soft_loss(self, taught: Any, logits: Any, temperature: float) -> Any:
+        """The squared difference, in the unit of the loss; the temperature has no meaning for a number."""
+        from keras import ops
+
+        del temperature
+        return ops.square(ops.reshape(self.loss_labels(taught), (-1,)) - ops.reshape(logits, (-1,)))
+
     def read_label(self, column: LabelColumn) -> np.ndarray:
         label = column.numbers()
         column.refuse(f"must hold finite labels for task {self.name!r}", np.isinf(label))

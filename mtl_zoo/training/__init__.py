@@ -4,9 +4,11 @@ from mtl_zoo._allocator import keep_freed_memory
 from mtl_zoo.training.balancing_callback import BalancingLogger
 from mtl_zoo.training.callbacks import ExactValidation
 from mtl_zoo.training.checkpoints import Checkpoints
+from mtl_zoo.training.distillation import distill
 from mtl_zoo.training.gate_callback import GateLogger
 from mtl_zoo.training.launch import Launched, launch
 from mtl_zoo.training.parameter_server import ParameterServerTrainer, SideEvaluation
+from mtl_zoo.training.pruning import Pruned, hold_zeros, prune, save_compressed
 from mtl_zoo.training.selection import ParetoImprovement, PrimaryTask, WeightedScore
 
 __all__ = [
@@ -18,8 +20,13 @@ __all__ = [
     "ParameterServerTrainer",
     "ParetoImprovement",
     "PrimaryTask",
+    "Pruned",
     "SideEvaluation",
     "WeightedScore",
+    "distill",
+    "hold_zeros",
     "keep_freed_memory",
     "launch",
+    "prune",
+    "save_compressed",
 ]

@@ -1,22 +1,67 @@
 """What every export format must keep: what it wrote scores as `predict` does, is whole, and holds each weight once.
 
-Formats are walked in their registry, so a new one is tested from the moment that it is registered.
+Formats are walked in their registry, with each of their options, so a new one is tested from the moment that it is
+registered.
 """
+
+import dataclasses
+import hashlib
+import json
+import shutil
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+from toys import build, inputs, sample_of
 
-from mtl_zoo import BinaryTask, Categorical, Encoded, FeatureTransform, MulticlassTask, Numeric, Sequence, create_model
-from mtl_zoo.serving import FORMATS, Scoring, export
+from mtl_zoo import (
+    BinaryTask,
+    Categorical,
+    Encoded,
+    FeatureTransform,
+    MulticlassTask,
+    Numeric,
+    Sequence,
+    create_model,
+    list_models,
+)
+from mtl_zoo._files import DamagedFile
+from mtl_zoo.serving import FORMATS, Scoring, export, load_exported
+from mtl_zoo.serving.formats._manifest import MANIFEST
 
 pytestmark = pytest.mark.tensorflow
 
+# Models whose graph a format cannot hold, and what its error says.
+CANNOT: dict[tuple[str, str], str] = {}
 
-@pytest.fixture(scope="module", params=FORMATS.names())
-def name(request):
+
+def options_of(writer):
+    return dataclasses.asdict(writer) if dataclasses.is_dataclass(writer) else {}
+
+
+def skip_without_packages(writer, scoring):
+    try:
+        writer.check(scoring)
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
+VARIANTS = {
+    "-".join([name, *(str(value) for value in options_of(writer).values())]): writer
+    for name in FORMATS.names()
+    for writer in FORMATS[name].examples()
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS)
+def variant(request):
     return request.param
+
+
+@pytest.fixture(scope="module")
+def name(variant):
+    return variant.name
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +92,7 @@ def model(table):
         Numeric("age", missing="mean"),
         Numeric("age_bucket", column="age", normalization="quantile", missing="bucket", dim=4),
         Sequence("history", dim=4, length=3),
-        Encoded("vector", keras.layers.Dense(300), shape=(2,)),
+        Encoded("vector", keras.layers.Dense(600), shape=(2,)),
     ]
     tasks = (BinaryTask("click"), MulticlassTask("grade", classes=("a", "b", "c")))
     transform = FeatureTransform(features, tasks).fit(table)
@@ -60,16 +105,16 @@ def scoring(request, model):
 
 
 @pytest.fixture(scope="module")
-def written(name, scoring, tmp_path_factory):
+def written(name, variant, scoring, tmp_path_factory):
     """The folder, and the format. One that cannot hold raw columns says so before it writes."""
-    writer = FORMATS[name]()
+    writer = variant
     try:
-        writer.check(scoring)
+        skip_without_packages(writer, scoring)
     except ValueError as error:
         assert scoring.raw and "`raw` must be False" in str(error)
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp(name) / "exported"
-    names = export(scoring.model, folder, name, raw=scoring.raw)
+    names = export(scoring.model, folder, name, raw=scoring.raw, **options_of(writer))
     assert list(names) == list(scoring.columns) and len(set(names.values())) == len(names)
     return folder, writer
 
@@ -95,11 +140,11 @@ def test_each_weight_is_written_once(name, written, model):
 def test_another_model_takes_its_place_only_if_asked(name, written, scoring, model):
     folder, writer = written
     with pytest.raises(ValueError, match=f"`path` holds {writer.what}; overwrite=True"):
-        export(model, folder, name, raw=scoring.raw)
+        export(model, folder, name, raw=scoring.raw, **options_of(writer))
     (folder.parent / "mine").mkdir(exist_ok=True)
     (folder.parent / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match="`path` must be new, empty, or hold"):
-        export(model, folder.parent / "mine", name, raw=scoring.raw, overwrite=True)
+        export(model, folder.parent / "mine", name, raw=scoring.raw, overwrite=True, **options_of(writer))
     assert (folder / writer.marker).exists()
 
 
@@ -109,9 +154,72 @@ def test_other_scores_count_as_not_written(name, scoring, written, tmp_path, mon
 
     def read_wrong(self, folder):
         score = read(self, folder)
-        return lambda arrays: {output: scores + 0.01 for output, scores in score(arrays).items()}
+        return lambda arrays: {output: scores + 1.0 for output, scores in score(arrays).items()}
 
     monkeypatch.setattr(FORMATS[name], "read", read_wrong)
     with pytest.raises(RuntimeError, match=f"Format {name!r} wrote a model with other scores for output 'click'"):
-        export(scoring.model, tmp_path / "exported", name, raw=scoring.raw)
+        export(scoring.model, tmp_path / "exported", name, raw=scoring.raw, **options_of(written[1]))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_option_is_refused(name, model, tmp_path):
+    with pytest.raises(ValueError, match=f"`options` of format {name!r} must be among its own.*Received unknown"):
+        export(model, tmp_path / "exported", name, width=3)
+
+
+def forged(folder):
+    """The manifest says what lies there now: the format's own runtime has to notice."""
+    content = json.loads((folder / MANIFEST).read_text())
+    content["sha256"] = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in content["sha256"]}
+    (folder / MANIFEST).write_text(json.dumps(content))
+
+
+DAMAGES = {
+    "cut": lambda data: data[: len(data) // 2],
+    "changed": lambda data: data[:-100] + bytes(100 - i for i in range(100)),
+    "hostile": lambda data: b"\xff\x00MZ" * 64,
+    "empty": lambda data: b"",
+}
+
+
+def test_a_damaged_file_is_a_named_error(written, table, scoring, tmp_path):
+    folder, writer = written
+    load_exported(folder)
+    for damage, change in DAMAGES.items():
+        copy = tmp_path / damage
+        shutil.copytree(folder, copy)
+        path = copy / writer.marker
+        path.write_bytes(change(path.read_bytes()))
+        with pytest.raises(DamagedFile, match="whose SHA-256 is another"):
+            load_exported(copy)
+        if damage == "changed":
+            continue  # of weights no runtime can know what they were
+        forged(copy)
+        with pytest.raises(DamagedFile, match=f"`path` must hold {writer.what} that can be loaded"):
+            load_exported(copy)
+        (copy / MANIFEST).write_text('{"format": 1, "kind": "onnx"')
+        with pytest.raises(DamagedFile, match="exported.json.*which is damaged"):
+            load_exported(copy)
+    path.unlink()
+    shutil.copy(folder / MANIFEST, copy / MANIFEST)
+    with pytest.raises(DamagedFile, match="must be there. Received: none at"):
+        load_exported(copy)
+
+
+OTHERS = [name for name in FORMATS.names() if name != "saved_model"]  # which has this test of its own, on raw columns
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("of", sample_of(list_models(), ("mmoe", "mose")))
+def test_every_model_is_exported_or_named(of, other, tmp_path):
+    model = build(of)
+    skip_without_packages(FORMATS[other](), Scoring(model))
+    if (other, of) in CANNOT:
+        with pytest.raises(ValueError, match=CANNOT[other, of]):
+            export(model, tmp_path / "exported", other)
+        return
+    export(model, tmp_path / "exported", other)
+    x = {name: array for name, array in inputs(7).items() if name in model.input}
+    found = load_exported(tmp_path / "exported")(x)
+    for output, scores in model.predict(x, verbose=0).items():
+        np.testing.assert_allclose(found[output], scores, atol=1e-6)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import keyword
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from mtl_zoo import _backend
 from mtl_zoo.serving.formats._base import Format, Read, register_format
+from mtl_zoo.serving.formats._names import input_names
 from mtl_zoo.serving.scoring import Scoring
 
 SIGNATURE = "serving_default"
@@ -28,11 +25,7 @@ class SavedModel(Format):
     what = "a SavedModel"
 
     def check(self, scoring: Scoring) -> None:
-        if not _backend.is_tensorflow():
-            backend = keras.backend.backend()
-            raise ValueError(
-                f"`format` 'saved_model' needs the TensorFlow backend. Received: KERAS_BACKEND={backend!r}"
-            )
+        self.need_tensorflow()
 
     def write(self, scoring: Scoring, folder: Path) -> dict[str, str]:
         import tensorflow as tf
@@ -98,23 +91,3 @@ def cast_number(tensor: Any, dtype: Any) -> Any:
         # A wider number would wrap round to the id of something else; what no table holds is unknown.
         tensor = tf.clip_by_value(tensor, tf.int32.min, tf.int32.max)
     return tensor if tensor.dtype == dtype else tf.cast(tensor, dtype)
-
-
-def input_names(columns: Iterable[str]) -> dict[str, str]:
-    """Names for the inputs of a signature: the columns' own, or the nearest that Python accepts."""
-    names: dict[str, str] = {}
-    for column in sorted(columns, key=lambda c: not _is_legal(c)):
-        name = re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_") or "column"
-        if _is_legal(column):
-            name = column
-        elif not _is_legal(name):
-            name = f"column_{name}"
-        number, legal = 2, name
-        while legal in names.values():
-            legal, number = f"{name}_{number}", number + 1
-        names[column] = legal
-    return names
-
-
-def _is_legal(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is not None and not keyword.iskeyword(name)
