@@ -202,6 +202,19 @@ class PromptScorer:
         return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
 
 
+    def probabilities(self, table: Any) -> np.ndarray:
+        """float32 (rows,) probability of the first of two answers, or (rows, answers) of more: what a teacher gives.
+
+        They are the decoder's, among these answers, and not the rates of a label.
+
+        Raises:
+            ValueError: As for `log_probabilities`.
+        """
+        found = self.log_probabilities(table)
+        shares = np.exp(found - np.logaddexp.reduce(found, axis=1, keepdims=True))
+        return shares[:, 0] if len(self.answers) == 2 else shares
+
+
 def _parts_of(template: Any) -> list[tuple[str, str | None, str]]:
     """(text, column after it, format) of each part of a template."""
     if not isinstance(template, str):
