@@ -182,8 +182,8 @@ class PromptScorer:
         if lengths.max() > room:
             raise ValueError(
                 f"`template` must give prompts of at most {room} tokens for {self.language_model.path!r}. Received: "
-                f"{int((lengths > room)[rows].sum())} longer ones, of up to {lengths.max()} tokens. Use fewer examples, or "
-                "shorten the texts of the table."
+                f"{int((lengths > room)[rows].sum())} longer ones, of up to {lengths.max()} tokens. Use fewer "
+                "examples, or shorten the texts of the table."
             )
         return decoder.answer_log_probabilities(prompts, answers, self.batch_size)[rows]
 
@@ -200,7 +200,6 @@ class PromptScorer:
         if len(self.answers) == 2:
             return found[:, 0] - found[:, 1]
         return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
-
 
     def probabilities(self, table: Any) -> np.ndarray:
         """float32 (rows,) probability of the first of two answers, or (rows, answers) of more: what a teacher gives.

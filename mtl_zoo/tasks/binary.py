@@ -30,9 +30,9 @@ class BinaryTask(Task):
     Args:
         positive_weight: Factor of the losses of rows with label 1, for labels that are seldom 1. Scores are then higher
             than the label's rate; metrics do not weigh.
-        soft: Labels may be probabilities, as a teacher gives them (`mtl_zoo.training.soft_labels`): the cross-entropy is
-            then that between two distributions, and no other loss is allowed. Metrics over whole columns need labels 0
-            and 1: evaluate on rows that have them.
+        soft: Labels may be probabilities, as a teacher gives them (`mtl_zoo.training.soft_labels`): the cross-entropy
+            is then that between two distributions, and no other loss is allowed. Metrics over whole columns need labels
+            0 and 1: evaluate on rows that have them.
         rate: Rate of label 1 among the observed training labels, for a loss that needs it. It is learned from a
             transform's training table, or from the first arrays that `fit` is given; nobody needs to give it.
 

@@ -105,9 +105,9 @@ def _calibrated(
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
     if len(np.unique(y[rows])) < 2:
         raise ValueError(
-            f"`table` must hold labels 0 and 1 of task {task.name!r} to bring the teacher's probabilities to. Received: "
-            f"{check.sample_values(np.unique(y[rows]))} in {len(rows)} rows. Say calibration_rows=0 to take them as "
-            "they are."
+            f"`table` must hold labels 0 and 1 of task {task.name!r} to bring the teacher's probabilities to. "
+            f"Received: {check.sample_values(np.unique(y[rows]))} in {len(rows)} rows. Say calibration_rows=0 to take "
+            "them as they are."
         )
     try:
         scale = platt(_logits(_asked(teacher, frame.iloc[rows])), y[rows].astype(np.float64), np.ones(len(rows)))

@@ -13,7 +13,7 @@ import mtl_zoo
 from mtl_zoo import BinaryTask, NegativeSampling, Numeric, RegressionTask, calibrate
 from mtl_zoo.datasets import Split
 from mtl_zoo.evaluation import auc, correct_downsampling, logloss
-from mtl_zoo.evaluation.calibrate import _isotonic, platt, _temperature
+from mtl_zoo.evaluation.calibrate import _isotonic, _temperature, platt
 from mtl_zoo.models._calibration import Affine, Isotonic, calibration_from_config
 
 CLICK, BUY = BinaryTask("click"), BinaryTask("buy", sample_space="click")
