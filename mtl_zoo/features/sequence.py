@@ -31,6 +31,8 @@ class Sequence(IdFeature):
         separator: What splits a string into values.
         weights: Values have weights, as in `Categorical`: embeddings are multiplied by them before they are pooled, and
             `"mean"` divides by the sum of the weights' absolute values.
+        nested: A cell holds a list of lists (sessions of baskets), read as one list in their order, of which the last
+            `length` values are kept; see `Categorical`.
         encoder: What makes one vector of the list in place of `pooling`: `"din"` (attention of the candidate, needs
             `query`), `"sasrec"` (causal self-attention), `"gru"` or `"attention"`, see `mtl_zoo.layers.history`; or a
             Keras layer of yours, called as `layer(vectors, mask=real)`, and `query=` if there is one, with (batch,
@@ -54,6 +56,7 @@ class Sequence(IdFeature):
     pooling: str | None = dataclasses.field(default="mean", kw_only=True)
     separator: str = dataclasses.field(default="|", kw_only=True)  # type: ignore[misc]
     weights: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
+    nested: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
     encoder: Any = dataclasses.field(default=None, kw_only=True, compare=False)
     query: str | None = dataclasses.field(default=None, kw_only=True)
 
@@ -108,6 +111,10 @@ class Sequence(IdFeature):
             (
                 cls("rated", dim=4, length=3, weights=True),
                 [[[5, 2], [7, -1]], [], [[9, 4]], [[7, 1]], [[5, 0]], [[9, 9]]],
+            ),
+            (
+                cls("baskets", dim=4, length=3, nested=True),
+                [[[5, 7], [7, 9]], [[]], [[9]], [[7], [], [5]], None, [[9, 9]]],
             ),
             (cls("seen", dim=4, length=3, encoder="sasrec"), [[5, 7, 7, 9], [], [9], [7, 5], [5], [9, 9]]),
         ]
