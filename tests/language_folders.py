@@ -188,10 +188,10 @@ def _frequencies(c, size):
     return plain * (share + (1 - share) / scaling["factor"])
 
 
-def llama_hidden(folder, ids):
-    """(tokens, width) hidden states of one text without padding, after the last norm."""
+def llama_hidden(folder, ids, before=()):
+    """(tokens, width) hidden states of one text without padding, after the last norm; `before` are rows in front."""
     c, w = load(folder)
-    heads, tokens, size = c["num_attention_heads"], len(ids), c["hidden_size"] // c["num_attention_heads"]
+    heads, tokens, size = c["num_attention_heads"], len(before) + len(ids), c["hidden_size"] // c["num_attention_heads"]
 
     def norm(x, name):
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + c["rms_norm_eps"]) * w[f"{name}.weight"]
@@ -204,6 +204,7 @@ def llama_hidden(folder, ids):
         return x * cosine + np.concatenate([-x[..., half:], x[..., :half]], -1) * sine
 
     x = w["model.embed_tokens.weight"][ids]
+    x = np.concatenate([before, x]) if len(before) else x
     for i in range(c["num_hidden_layers"]):
         stem = f"model.layers.{i}"
         y = norm(x, f"{stem}.input_layernorm")

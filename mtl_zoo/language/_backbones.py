@@ -117,6 +117,15 @@ def attention_denses(block: Any, family: str) -> dict[str, Any]:
     return {"query": attention._query_dense, "value": attention._value_dense}
 
 
+def check_mode(mode: str, family: str) -> None:
+    """Refuses a learned prompt in front of an encoder."""
+    if mode == "prompt" and family != "llama":
+        raise ValueError(
+            "`mode` must be 'lora' or 'full' for an encoder: a learned prompt stands in front of a decoder, of the "
+            f"Llama family. Received: mode='prompt' for a model of the {family} family"
+        )
+
+
 def checkpoint(backbone: Any) -> None:
     """Makes training keep the input of each block alone, and compute the rest of it again for the gradient.
 
