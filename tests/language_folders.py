@@ -51,6 +51,22 @@ def bert_folder(folder, seed=0, **changes):
     return folder
 
 
+def roberta_folder(folder, seed=0, **changes):
+    """A folder with a random RoBERTa and a byte-pair tokenizer that puts <s> before a text and </s> behind it."""
+    from tokenizers import processors
+
+    tokenizer = byte_pairs()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), "type_vocab_size": 1, "pad_token_id": 1}
+    config = {**BERT, "model_type": "roberta", **sizes, **changes}
+    tensors = bert_tensors(config, np.random.default_rng(seed))
+    write(folder, config, {f"roberta.{name}": tensor for name, tensor in tensors.items()})
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+    return folder
+
+
 def llama_folder(folder, seed=0, **changes):
     """A folder with a random Llama and a byte-pair tokenizer in which ' yes' and ' no' are one token each."""
     tokenizer = byte_pairs()
@@ -138,7 +154,8 @@ def llama_tensors(c, rng):
 def load(folder):
     from safetensors.numpy import load_file
 
-    tensors = {name: t.astype(np.float64) for name, t in load_file(folder / "model.safetensors").items()}
+    found = load_file(folder / "model.safetensors").items()
+    tensors = {name.removeprefix("roberta."): t.astype(np.float64) for name, t in found}
     return json.loads((folder / "config.json").read_text()), tensors
 
 
@@ -159,7 +176,9 @@ def bert_hidden(folder, ids):
         return x * w[f"{name}.weight"] + w[f"{name}.bias"]
 
     heads, tokens, width = c["num_attention_heads"], len(ids), c["hidden_size"]
-    x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][:tokens]
+    first = 2 if c["model_type"] == "roberta" else 0  # positions stand behind that of padding, 1
+    at = np.arange(first, first + tokens)
+    x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][at]
     x = norm(x + w["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
     for i in range(c["num_hidden_layers"]):
         stem = f"encoder.layer.{i}"

@@ -12,7 +12,6 @@ from mtl_zoo.features.base import Choice, Feature, InferRules, register_feature
 from mtl_zoo.features.requests import Encoder, Rows
 
 LONGEST_LIST = 50
-ENCODERS = ("din", "sasrec", "gru", "attention")
 
 
 @register_feature("sequence")
@@ -67,10 +66,10 @@ class Sequence(IdFeature):
         check.check_int("length", self.length)
         check.check_choice("pooling", self.pooling, ("mean", "sum", "max", None))
         if isinstance(self.encoder, str):
-            check.check_choice("encoder", self.encoder, ENCODERS)
+            check.check_choice("encoder", self.encoder, encoder_names())
         elif self.encoder is not None and not callable(self.encoder):
             raise TypeError(
-                f"`encoder` must be one of {', '.join(map(repr, ENCODERS))}, or a Keras layer. "
+                f"`encoder` must be one of {', '.join(map(repr, encoder_names()))}, or a Keras layer. "
                 f"Received: encoder={self.encoder!r}"
             )
         if self.query is not None and (self.encoder is None or not isinstance(self.query, str)):
@@ -150,3 +149,10 @@ class Sequence(IdFeature):
         if isinstance(config.get("encoder"), dict):
             config = {**config, "encoder": keras.saving.deserialize_keras_object(config["encoder"])}
         return cls(**config)
+
+
+def encoder_names() -> tuple[str, ...]:
+    """What `encoder` may be by name; Keras is imported for it."""
+    from mtl_zoo.layers.history import HISTORY_ENCODERS
+
+    return tuple(HISTORY_ENCODERS)

@@ -60,7 +60,7 @@ class LanguageEncoder(keras.layers.Layer):
         ValueError: An unknown mode or pooling, or numbers out of their range; mode `"prompt"` of an encoder.
         FileNotFoundError: `source` is gone, when it is built.
 
-    Input: int32 (batch, length), 0 where there is no token; ids of a decoder are one more than in its vocabulary.
+    Input: int32 (batch, length), 0 where there is no token; ids of byte pairs are one more than in their vocabulary.
     Output: (batch, width).
 
     Example:
@@ -107,7 +107,9 @@ class LanguageEncoder(keras.layers.Layer):
         _backbones.check_mode(self.mode, self.architecture["family"])
         self.source = source
         self.source_required = bool(source_required)
-        self._is_bert = self.architecture["family"] == "bert"
+        self._is_decoder = self.architecture["family"] == "llama"
+        # Ids of word pieces are those of the vocabulary, in which 0 is padding.
+        self._shift = 0 if self.architecture["family"] == "bert" else 1
         self.network: Any = None
         self.prompt: Any = None
         self.projection = (
@@ -131,7 +133,7 @@ class LanguageEncoder(keras.layers.Layer):
         if self.source is not None:
             self._load_source()
         # BERT's pooler stands beside the hidden states, and is not read.
-        hidden = backbone.output["sequence_output"] if self._is_bert else backbone.output
+        hidden = backbone.output if self._is_decoder else backbone.output["sequence_output"]
         self.network = keras.Model(backbone.input, hidden, name="network")
         self.network.trainable = self.mode == "full"
         if self.projection is not None:
@@ -208,8 +210,8 @@ class LanguageEncoder(keras.layers.Layer):
         if _backend.is_tensorflow():
             ids = _trimmed(ids)
         is_token = ops.cast(ids != 0, "int32")
-        tensors = {"token_ids": ids if self._is_bert else ops.maximum(ids - 1, 0), "padding_mask": is_token}
-        if self._is_bert:
+        tensors = {"token_ids": ops.maximum(ids - self._shift, 0), "padding_mask": is_token}
+        if not self._is_decoder:
             tensors["segment_ids"] = ops.zeros_like(ids)
         if self.prompt is not None:
             return self._pooled(self._prompted(tensors["token_ids"], is_token, training), is_token)

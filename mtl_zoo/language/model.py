@@ -31,7 +31,7 @@ _VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModel:
-    """A pretrained language model: an encoder of the BERT family, or a decoder of the Llama family.
+    """A pretrained language model: an encoder of the BERT or RoBERTa family, or a decoder of the Llama family.
 
     It is a description: making one reads nothing, and TensorFlow and keras-hub are imported when it is first used. A
     path is a folder of Hugging Face layout, with `config.json`, `model.safetensors` and `vocab.txt` or

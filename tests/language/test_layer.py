@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from language_folders import bert_folder, bert_hidden, llama_folder, llama_hidden, minilm
+from language_folders import bert_folder, bert_hidden, llama_folder, llama_hidden, minilm, roberta_folder
 
-from mtl_zoo import LanguageModel
+from mtl_zoo import LanguageModel, PromptScorer
 from mtl_zoo.language import LanguageEncoder, merge_lora
 
 pytestmark = pytest.mark.tensorflow
@@ -53,6 +53,27 @@ def test_a_llama_gives_what_its_equations_give(llama, pooling):
         # Ids are one more than in the vocabulary, in which 0 is a token.
         np.testing.assert_allclose(vector, POOLED[pooling](llama_hidden(llama, row[row > 0] - 1)), atol=1e-5)
     np.testing.assert_array_equal(vectors[2], 0)
+
+
+def test_a_roberta_gives_what_its_equations_give(tmp_path):
+    model = LanguageModel(roberta_folder(tmp_path / "roberta"), max_length=9, cache=False)
+    texts = ["the film", "", None, "a long text of many words", "Ġ é"]
+    lists = model.tokenizer().lists(["" if text is None else text for text in texts], 9)
+    start, end = lists[0][0], lists[0][-1]
+    assert [len(ids) for ids in lists[1:4]] == [0, 0, 9] and all(ids[0] == start for ids in lists if len(ids))
+    assert all(ids[-1] == end for ids in lists if len(ids)) and start != end  # what ends a text that is cut stays
+    vectors = model.vectors(texts)
+    for ids, vector in zip(lists, vectors, strict=True):
+        wanted = bert_hidden(tmp_path / "roberta", ids - 1).mean(0) if len(ids) else np.zeros(8)
+        np.testing.assert_allclose(vector, wanted, atol=1e-5)
+    lora = encoder(tmp_path / "roberta", mode="lora", rank=2)
+    assert len(lora.trainable_weights) == 8 and np.isfinite(numbers(lora(IDS))).all()
+    with pytest.raises(ValueError, match="tensorflow-text has no byte pairs"):
+        model.feature_encoder().in_graph()
+    with pytest.raises(ValueError, match="`max_length` must be at most 158"):
+        LanguageModel(tmp_path / "roberta", max_length=159).layer()
+    with pytest.raises(ValueError, match="`language_model` must be a decoder"):
+        PromptScorer(model, "{title}").predict({"title": ["a"]})
 
 
 def test_rotations_of_long_contexts(tmp_path):
