@@ -197,7 +197,7 @@ def test_texts_share_pieces_by_key():
         (
             {"encoder": 3},
             TypeError,
-            "`encoder` must be one of 'mean', 'cnn'.*, a Keras layer or a LanguageModel. Received",
+            "`encoder` must be one of 'mean', 'attention'.*, a Keras layer or a LanguageModel. Received",
         ),
         ({"dim": 0}, ValueError, "`dim` must be a whole number >= 1"),
         ({"max_length": 0}, ValueError, "`max_length` must be a whole number >= 1"),
