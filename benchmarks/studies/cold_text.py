@@ -4,8 +4,13 @@
 
 For each seed, 300 films with a summary are held out of training altogether (the cold test) and 150 others for the
 choice of the epoch; of the other ratings a tenth is the warm test, and a tenth chooses as well. `like` (4 stars and
-more) is scored by AUC, `rating` by RMSE, and the bootstrap draws films. The cases of MiniLM need
-`MTL_ZOO_LANGUAGE_MODELS`, a folder that holds `all-MiniLM-L6-v2` in the layout of Hugging Face.
+more) is scored by AUC, `rating` by RMSE, and the bootstrap draws films.
+
+The cases of language models need `MTL_ZOO_LANGUAGE_MODELS` (see `_language.py`). Low-rank updates cost a hundred
+times what a vector does, so those of MiniLM are trained for one epoch on `FEW` rows and scored on `TESTED` rows of each
+test; the names of their cases say so, and beside them stand the ids alone and frozen MiniLM with the same rows. A
+decoder of 135 M parameters is asked of each film, not of a user, whether viewers like it; it knows no rating beyond its
+examples, and gives no number of stars.
 """
 
 from __future__ import annotations
@@ -21,10 +26,12 @@ import pandas as pd
 
 from benchmarks.studies import _frame as frame
 from benchmarks.studies import _language
-from benchmarks.studies._cases import Made, Split, Study
+from benchmarks.studies._cases import Made, Scored, Split, Study
 from mtl_zoo import BinaryTask, Categorical, RegressionTask, Text
 
 _GENRES = 19
+FEW, TESTED, ASKED = 4000, 2000, 1000
+_QUESTION = "Film: {title}\nAbout: {summary}\nQuestion: Do most viewers like this film?\nAnswer:"
 
 STUDY = Study(
     __doc__ or "",
@@ -80,10 +87,41 @@ if _language.has(_language.MINILM):
     def _(split: Split) -> Made:
         return Made([*ids(), Categorical("genres", dim=16, multi_hot=True), minilm()])
 
+    _few = f"{FEW} rows"
 
-def minilm() -> Text:
-    """The summary as a vector of MiniLM, made once for each text, through a trained projection."""
-    return Text("summary", _language.model(_language.MINILM, max_length=64), dim=32)
+    @STUDY.case(f"ids, {_few}")
+    def _(split: Split) -> Made:
+        return Made(ids(), train_rows=FEW)
+
+    @STUDY.case(f"MiniLM, frozen, {_few}", bases=[f"ids, {_few}"])
+    def _(split: Split) -> Made:
+        return Made([*ids(), minilm()], train_rows=FEW)
+
+    @STUDY.case(f"MiniLM, LoRA, {_few}, 1 epoch", bases=[f"ids, {_few}", f"MiniLM, frozen, {_few}"])
+    def _(split: Split) -> Made:
+        text = minilm(mode="lora", max_length=40)
+        slow: dict[str, Any] = {"epochs": 1, "batch_size": 32, "predict_batch_size": 256}
+        return Made([*ids(), text], train_rows=FEW, test_rows=TESTED, learning_rate=_language.LORA_RATES, **slow)
+
+
+if _language.has(_language.SMOLLM):
+    for _examples in (0, 2, 8):
+
+        @STUDY.case(f"prompt of a decoder, {_examples} examples", bases=["ids"])
+        def _(split: Split, examples: int = _examples) -> Scored:
+            known = split.train[split.train["summary"].notna()]
+            score = _language.prompted(short(known), {"like": _QUESTION}, (" yes", " no"), examples, split.seed)
+            return Scored(lambda test: score(short(test)), ASKED)
+
+
+def short(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with summaries of 40 words at most: what a prompt holds is paid for by the word."""
+    return table.assign(summary=_language.words(table["summary"], 40))
+
+
+def minilm(max_length: int = 64, **options: Any) -> Text:
+    """The summary as a vector of MiniLM, through a trained projection; of a frozen one made once for each text."""
+    return Text("summary", _language.model(_language.MINILM, max_length=max_length, **options), dim=32)
 
 
 def ratings(folder: Path) -> pd.DataFrame:

@@ -122,7 +122,12 @@ def _sample_weight(split: Any, output: Output) -> Any:
     return 1.0 if weights is None else np.asarray(weights, "float64").reshape(-1)
 
 
-def _platt(a: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Calibration:
+def platt(a: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Affine:
+    """The slope and shift of logits `a` under which labels `y` are likeliest.
+
+    Raises:
+        ValueError: The slope would not be above 0.
+    """
     from sklearn.linear_model import LogisticRegression
 
     middle, width = np.average(a, weights=weight), max(float(np.std(a)), 1e-6)
@@ -158,7 +163,7 @@ def _isotonic(a: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Calibration:
 
 
 _METHODS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Calibration]] = {
-    "platt": _platt,
+    "platt": platt,
     "temperature": _temperature,
     "isotonic": _isotonic,
 }

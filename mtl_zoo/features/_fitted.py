@@ -15,7 +15,7 @@ import pandas as pd
 
 from mtl_zoo.features import _joined, _report
 from mtl_zoo.features._columns import EMPTY, Column, check_columns
-from mtl_zoo.features._joined import Joined, OfEntities
+from mtl_zoo.features._joined import Joined, Listing, OfEntities
 from mtl_zoo.features._several import completed
 from mtl_zoo.features._states import STATES, ColumnType, State, Unseen
 from mtl_zoo.features.base import Feature, Summary
@@ -46,7 +46,9 @@ class Fitted:
     absent: tuple[tuple[str, ...], ...] = ()
 
     def state_of(self, feature: Feature) -> Any:
-        """What the feature learned, or None."""
+        """What the feature learned, or None; of one that reads lists of entities, what those have."""
+        if feature.entities_of is not None:
+            return Listing(self.home_of(feature).table.keys, self.of_entities[feature.entities_of].arrays)
         return None if feature.state_key is None else self.states[feature.state_key]
 
     def encode(
@@ -77,6 +79,20 @@ class Fitted:
             if new is not None:
                 unseen[feature.name] = new
         return arrays, unseen
+
+    def home_of(self, feature: Feature) -> Joined:
+        """The entity table of a feature that reads lists of its ids.
+
+        Raises:
+            ValueError: The feature whose values it gives is read from none.
+        """
+        home = self.homes.get(feature.entities_of or "")
+        if home is None:
+            raise ValueError(
+                f"`of` must name a feature that is read from an entity table, for feature {feature.name!r}. Received: "
+                f"of={feature.entities_of!r}. Features of entity tables: {sorted(self.homes)}"
+            )
+        return home
 
     @functools.cached_property
     def homes(self) -> dict[str, Joined]:
@@ -252,10 +268,20 @@ def fit(
         state = teach[0].fit([(feature, readings[feature.name]) for feature in teach])
         if state is not None:
             states[key] = state
-    sized = tuple(f.sized(states.get(f.state_key), readings[f.name]) for f in features)  # type: ignore[arg-type]
+    sized = beside(f.sized(states.get(f.state_key), readings[f.name]) for f in features)  # type: ignore[arg-type]
     summaries = {feature.name: feature.summarize(readings[feature.name]) for feature in features}
     types = {name: ColumnType.of(column) for name, column in columns.items()}
-    return Fitted(sized, types, states, summaries, joined, absent), training
+    fitted = Fitted(sized, types, states, summaries, joined, absent)
+    for feature in sized:
+        if feature.entities_of is not None:
+            fitted.home_of(feature).check_ids(columns[feature.source])
+    return fitted, training
+
+
+def beside(features: Iterable[Feature]) -> tuple[Feature, ...]:
+    """The features, whose sizes are known now, each beside the others."""
+    sized = tuple(features)
+    return tuple(feature.beside(sized) if feature.entities_of else feature for feature in sized)
 
 
 def _make_graph(fitted: Fitted) -> Any:
@@ -267,13 +293,18 @@ def _make_graph(fitted: Fitted) -> Any:
             lookups: dict[Any, Any] = {key: state.in_graph() for key, state in fitted.states.items()}
             # What an export must hold, by names that TensorFlow can write.
             held = {"/".join(key): lookup for key, lookup in lookups.items() if isinstance(lookup, tf.Module)}
-            self._read = {f.name: f.in_graph(lookups.get(f.state_key)) for f in fitted.features}
-            held |= {name: read for name, read in self._read.items() if isinstance(read, tf.Module)}
-            self.tables = held
             self.entities = {
                 joined.table.title: _joined.in_graph(joined, {name: fitted.of_entities[name] for name in joined.reads})
                 for joined in fitted.joined
             }
+            self._read = {f.name: f.in_graph(self._lookup_of(f, lookups)) for f in fitted.features}
+            held |= {name: read for name, read in self._read.items() if isinstance(read, tf.Module)}
+            self.tables = held
+
+        def _lookup_of(self, feature: Feature, lookups: dict[Any, Any]) -> Any:
+            if feature.entities_of is not None:
+                return self.entities[fitted.home_of(feature).table.title]
+            return lookups.get(feature.state_key)
 
         def __call__(self, raw: dict[str, Any]) -> dict[str, Any]:
             raw = _checked(fitted, raw)

@@ -48,6 +48,8 @@ class IdFeature(Feature):
     length: ClassVar[int | None]
     # Whether its values have weights, which are a second input.
     weights: ClassVar[bool] = False
+    # Whether a cell holds lists of lists, whose values are read one after the other.
+    nested: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,6 +71,8 @@ class IdFeature(Feature):
         for name in ("size", "hash_buckets"):
             if getattr(self, name) is not None:
                 check.check_int(name, getattr(self, name), maximum=MOST_IDS)
+        if self.nested and (self.weights or not self.holds_lists):
+            raise ValueError(f"`nested` needs lists of values without weights. Received: nested={self.nested!r}")
         if self.key is not None:
             check.check_name("key", self.key)
         object.__setattr__(
@@ -135,7 +139,8 @@ class IdFeature(Feature):
         if self.hash_buckets is not None:
             return f"hash_buckets={self.hash_buckets}"
         bound = "" if self.max_ids is None else f", max_ids={self.max_ids}"
-        return f"learned vocabulary, min_count={self.min_count}{bound}"
+        nested = ", lists of lists as one" if self.nested else ""
+        return f"learned vocabulary, min_count={self.min_count}{bound}{nested}"
 
     # In a model.
 
@@ -179,6 +184,8 @@ class IdFeature(Feature):
     def read(self, column: Column) -> Cells | Lists:
         if self.weights:
             return read_weighted(column, self.separator)
+        if self.nested:
+            return column.nested_lists(self.separator)
         return column.lists(self.separator) if self.holds_lists else column.cells()
 
     def fit(self, sharing: SequenceABC[tuple[Any, Cells | Lists]]) -> Vocabulary:
@@ -327,10 +334,12 @@ class IdFeature(Feature):
         return lists[:, : self.length]
 
     def raw_form(self) -> InputSpec | None:
+        if self.nested:
+            return InputSpec((), "string", meaning="values of lists of lists")
         return InputSpec((), "string", meaning="values and weights") if self.weights else None
 
     def raw_array(self, column: Column) -> np.ndarray:
-        return as_texts(read_weighted(column, self.separator), self.separator)
+        return as_texts(self.read(column), self.separator)  # type: ignore[arg-type]
 
     # Kept in files.
 
@@ -341,6 +350,8 @@ class IdFeature(Feature):
             del config["unknown_rate"]  # what 0.1.0 wrote
         if not self.weights:
             config.pop("weights", None)
+        if not self.nested:
+            config.pop("nested", None)
         return config
 
     def write_arrays(self, folder: Path, stem: str) -> dict[str, Any]:

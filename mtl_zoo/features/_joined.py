@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from mtl_zoo.features.base import Feature
 from mtl_zoo.features.categorical import Categorical
 from mtl_zoo.features.entities import EntityTable
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID
-from mtl_zoo.features.vocabularies import look_up
+from mtl_zoo.features.vocabularies import Listed, look_up
 
 Arrays = dict[str, np.ndarray]
 
@@ -150,6 +150,13 @@ class OfEntities:
             plain = array.tobytes() if array.dtype != object else "\0".join(map(str, array.ravel())).encode()
             digest.update(plain)
         return digest.hexdigest()
+
+
+class Listing(NamedTuple):
+    """What a feature with `entities_of` reads: the ids of a table, and what the other feature gives of its entities."""
+
+    keys: Listed
+    arrays: Arrays
 
 
 def in_graph(joined: Joined, encoded: dict[str, OfEntities]) -> Any:

@@ -134,7 +134,7 @@ def _understood(folder: Path, meta: dict[str, Any]) -> Stored:
         specs.append(spec.read_arrays(folder, meta["arrays"].get(spec.name, {}), state))
         sized.append(specs[-1].resized(state, meta["sizes"].get(spec.name, {})))
     fitted = _fitted.Fitted(
-        tuple(sized),
+        _fitted.beside(sized),
         {name: ColumnType(**column) for name, column in meta["columns"].items()},
         states,
         {name: Summary(**summary) for name, summary in meta["summaries"].items()},

@@ -128,17 +128,18 @@ def warn_of_weights(cells: Cells) -> None:
         )
 
 
-def as_texts(lists: WeightedLists, separator: str) -> np.ndarray:
-    """Each row's values and weights as one string, which an exported model takes.
+def as_texts(lists: Lists, separator: str) -> np.ndarray:
+    """Each row's values, and their weights if they have any, as one string, which an exported model takes.
 
     Raises:
         ValueError: A value holds the separator.
     """
+    weights = [f":{weight!r}" for weight in lists.weights.tolist()] if isinstance(lists, WeightedLists) else None
     split = np.array([separator in value for value in lists.cells.values], bool)
     lists.cells.refuse(f"must hold values without {separator!r} in them", split)
     parts: list[list[str]] = [[] for _ in range(lists.num_rows)]
-    for row, code, weight in zip(lists.rows, lists.cells.codes, lists.weights.tolist(), strict=True):
-        parts[row].append(f"{lists.cells.values[code]}:{weight!r}")
+    for i, (row, code) in enumerate(zip(lists.rows, lists.cells.codes, strict=True)):
+        parts[row].append(lists.cells.values[code] + ("" if weights is None else weights[i]))
     texts = np.empty(lists.num_rows, object)
     texts[:] = [separator.join(part) for part in parts]
     return texts

@@ -120,6 +120,11 @@ class Feature:
         """The feature as it is where it stands beside others, for a kind that takes something from one of them."""
         return self
 
+    @property
+    def entities_of(self) -> str | None:
+        """The feature of an entity table whose values it gives, of a kind that reads lists of the table's ids."""
+        return None
+
     # In a model.
 
     def unknown_sizes(self) -> tuple[str, ...]:
@@ -261,7 +266,10 @@ class Feature:
 
     @classmethod
     def examples(cls) -> list[tuple[Feature, list[Any]]]:
-        """Features of this kind, each with the cells of a column that it can be fitted on: what tests try it on."""
+        """Features of this kind, each with the cells of a column that it can be fitted on: what tests try it on.
+
+        None of a kind with `entities_of`, which is not fitted alone.
+        """
         raise NotImplementedError(f"{cls.__name__} must define `examples()`.")
 
     # Kept in files.

@@ -59,6 +59,9 @@ class Categorical(IdFeature):
             (batch, length), multiplies the embeddings before they are summed. A value without a weight has 1 (in a
             map, it is not there); a repeated value counts as often as it stands. Values are read as strings. An
             exported model takes the string.
+        nested: With `multi_hot`, a cell holds a list of lists (baskets of a session), read as one list: which values
+            stood together is not kept. Values are read as strings. An exported model takes a string, as if the column
+            had held all values with `separator` between them.
         num_ids: Rows of the table, ids 0 and 1 included. Follows from the above, or set by `fit`.
         unknown_rate: In training, a known value is read as unknown with this probability, at each step anew, so that
             the row of unknown values learns what is true of all of them: without it that row is never trained where
@@ -75,6 +78,7 @@ class Categorical(IdFeature):
     length: int | None = dataclasses.field(default=None, kw_only=True)  # type: ignore[misc]
     separator: str = dataclasses.field(default="|", kw_only=True)  # type: ignore[misc]
     weights: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
+    nested: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
 
     names_domain: ClassVar[bool] = True
     is_id: ClassVar[bool] = True
@@ -166,6 +170,10 @@ class Categorical(IdFeature):
             (cls("is_new", dim=2), [True, False, True, True, False, True]),
             (cls("tags", dim=4, multi_hot=True), ["a|b|a", "", None, "c||b", "a", "b"]),
             (cls("moods", dim=4, multi_hot=True, weights=True), ["a:.5|b:-2|a", "", None, "c:1e1||b", "a:", "x:y:2"]),
+            (
+                cls("baskets", dim=4, multi_hot=True, nested=True),
+                [[["a", "b"], ["a"]], [], None, [["c"], []], [["b"]], [["a"]]],
+            ),
             (
                 cls("likes", dim=4, multi_hot=True, weights=True),
                 [{"a": 0.5, "b": 2.0}, {}, None, {"c": 1}, {"a": 3}] * 2,

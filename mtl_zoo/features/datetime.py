@@ -183,7 +183,11 @@ class Datetime(Feature):
     def input_specs(self) -> dict[str, InputSpec]:
         if not self.is_embedded:
             specs = {self.name: InputSpec(self.shape, "float32")}
-            return {**specs, f"{self.name}.missing": InputSpec((), "float32")} if self.indicator else specs
+            return (
+                {**specs, f"{self.name}.missing": InputSpec((), "float32", says_missing=True)}
+                if self.indicator
+                else specs
+            )
         specs = {self.name: InputSpec(self.shape, "int32")}
         numbers = len(self._numbers)
         return {**specs, f"{self.name}.numbers": InputSpec((numbers,), "float32")} if numbers else specs

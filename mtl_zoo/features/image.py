@@ -104,7 +104,9 @@ class Image(Feature):
 
     def input_specs(self) -> dict[str, InputSpec]:
         specs = {self.name: InputSpec(self.shape, "uint8")}
-        return {**specs, f"{self.name}.missing": InputSpec((), "float32")} if self.indicator else specs
+        return (
+            {**specs, f"{self.name}.missing": InputSpec((), "float32", says_missing=True)} if self.indicator else specs
+        )
 
     def embed(self) -> Encoder:
         from mtl_zoo.layers.image_cnn import ImageCNN

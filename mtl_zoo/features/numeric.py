@@ -115,7 +115,7 @@ class Numeric(Feature):
 
     def input_specs(self) -> dict[str, InputSpec]:
         specs = {self.name: InputSpec((), "int32" if self.is_bucketed else "float32")}
-        return {**specs, self._indicator_name: InputSpec((), "float32")} if self.indicator else specs
+        return {**specs, self._indicator_name: InputSpec((), "float32", says_missing=True)} if self.indicator else specs
 
     @property
     def _indicator_name(self) -> str:

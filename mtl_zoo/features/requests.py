@@ -20,12 +20,14 @@ class InputSpec:
     """One tensor that a model takes: shape of a row, and type.
 
     `meaning` is what its numbers stand for, where that is not what the column held: features of one column whose raw
-    forms mean different things cannot be exported together.
+    forms mean different things cannot be exported together. `says_missing` marks the input that is 1 where the
+    feature's value is missing.
     """
 
     shape: tuple[int | None, ...]
     dtype: str
     meaning: str = ""
+    says_missing: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

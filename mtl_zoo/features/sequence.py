@@ -12,7 +12,6 @@ from mtl_zoo.features.base import Choice, Feature, InferRules, register_feature
 from mtl_zoo.features.requests import Encoder, Rows
 
 LONGEST_LIST = 50
-ENCODERS = ("din", "sasrec", "gru", "attention")
 
 
 @register_feature("sequence")
@@ -31,6 +30,8 @@ class Sequence(IdFeature):
         separator: What splits a string into values.
         weights: Values have weights, as in `Categorical`: embeddings are multiplied by them before they are pooled, and
             `"mean"` divides by the sum of the weights' absolute values.
+        nested: A cell holds a list of lists (sessions of baskets), read as one list in their order, of which the last
+            `length` values are kept; see `Categorical`.
         encoder: What makes one vector of the list in place of `pooling`: `"din"` (attention of the candidate, needs
             `query`), `"sasrec"` (causal self-attention), `"gru"` or `"attention"`, see `mtl_zoo.layers.history`; or a
             Keras layer of yours, called as `layer(vectors, mask=real)`, and `query=` if there is one, with (batch,
@@ -54,6 +55,7 @@ class Sequence(IdFeature):
     pooling: str | None = dataclasses.field(default="mean", kw_only=True)
     separator: str = dataclasses.field(default="|", kw_only=True)  # type: ignore[misc]
     weights: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
+    nested: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
     encoder: Any = dataclasses.field(default=None, kw_only=True, compare=False)
     query: str | None = dataclasses.field(default=None, kw_only=True)
 
@@ -64,10 +66,10 @@ class Sequence(IdFeature):
         check.check_int("length", self.length)
         check.check_choice("pooling", self.pooling, ("mean", "sum", "max", None))
         if isinstance(self.encoder, str):
-            check.check_choice("encoder", self.encoder, ENCODERS)
+            check.check_choice("encoder", self.encoder, encoder_names())
         elif self.encoder is not None and not callable(self.encoder):
             raise TypeError(
-                f"`encoder` must be one of {', '.join(map(repr, ENCODERS))}, or a Keras layer. "
+                f"`encoder` must be one of {', '.join(map(repr, encoder_names()))}, or a Keras layer. "
                 f"Received: encoder={self.encoder!r}"
             )
         if self.query is not None and (self.encoder is None or not isinstance(self.query, str)):
@@ -109,6 +111,10 @@ class Sequence(IdFeature):
                 cls("rated", dim=4, length=3, weights=True),
                 [[[5, 2], [7, -1]], [], [[9, 4]], [[7, 1]], [[5, 0]], [[9, 9]]],
             ),
+            (
+                cls("baskets", dim=4, length=3, nested=True),
+                [[[5, 7], [7, 9]], [[]], [[9]], [[7], [], [5]], None, [[9, 9]]],
+            ),
             (cls("seen", dim=4, length=3, encoder="sasrec"), [[5, 7, 7, 9], [], [9], [7, 5], [5], [9, 9]]),
         ]
 
@@ -143,3 +149,10 @@ class Sequence(IdFeature):
         if isinstance(config.get("encoder"), dict):
             config = {**config, "encoder": keras.saving.deserialize_keras_object(config["encoder"])}
         return cls(**config)
+
+
+def encoder_names() -> tuple[str, ...]:
+    """What `encoder` may be by name; Keras is imported for it."""
+    from mtl_zoo.layers.history import HISTORY_ENCODERS
+
+    return tuple(HISTORY_ENCODERS)

@@ -25,6 +25,7 @@ from mtl_zoo.features.numeric import Numeric  # isort: split
 
 from mtl_zoo.features.encoded import Encoded  # isort: split
 
+from mtl_zoo.features.entity_sequence import EntitySequence
 from mtl_zoo.features.image import Image
 from mtl_zoo.features.neighbours import Neighbours
 from mtl_zoo.features.text import Text
@@ -37,6 +38,7 @@ __all__ = [
     "Categorical",
     "Datetime",
     "Encoded",
+    "EntitySequence",
     "Feature",
     "Image",
     "Neighbours",

@@ -15,8 +15,6 @@ from mtl_zoo.features._states import ColumnType, Unseen
 from mtl_zoo.features.base import Feature, Summary, register_feature
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, Encoder, InputSpec, Rows
 
-ENCODERS = ("mean", "cnn", "gru", "lstm", "attention", "transformer")
-
 
 @register_feature("text")
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +76,11 @@ class Text(Feature):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.encoder, str):
-            check.check_choice("encoder", self.encoder, ENCODERS)
+            if self.encoder != "mean":
+                check.check_choice("encoder", self.encoder, encoder_names())
         elif not callable(self.encoder) and not self.is_pretrained:
             raise TypeError(
-                f"`encoder` must be one of {', '.join(map(repr, ENCODERS))}, a Keras layer or a LanguageModel. "
+                f"`encoder` must be one of {', '.join(map(repr, encoder_names()))}, a Keras layer or a LanguageModel. "
                 f"Received: encoder={self.encoder!r}"
             )
         check.check_int("dim", self.dim, maximum=check.MAX_UNITS)
@@ -246,7 +245,7 @@ class Text(Feature):
     def examples(cls) -> list[tuple[Feature, list[Any]]]:
         texts = ["A good film, and long", "bad film", None, "  ", "GOOD! good? 好 \U0001f600", "a\x00b café"]
         made: list[tuple[Feature, list[Any]]] = [
-            (cls("review", encoder, dim=4, max_length=6, vocabulary_size=60), texts) for encoder in ENCODERS
+            (cls("review", encoder, dim=4, max_length=6, vocabulary_size=60), texts) for encoder in encoder_names()
         ]
         pieces = ("good", "film", "a", "##s")
         given = cls("title", dim=3, max_length=3, vocabulary=pieces, lowercase=False, dropout_tokens=0.5)
@@ -276,6 +275,13 @@ class Text(Feature):
         if self.is_pretrained:
             return dataclasses.replace(self, encoder=state.reading.model)
         return dataclasses.replace(self, vocabulary=state.pieces) if kept.get("vocabulary_given") else self
+
+
+def encoder_names() -> tuple[str, ...]:
+    """What `encoder` may be by name; Keras is imported for it."""
+    from mtl_zoo.layers.text import TEXT_ENCODERS
+
+    return ("mean", *TEXT_ENCODERS)
 
 
 def _written(cells: Cells) -> np.ndarray:

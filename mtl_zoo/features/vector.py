@@ -118,7 +118,9 @@ class Vector(Feature):
 
     def input_specs(self) -> dict[str, InputSpec]:
         specs = {self.name: InputSpec((self.dim,), "float32")}
-        return {**specs, f"{self.name}.missing": InputSpec((), "float32")} if self.indicator else specs
+        return (
+            {**specs, f"{self.name}.missing": InputSpec((), "float32", says_missing=True)} if self.indicator else specs
+        )
 
     def embed(self) -> Encoder:
         import keras

@@ -21,15 +21,17 @@ class Weight:
         variable: The network's.
         shape: Of the tensor.
         is_kernel: Whether the tensor is (outputs, inputs), the transpose of the variable.
+        skipped: Rows at the start of the tensor that the variable lacks.
     """
 
     name: str
     variable: Any
     shape: tuple[int, ...]
     is_kernel: bool
+    skipped: int = 0
 
     def from_tensor(self, tensor: np.ndarray) -> np.ndarray:
-        tensor = tensor.T if self.is_kernel else tensor
+        tensor = tensor.T if self.is_kernel else tensor[self.skipped :]
         return tensor.reshape(self.variable.shape)
 
     def to_tensor(self) -> np.ndarray:
@@ -55,9 +57,9 @@ def build(architecture: dict[str, Any], dtype: Any = None, dropout: float = 0.0,
         dropout: Share of activations that training drops.
         head: Whether a decoder has weights of its own for the tokens that it predicts, if its embeddings are not tied.
     """
-    if architecture["family"] == "bert":
-        return _bert(architecture, dtype, dropout)
-    return _llama(architecture, dtype, dropout, head)
+    if architecture["family"] == "llama":
+        return _llama(architecture, dtype, dropout, head)
+    return _bert(architecture, dtype, dropout)
 
 
 def _bert(a: dict[str, Any], dtype: Any, dropout: float) -> Any:
@@ -112,9 +114,18 @@ def _llama(a: dict[str, Any], dtype: Any, dropout: float, head: bool) -> Any:
 def attention_denses(block: Any, family: str) -> dict[str, Any]:
     """The layers of a block that make queries and values, by name."""
     attention = block._self_attention_layer
-    if family == "bert":
-        return {"query": attention.query_dense, "value": attention.value_dense}
-    return {"query": attention._query_dense, "value": attention._value_dense}
+    if family == "llama":
+        return {"query": attention._query_dense, "value": attention._value_dense}
+    return {"query": attention.query_dense, "value": attention.value_dense}
+
+
+def check_mode(mode: str, family: str) -> None:
+    """Refuses a learned prompt in front of an encoder."""
+    if mode == "prompt" and family != "llama":
+        raise ValueError(
+            "`mode` must be 'lora' or 'full' for an encoder: a learned prompt stands in front of a decoder, of the "
+            f"Llama family. Received: mode='prompt' for a model of the {family} family"
+        )
 
 
 def checkpoint(backbone: Any) -> None:
@@ -148,7 +159,9 @@ def _checkpointed(plain: Any) -> Any:
 
 def weights(backbone: Any, architecture: dict[str, Any], head: bool = False) -> Iterator[Weight]:
     """Every weight that the folder's files hold, with its name there, the prefix of the whole model left out."""
-    return _bert_weights(backbone) if architecture["family"] == "bert" else _llama_weights(backbone, head)
+    if architecture["family"] == "llama":
+        return _llama_weights(backbone, head)
+    return _bert_weights(backbone, architecture.get("offset", 0))
 
 
 def _whole(name: str, variable: Any) -> Weight:
@@ -175,10 +188,12 @@ def _norm(name: str, layer: Any) -> Iterator[Weight]:
     yield _whole(f"{name}.bias", layer.beta)
 
 
-def _bert_weights(backbone: Any) -> Iterator[Weight]:
+def _bert_weights(backbone: Any, offset: int) -> Iterator[Weight]:
     width, inner = backbone.hidden_dim, backbone.intermediate_dim
     yield _whole("embeddings.word_embeddings.weight", backbone.token_embedding.embeddings)
-    yield _whole("embeddings.position_embeddings.weight", backbone.position_embedding.position_embeddings)
+    positions = backbone.position_embedding.position_embeddings
+    shape = (positions.shape[0] + offset, width)
+    yield Weight("embeddings.position_embeddings.weight", positions, shape, is_kernel=False, skipped=offset)
     yield _whole("embeddings.token_type_embeddings.weight", backbone.segment_embedding.embeddings)
     yield from _norm("embeddings.LayerNorm", backbone.embeddings_layer_norm)
     for i, block in enumerate(backbone.transformer_layers):
@@ -213,7 +228,7 @@ def _llama_weights(backbone: Any, head: bool) -> Iterator[Weight]:
         yield Weight("lm_head.weight", variable, tuple(variable.shape)[::-1], is_kernel=True)
 
 
-_PREFIXES = {"bert": ("", "bert."), "llama": ("model.", "")}
+_PREFIXES = {"bert": ("", "bert."), "roberta": ("", "roberta."), "llama": ("model.", "")}
 _OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
 

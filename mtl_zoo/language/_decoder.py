@@ -32,7 +32,7 @@ class Decoder:
     def __init__(self, model: LanguageModel) -> None:
         architecture = model.known_architecture
         tokenizer = model.tokenizer()
-        if not isinstance(tokenizer, BytePairs):
+        if architecture["family"] != "llama" or not isinstance(tokenizer, BytePairs):
             raise ValueError(
                 "`language_model` must be a decoder, of the Llama family: an encoder says nothing of the next word. "
                 f"Received: {model.path!r}, of the {architecture['family']} family"

@@ -21,7 +21,6 @@ from mtl_zoo._files import DamagedFile, intact, name_within, read_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 VOCABULARY, TOKENIZER, TOKENIZER_CONFIG = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
-FAMILIES = ("bert", "llama")
 _WHAT = "a language model"
 _PICKLES = (".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt")
 _ACTIVATIONS = {
@@ -134,13 +133,13 @@ def architecture_of(config: dict[str, Any], path: Path) -> dict[str, Any]:
     Raises:
         ValueError: It is none that is known, or has an option that the network here has not.
     """
-    family = config["model_type"]
-    if family not in FAMILIES:
+    kind = config["model_type"]
+    if kind not in _READERS:
         raise ValueError(
-            f"`model_type` must be one of {list(FAMILIES)}. Received: model_type={family!r} in {str(path)!r}"
+            f"`model_type` must be one of {list(_READERS)}. Received: model_type={kind!r} in {str(path)!r}"
         )
     with intact(path, _WHAT):
-        found = _bert(config) if family == "bert" else _llama(config)
+        found = _READERS[kind](config)
         numbers = {name: value for name, value in found.items() if name not in ("family", "activation", "rope", "tied")}
         for name, value in numbers.items():
             if name != "epsilon" and (type(value) is not int or value < 1):
@@ -164,6 +163,13 @@ def _bert(config: dict[str, Any]) -> dict[str, Any]:
         "activation": _ACTIVATIONS.get(config.get("hidden_act", "gelu")),
         "epsilon": float(config.get("layer_norm_eps", 1e-12)),
     }
+
+
+def _roberta(config: dict[str, Any]) -> dict[str, Any]:
+    """A BERT whose positions are counted from behind that of padding, and whose tokens are byte pairs."""
+    offset = config.get("pad_token_id", 1) + 1
+    positions = config["max_position_embeddings"] - offset
+    return {**_bert(config), "family": "roberta", "positions": positions, "offset": offset}
 
 
 def _llama(config: dict[str, Any]) -> dict[str, Any]:
@@ -196,6 +202,9 @@ def _rope_scaling(scaling: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"its rope_type is {kind!r}, and 'default' and 'llama3' are known")
 
 
+_READERS = {"bert": _bert, "roberta": _roberta, "xlm-roberta": _roberta, "llama": _llama}
+
+
 def _refuse_unknown_options(config: dict[str, Any], found: dict[str, Any], path: Path) -> None:
     """What the networks of keras-hub cannot do is not left out in silence."""
     wanted = "silu" if found["family"] == "llama" else found["activation"]
@@ -205,7 +214,7 @@ def _refuse_unknown_options(config: dict[str, Any], found: dict[str, Any], path:
         "mlp_bias": bool(config.get("mlp_bias")),
         "head_dim": config.get("head_dim") not in (None, found["width"] // found["heads"]),
         "position_embedding_type": config.get("position_embedding_type", "absolute") not in (None, "absolute"),
-        "is_decoder": found["family"] == "bert" and bool(config.get("is_decoder")),
+        "is_decoder": found["family"] != "llama" and bool(config.get("is_decoder")),
     }
     for name, is_odd in odd.items():
         if is_odd:

@@ -1,6 +1,6 @@
 """From texts to the token ids of a pretrained model, in NumPy and, for word pieces, in a TensorFlow graph.
 
-Ids of padding are 0 in both families: those of a byte-pair vocabulary, in which 0 is a token, are shifted by one.
+Ids of padding are 0 in all families: those of a byte-pair vocabulary, in which 0 is a token, are shifted by one.
 A text that is missing, empty or blank has padding alone.
 """
 
@@ -74,7 +74,7 @@ class WordPieces:
 
 @dataclasses.dataclass(frozen=True)
 class BytePairs:
-    """The tokenizer of the Llama family, whatever the package `tokenizers` reads.
+    """The tokenizer of the Llama and RoBERTa families, whatever the package `tokenizers` reads.
 
     Args:
         json: The content of tokenizer.json.
@@ -97,9 +97,9 @@ class BytePairs:
         return {"kind": self.kind, "file": f"{stem}.tokenizer.json"}
 
     def lists(self, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
-        """The ids of each text, each one more than in the vocabulary, cut at `max_length`."""
+        """The ids of each text, each one more than in the vocabulary, cut at `max_length`; what ends a text stays."""
         cut = [_clean(text[: _BYTES_PER_TOKEN * max_length]) for text in texts]
-        ids = [np.array(one.ids[:max_length], dtype=np.int32) + self.shift for one in self._made().encode_batch(cut)]
+        ids = [_cut_ids(one, max_length) + self.shift for one in self._made().encode_batch(cut)]
         return [one if text.strip() else one[:0] for one, text in zip(ids, cut, strict=True)]
 
     def plain_ids(self, texts: Sequence[str], special: bool) -> list[list[int]]:
@@ -108,8 +108,9 @@ class BytePairs:
 
     def in_graph(self) -> Any:
         raise ValueError(
-            "`encoder` must be of the BERT family where raw strings are encoded in a graph: the byte-pair tokenizer of "
-            "a decoder runs in Python only. Export the model with raw=False, and give it what `encode` gives."
+            "`encoder` must be of the BERT family where raw strings are encoded in a graph: tensorflow-text has no "
+            "byte pairs, so the tokenizer of a decoder or a RoBERTa runs in Python only. Export the model with "
+            "raw=False, and give it what `encode` gives."
         )
 
     def _made(self) -> Any:
@@ -128,6 +129,15 @@ class BytePairs:
 
 Tokenizer = WordPieces | BytePairs
 _MADE: dict[Any, Any] = {}
+
+
+def _cut_ids(encoding: Any, max_length: int) -> np.ndarray:
+    ids = np.array(encoding.ids, dtype=np.int32)
+    if len(ids) <= max_length:
+        return ids
+    inner = np.flatnonzero(np.array(encoding.special_tokens_mask) == 0)
+    end = min(len(ids) - 1 - int(inner[-1]), max_length) if len(inner) else 0
+    return np.concatenate([ids[: max_length - end], ids[len(ids) - end :]])
 
 
 def _clean(text: str) -> str:

@@ -46,6 +46,7 @@ class LanguageFeature:
     @classmethod
     def of(cls, model: LanguageModel) -> LanguageFeature:
         """That of a model whose folder is there."""
+        model.known_architecture  # noqa: B018 - refuses what the folder's model has not
         content = model.folder().weights_hash() if model.is_frozen else None
         known = dataclasses.replace(model, architecture=model.folder().architecture)
         return cls(known, model.tokenizer(), content)

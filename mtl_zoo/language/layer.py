@@ -16,7 +16,7 @@ from mtl_zoo.language._folder import open_folder
 
 _log = logging.getLogger(__name__)
 
-MODES = ("frozen", "lora", "full")
+MODES = ("frozen", "lora", "prompt", "full")
 POOLINGS = ("mean", "cls", "last")
 
 
@@ -33,12 +33,16 @@ class LanguageEncoder(keras.layers.Layer):
 
         W x + b + (alpha / rank) B A x,        A: (rank, inputs) random, B: (outputs, rank) zeros at first
 
-    and only the A and B are trained. Its architecture is known before there are weights; `LanguageModel.layer()`
-    gives one with the weights of a folder.
+    and only the A and B are trained. In mode `"prompt"` learned rows P, (prompt_length, width), stand in front of the
+    embeddings of the tokens of a decoder, whose own weights stay, and only they are trained; the vector is that of the
+    text's tokens, which see the rows before them. They start as rows of random tokens.
+
+    Its architecture is known before there are weights; `LanguageModel.layer()` gives one with the weights of a folder.
 
     Args:
         architecture: Plain data that describes the network, as `LanguageModel(...).known_architecture` gives.
-        mode: `"frozen"` trains nothing, `"lora"` the low-rank updates, `"full"` everything. Default: `"frozen"`.
+        mode: `"frozen"` trains nothing, `"lora"` the low-rank updates, `"prompt"` rows in front of a decoder's tokens,
+            `"full"` everything. Default: `"frozen"`.
         rank: Of the updates. Default: 8.
         alpha: Scale of the updates. Default: `rank`.
         pooling: `"mean"`, `"cls"` or `"last"`. Default: `"mean"`.
@@ -47,15 +51,16 @@ class LanguageEncoder(keras.layers.Layer):
         checkpointing: Whether training keeps the input of each block alone, and computes the rest again.
             Default: False.
         units: Width of a trained projection after it. Default: none.
+        prompt_length: Rows of a learned prompt. Default: 16.
         source: A folder whose weights it starts from when it is built. Default: random weights.
         source_required: Whether a `source` that is gone is an error, and not a warning: what is read from a file has
             its weights from there. Default: True.
 
     Raises:
-        ValueError: An unknown mode or pooling, or numbers out of their range.
+        ValueError: An unknown mode or pooling, or numbers out of their range; mode `"prompt"` of an encoder.
         FileNotFoundError: `source` is gone, when it is built.
 
-    Input: int32 (batch, length), 0 where there is no token; ids of a decoder are one more than in its vocabulary.
+    Input: int32 (batch, length), 0 where there is no token; ids of byte pairs are one more than in their vocabulary.
     Output: (batch, width).
 
     Example:
@@ -68,7 +73,8 @@ class LanguageEncoder(keras.layers.Layer):
     >>> encoder(np.array([[2, 5, 3], [0, 0, 0]], "int32")).shape, len(encoder.trainable_weights)
     (TensorShape([2, 4]), 4)
 
-    Reference: Devlin et al., arXiv:1810.04805 (BERT); Hu et al., arXiv:2106.09685 (LoRA).
+    Reference: Devlin et al., arXiv:1810.04805 (BERT); Hu et al., arXiv:2106.09685 (LoRA); Lester et al.,
+    arXiv:2104.08691 (learned prompts).
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class LanguageEncoder(keras.layers.Layer):
         dropout: float = 0.0,
         checkpointing: bool = False,
         units: int | None = None,
+        prompt_length: int = 16,
         source: str | None = None,
         source_required: bool = True,
         **kwargs: Any,
@@ -96,10 +103,15 @@ class LanguageEncoder(keras.layers.Layer):
         self.dropout = check.check_number("dropout", dropout, minimum=0, below=1)
         self.checkpointing = bool(checkpointing)
         self.units = units if units is None else check.check_int("units", units)
+        self.prompt_length = check.check_int("prompt_length", prompt_length)
+        _backbones.check_mode(self.mode, self.architecture["family"])
         self.source = source
         self.source_required = bool(source_required)
-        self._is_bert = self.architecture["family"] == "bert"
+        self._is_decoder = self.architecture["family"] == "llama"
+        # Ids of word pieces are those of the vocabulary, in which 0 is padding.
+        self._shift = 0 if self.architecture["family"] == "bert" else 1
         self.network: Any = None
+        self.prompt: Any = None
         self.projection = (
             None if units is None else keras.layers.Dense(units, dtype=self.dtype_policy, name="projection")
         )
@@ -121,13 +133,20 @@ class LanguageEncoder(keras.layers.Layer):
         if self.source is not None:
             self._load_source()
         # BERT's pooler stands beside the hidden states, and is not read.
-        hidden = backbone.output["sequence_output"] if self._is_bert else backbone.output
+        hidden = backbone.output if self._is_decoder else backbone.output["sequence_output"]
         self.network = keras.Model(backbone.input, hidden, name="network")
         self.network.trainable = self.mode == "full"
         if self.projection is not None:
             self.projection.build((None, self.architecture["width"]))
         for variable in backbone.variables:
             _backend.mark_pretrained(variable)
+        if self.mode == "prompt":
+            shape = (self.prompt_length, self.architecture["width"])
+            # float32 whatever the policy: half precision would lose small updates.
+            self.prompt = self.add_weight(shape, "zeros", "float32", name="prompt")
+            _backend.mark_pretrained(self.prompt)
+            self._backbone = lambda: backbone
+            self._start_prompt()
         if self.mode == "lora":
             updates = [
                 self._update(f"block_{i}_{name}", dense)
@@ -177,16 +196,38 @@ class LanguageEncoder(keras.layers.Layer):
     def load_tensors(self, tensors: Any) -> None:
         """Gives the network the weights of files in the layout of Hugging Face."""
         _backbones.assign(self._weights_by_name(), self.architecture["family"], tensors)
+        self._start_prompt()
+
+    def _start_prompt(self) -> None:
+        """Gives the prompt the rows of random tokens, since those that the decoder knows are the better start."""
+        if self.prompt is not None:
+            table = self._backbone().token_embedding.embeddings
+            tokens = keras.random.randint((self.prompt_length,), 0, table.shape[0])
+            self.prompt.assign(ops.cast(ops.take(ops.convert_to_tensor(table), tokens, axis=0), "float32"))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         ids = ops.cast(inputs, "int32")
         if _backend.is_tensorflow():
             ids = _trimmed(ids)
         is_token = ops.cast(ids != 0, "int32")
-        tensors = {"token_ids": ids if self._is_bert else ops.maximum(ids - 1, 0), "padding_mask": is_token}
-        if self._is_bert:
+        tensors = {"token_ids": ops.maximum(ids - self._shift, 0), "padding_mask": is_token}
+        if not self._is_decoder:
             tensors["segment_ids"] = ops.zeros_like(ids)
+        if self.prompt is not None:
+            return self._pooled(self._prompted(tensors["token_ids"], is_token, training), is_token)
         return self._pooled(self.network(tensors, training=training), is_token)
+
+    def _prompted(self, ids: Any, is_token: Any, training: bool | None) -> Any:
+        """Hidden states of the tokens, behind the learned rows."""
+        backbone = self._backbone()
+        x = backbone.token_embedding(ids)
+        shape = (ops.shape(ids)[0], self.prompt_length)
+        prompt = ops.broadcast_to(ops.cast(self.prompt, x.dtype)[None], (*shape, x.shape[-1]))
+        x = ops.concatenate([prompt, x], axis=1)
+        mask = ops.concatenate([ops.ones(shape, is_token.dtype), is_token], axis=1)
+        for block in backbone.transformer_layers:
+            x = block(x, decoder_padding_mask=mask, training=training)
+        return backbone.layer_norm(x)[:, self.prompt_length :]
 
     def _pooled(self, hidden: Any, is_token: Any) -> Any:
         weights = ops.cast(is_token, hidden.dtype)
@@ -221,7 +262,8 @@ class LanguageEncoder(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         names = ("architecture", "mode", "rank", "alpha", "pooling", "normalize", "dropout", "checkpointing", "units")
         start = {} if self.source is None else {"source": self.source, "source_required": self.source_required}
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}, **start}
+        prompt = {"prompt_length": self.prompt_length} if self.mode == "prompt" else {}
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}, **prompt, **start}
 
 
 def _trimmed(ids: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
-from mtl_zoo.language import _presets, _tokenizers
+from mtl_zoo.language import _backbones, _presets, _tokenizers
 from mtl_zoo.language._folder import ModelFolder, open_folder
 from mtl_zoo.language._vectors import VectorStore, default_cache
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mtl_zoo.language._encoding import TextEncoder
     from mtl_zoo.language.feature import LanguageFeature
 
-MODES, POOLINGS, KEPT = ("frozen", "lora", "full"), ("mean", "cls", "last"), ("reference", "copy")
+MODES, POOLINGS, KEPT = ("frozen", "lora", "prompt", "full"), ("mean", "cls", "last"), ("reference", "copy")
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
 # Raised when the same settings give other vectors, so that older ones on disk are not read.
 _VERSION = 1
@@ -31,18 +31,19 @@ _VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModel:
-    """A pretrained language model: an encoder of the BERT family, or a decoder of the Llama family.
+    """A pretrained language model: an encoder of the BERT or RoBERTa family, or a decoder of the Llama family.
 
     It is a description: making one reads nothing, and TensorFlow and keras-hub are imported when it is first used. A
     path is a folder of Hugging Face layout, with `config.json`, `model.safetensors` and `vocab.txt` or
     `tokenizer.json`. Pickles are never opened. Nothing is downloaded unless a preset is named.
 
     `"frozen"`: texts become vectors once, which are kept on disk, and a model reads the vectors. `"lora"`: the model is
-    fed token ids and trains low-rank updates of the queries and values. `"full"`: it trains every weight.
+    fed token ids and trains low-rank updates of the queries and values. `"prompt"`: it trains vectors that stand in
+    front of the tokens of a decoder, a prompt that is learned. `"full"`: it trains every weight.
 
     Args:
         path: A folder, `"hf://owner/name"`, or the name of a preset of keras-hub (BERT family).
-        mode: `"frozen"`, `"lora"` or `"full"`. Default: `"frozen"`.
+        mode: `"frozen"`, `"lora"`, `"prompt"` or `"full"`. Default: `"frozen"`.
         rank: Of the low-rank updates. Default: 8.
         alpha: Their scale is alpha / rank. Default: `rank`.
         pooling: Which hidden states become the vector: the `"mean"` of all tokens, the first (`"cls"`), or the
@@ -51,8 +52,9 @@ class LanguageModel:
         max_length: Tokens of a text that count, those that start and end it included. Default: 128.
         layers: How many of the first layers are kept. Default: all.
         dtype: The Keras dtype policy that it computes in. Default: `"float32"`.
-        dropout: Share of activations that training drops, in modes `"lora"` and `"full"`. Default: 0.0.
+        dropout: Share of activations that training drops, unless it is frozen. Default: 0.0.
         checkpointing: Whether training keeps the input of each block alone and computes the rest again. Default: False.
+        prompt_length: Vectors of a learned prompt, which count as tokens. Default: 16.
         batch_size: Texts at a time when vectors are made. Default: 32.
         cache: The folder of vectors; False keeps them in memory. Default: `$MTL_ZOO_CACHE/vectors`, or
             `~/.cache/mtl_zoo/vectors`.
@@ -70,7 +72,7 @@ class LanguageModel:
     4
 
     Reference: Devlin et al., arXiv:1810.04805 (BERT); Touvron et al., arXiv:2302.13971 (Llama); Hu et al.,
-    arXiv:2106.09685 (LoRA).
+    arXiv:2106.09685 (LoRA); Lester et al., arXiv:2104.08691 (learned prompts).
     """
 
     path: str
@@ -84,6 +86,7 @@ class LanguageModel:
     dtype: str = dataclasses.field(default="float32", kw_only=True)
     dropout: float = dataclasses.field(default=0.0, kw_only=True)
     checkpointing: bool = dataclasses.field(default=False, kw_only=True)
+    prompt_length: int = dataclasses.field(default=16, kw_only=True)
     batch_size: int = dataclasses.field(default=32, kw_only=True)
     cache: str | bool | None = dataclasses.field(default=None, kw_only=True, compare=False)
     keep: str = dataclasses.field(default="reference", kw_only=True)
@@ -103,6 +106,7 @@ class LanguageModel:
             check.check_int("layers", self.layers)
         check.check_choice("dtype", self.dtype, DTYPES)
         check.check_number("dropout", self.dropout, minimum=0, below=1)
+        check.check_int("prompt_length", self.prompt_length)
         check.check_int("batch_size", self.batch_size)
         check.check_choice("keep", self.keep, KEPT)
         if self.cache is True or not isinstance(self.cache, str | os.PathLike | bool | None):
@@ -129,10 +133,12 @@ class LanguageModel:
         found = self.folder().architecture if self.architecture is None else self.architecture
         if self.layers is not None and self.layers > found["layers"]:
             raise ValueError(f"`layers` must be at most {found['layers']} for {self.path!r}. Received: {self.layers}")
-        if self.max_length > found["positions"]:
-            raise ValueError(
-                f"`max_length` must be at most {found['positions']} for {self.path!r}. Received: {self.max_length}"
-            )
+        room = found["positions"]
+        if self.mode == "prompt":
+            _backbones.check_mode(self.mode, found["family"])
+            room -= self.prompt_length
+        if self.max_length > room:
+            raise ValueError(f"`max_length` must be at most {room} for {self.path!r}. Received: {self.max_length}")
         return {**found, "layers": self.layers or found["layers"]}
 
     @property
@@ -193,7 +199,7 @@ class LanguageModel:
     def _layer(self, units: int | None, **options: Any) -> Any:
         from mtl_zoo.language.layer import LanguageEncoder
 
-        names = ("mode", "rank", "alpha", "pooling", "normalize", "dropout", "checkpointing", "dtype")
+        names = ("mode", "rank", "alpha", "pooling", "normalize", "dropout", "checkpointing", "prompt_length", "dtype")
         own = {name: getattr(self, name) for name in names}
         return LanguageEncoder(self.known_architecture, units=units, **own, **options)
 
@@ -258,6 +264,8 @@ class LanguageModel:
             config["architecture"] = self.folder().architecture if self.architecture is None else self.architecture
         except (OSError, ValueError):
             config["architecture"] = None
+        if self.mode != "prompt":
+            del config["prompt_length"]
         cache = config["cache"]
         config["cache"] = str(cache) if isinstance(cache, str | os.PathLike) else cache
         return config

@@ -168,24 +168,24 @@ class PromptScorer:
         return self.missing if pd.isna(value) or value == "" else format(value, spec)
 
     def log_probabilities(self, table: Any) -> np.ndarray:
-        """float32 (rows, answers): log p(answer | prompt) of each answer.
+        """float32 (rows, answers): log p(answer | prompt) of each answer. Rows of one prompt are asked once.
 
         Raises:
             ValueError: As for `prompts`; the model is no decoder; a prompt is longer than it can read.
         """
-        texts = self.prompts(table)
+        rows, texts = pd.factorize(np.array(self.prompts(table), dtype=object))
         decoder = self._decoder()
         answers = decoder.tokenizer.plain_ids(self.answers, special=False)
-        prompts = decoder.tokenizer.plain_ids(texts, special=True)
+        prompts = decoder.tokenizer.plain_ids(texts.tolist(), special=True)
         lengths = np.array([len(prompt) for prompt in prompts])
         room = decoder.positions - max(len(answer) for answer in answers)
         if lengths.max() > room:
             raise ValueError(
                 f"`template` must give prompts of at most {room} tokens for {self.language_model.path!r}. Received: "
-                f"{int((lengths > room).sum())} longer ones, of up to {lengths.max()} tokens. Use fewer examples, or "
-                "shorten the texts of the table."
+                f"{int((lengths > room)[rows].sum())} longer ones, of up to {lengths.max()} tokens. Use fewer "
+                "examples, or shorten the texts of the table."
             )
-        return decoder.answer_log_probabilities(prompts, answers, self.batch_size)
+        return decoder.answer_log_probabilities(prompts, answers, self.batch_size)[rows]
 
     def _decoder(self) -> Decoder:
         return decoder_of(self.language_model, self.language_model.folder().weights_hash())
@@ -200,6 +200,18 @@ class PromptScorer:
         if len(self.answers) == 2:
             return found[:, 0] - found[:, 1]
         return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
+
+    def probabilities(self, table: Any) -> np.ndarray:
+        """float32 (rows,) probability of the first of two answers, or (rows, answers) of more: what a teacher gives.
+
+        They are the decoder's, among these answers, and not the rates of a label.
+
+        Raises:
+            ValueError: As for `log_probabilities`.
+        """
+        found = self.log_probabilities(table)
+        shares = np.exp(found - np.logaddexp.reduce(found, axis=1, keepdims=True))
+        return shares[:, 0] if len(self.answers) == 2 else shares
 
 
 def _parts_of(template: Any) -> list[tuple[str, str | None, str]]:

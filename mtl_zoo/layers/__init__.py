@@ -7,6 +7,7 @@ from mtl_zoo.layers.dense_stack import DenseStack
 from mtl_zoo.layers.domain_blocks import DomainBlocks
 from mtl_zoo.layers.domain_shares import DomainShares
 from mtl_zoo.layers.dselect_gate import DSelectKGate
+from mtl_zoo.layers.entity_list import EntityListEncoder
 from mtl_zoo.layers.expert_bank import ExpertBank
 from mtl_zoo.layers.expert_gate import BaseGate, ExpertGate
 from mtl_zoo.layers.expert_mixture import ExpertMixture
@@ -51,6 +52,7 @@ __all__ = [
     "DenseStack",
     "DomainBlocks",
     "DomainShares",
+    "EntityListEncoder",
     "ExpertBank",
     "ExpertGate",
     "ExpertMixture",

@@ -20,11 +20,15 @@ class Place(NamedTuple):
     name: str
     request: Any
     shapes: dict[str, tuple[int | None, ...]]
+    says_missing: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, feature: Feature) -> Place:
         specs = feature.input_specs()
-        return cls(feature.name, feature.embed(), {name: (None, *spec.shape) for name, spec in specs.items()})
+        shapes = {name: (None, *spec.shape) for name, spec in specs.items()}
+        return cls(
+            feature.name, feature.embed(), shapes, frozenset(n for n, spec in specs.items() if spec.says_missing)
+        )
 
     @property
     def inputs(self) -> list[str]:

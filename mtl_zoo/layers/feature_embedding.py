@@ -203,8 +203,9 @@ class FeatureEmbedding(keras.layers.Layer):
         batch = ops.shape(inputs[self._batch_input])[0]
         for name, rate in self.missing_rates.items():
             is_gone = ops.less(keras.random.uniform((batch,), seed=seeds), rate)
-            for one in self._places[name].inputs:
-                changed[one] = as_missing(inputs[one], is_gone, one.endswith(".missing"))
+            place = self._places[name]
+            for one in place.inputs:
+                changed[one] = as_missing(inputs[one], is_gone, one in place.says_missing)
         return changed
 
     def _join(self, blocks: list[tuple[list[Place], Any]], vectors: Mapping[str, Any]) -> Any:

@@ -333,7 +333,9 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
 
     def remade(self, **arguments: Any) -> Any:
         """A model like this one with some of its arguments changed: not compiled, with weights of its own.
+
         What a model on a backbone has no argument for is its backbone's.
+        """
         inner = {name: value for name, value in arguments.items() if name not in self._hyperparameters()}
         if inner:
             options = _untracked(getattr(self, "backbone_options", None)) or {}

@@ -30,6 +30,9 @@ class BinaryTask(Task):
     Args:
         positive_weight: Factor of the losses of rows with label 1, for labels that are seldom 1. Scores are then higher
             than the label's rate; metrics do not weigh.
+        soft: Labels may be probabilities, as a teacher gives them (`mtl_zoo.training.soft_labels`): the cross-entropy
+            is then that between two distributions, and no other loss is allowed. Metrics over whole columns need labels
+            0 and 1: evaluate on rows that have them.
         rate: Rate of label 1 among the observed training labels, for a loss that needs it. It is learned from a
             transform's training table, or from the first arrays that `fit` is given; nobody needs to give it.
 
@@ -44,6 +47,7 @@ class BinaryTask(Task):
 
     loss: str | BinaryLoss = dataclasses.field(default="auto", kw_only=True)  # type: ignore[assignment]
     positive_weight: float = dataclasses.field(default=1.0, kw_only=True)
+    soft: bool = dataclasses.field(default=False, kw_only=True)
     rate: float | None = dataclasses.field(default=None, kw_only=True, compare=False, repr=False)
 
     kind: ClassVar[str] = "binary"
@@ -59,6 +63,13 @@ class BinaryTask(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         check.check_number("positive_weight", self.positive_weight, above=0)
+        if not isinstance(self.soft, bool):
+            raise ValueError(f"`soft` must be True or False. Received: soft={self.soft!r}")
+        if self.soft and self.loss_name != "binary_crossentropy":
+            raise ValueError(
+                "`loss` must be 'binary_crossentropy' for soft labels, which the others have no meaning for. "
+                f"Received: loss={self.loss!r} for task {self.name!r}"
+            )
         if self.rate is not None:
             check.check_number("rate", self.rate, above=0, below=1)
 
@@ -126,6 +137,8 @@ class BinaryTask(Task):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         rate = config.pop("rate")
+        if not self.soft:
+            del config["soft"]  # what 0.1.0 wrote
         if isinstance(self.loss, BinaryLoss):
             config["loss"] = self.loss.get_config()
         return config if rate is None else {**config, "rate": rate}
@@ -143,7 +156,8 @@ class BinaryTask(Task):
         return {k: v for k, v in self.get_config().items() if k not in ("positive_weight", "rate")}
 
     def read_label(self, column: LabelColumn) -> np.ndarray:
-        rule = f"must be 0 or 1 (or missing) for task {self.name!r}"
+        what = "within 0..1" if self.soft else "0 or 1"
+        rule = f"must be {what} (or missing) for task {self.name!r}"
         if column.is_text:
             advice = "Map it to 0 and 1: table[column].map({...})"
             if column.texts() <= {"0", "1", "0.0", "1.0"}:
@@ -159,7 +173,7 @@ class BinaryTask(Task):
         return "in 0..1, or NaN where not observed"
 
     def is_label(self, values: Any) -> Any:
-        return (values == 0) | (values == 1)
+        return (values >= 0) & (values <= 1) if self.soft else (values == 0) | (values == 1)
 
     @property
     def num_classes(self) -> int:

@@ -10,6 +10,7 @@ from mtl_zoo.training.launch import Launched, launch
 from mtl_zoo.training.parameter_server import ParameterServerTrainer, SideEvaluation
 from mtl_zoo.training.pruning import Pruned, hold_zeros, prune, save_compressed
 from mtl_zoo.training.selection import ParetoImprovement, PrimaryTask, WeightedScore
+from mtl_zoo.training.soft_labels import soft_labels
 
 __all__ = [
     "BalancingLogger",
@@ -29,4 +30,5 @@ __all__ = [
     "launch",
     "prune",
     "save_compressed",
+    "soft_labels",
 ]

@@ -13,7 +13,7 @@ import mtl_zoo
 from mtl_zoo import BinaryTask, NegativeSampling, Numeric, RegressionTask, calibrate
 from mtl_zoo.datasets import Split
 from mtl_zoo.evaluation import auc, correct_downsampling, logloss
-from mtl_zoo.evaluation.calibrate import _isotonic, _platt, _temperature
+from mtl_zoo.evaluation.calibrate import _isotonic, _temperature, platt
 from mtl_zoo.models._calibration import Affine, Isotonic, calibration_from_config
 
 CLICK, BUY = BinaryTask("click"), BinaryTask("buy", sample_space="click")
@@ -33,7 +33,7 @@ def apply(calibration, a):
 
 def test_platt_is_the_maximum_of_the_likelihood():
     a, y, weight = drawn()
-    found = _platt(a, y, weight)
+    found = platt(a, y, weight)
     error = (expit(found.slope * a + found.shift) - y) * weight
     assert abs(error.sum()) < 0.05 and abs((error * a).sum()) < 0.05, "the likelihood has a slope there"
     assert found.slope == pytest.approx(0.5, abs=0.1) and found.shift == pytest.approx(-1, abs=0.15)

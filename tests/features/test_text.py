@@ -14,7 +14,7 @@ from mtl_zoo.features import TableStream, open_cache, write_cache
 from mtl_zoo.features._pieces import BYTES_PER_TOKEN, Pieces, learn_pieces
 from mtl_zoo.features.cache import transform_hash
 from mtl_zoo.features.spec import as_features
-from mtl_zoo.features.text import ENCODERS
+from mtl_zoo.features.text import encoder_names
 from mtl_zoo.layers.text import TEXT_ENCODERS
 
 pytestmark = pytest.mark.tensorflow
@@ -39,7 +39,7 @@ def fitted(texts=REVIEWS, name="review", **arguments):
 
 
 def test_the_names_of_encoders_are_those_of_layers():
-    assert {"mean", *TEXT_ENCODERS} == set(ENCODERS)
+    assert {"mean", *TEXT_ENCODERS} == set(encoder_names())
 
 
 def test_pieces_are_found_again_and_padding_is_0():
@@ -197,7 +197,7 @@ def test_texts_share_pieces_by_key():
         (
             {"encoder": 3},
             TypeError,
-            "`encoder` must be one of 'mean', 'cnn'.*, a Keras layer or a LanguageModel. Received",
+            "`encoder` must be one of 'mean', 'attention'.*, a Keras layer or a LanguageModel. Received",
         ),
         ({"dim": 0}, ValueError, "`dim` must be a whole number >= 1"),
         ({"max_length": 0}, ValueError, "`max_length` must be a whole number >= 1"),

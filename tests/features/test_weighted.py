@@ -148,3 +148,29 @@ def test_a_model_of_weights_is_streamed_saved_and_exported(tmp_path):
     export_serving(model, tmp_path / "served")
     served = tf.saved_model.load(tmp_path / "served")
     np.testing.assert_allclose(np.ravel(served.score({"x": tf.constant(texts)})["click"]), scores, atol=1e-6)
+
+
+def test_lists_of_lists_are_read_as_one_in_their_order():
+    table = pd.DataFrame({"x": [[[5, 7], [9]], [[5], []], None, [[7]]]})
+    transform = FeatureTransform(Sequence("x", length=2, nested=True)).fit(table)
+    assert transform.values_of("x") == ("5", "7", "9")
+    assert transform.encode(table)["x"].tolist() == [[3, 4], [2, 0], [0, 0], [3, 0]]
+    assert transform.raw_arrays(table)["x"].tolist() == ["5|7|9", "5", "", "7"]
+    assert transform.encode({"x": [[[8, 7]], [[7, 5]]]})["x"].tolist() == [[1, 3], [3, 2]]
+    assert transform.unseen["x"].values == ("8",)
+    once = FeatureTransform(Categorical("x", multi_hot=True, nested=True)).fit({"x": [[[1, 2], [2, 1]], [[3]]]})
+    assert once.encode({"x": [[[2], [2, 1]]]})["x"].tolist() == [[3, 2]]
+    assert "lists of lists as one" in once.describe()["rule"][0]
+
+
+def test_lists_of_lists_that_are_not_asked_for_are_refused():
+    table = pd.DataFrame({"x": [[[1, 2]], [[3]]]})
+    with pytest.raises(ValueError, match="Received: lists of lists. Say nested=True"):
+        FeatureTransform(Sequence("x")).fit(table)
+    for wrong in ({"multi_hot": True, "weights": True}, {}):
+        with pytest.raises(ValueError, match="`nested` needs lists of values without weights"):
+            Categorical("x", nested=True, **wrong)
+    with pytest.raises(ValueError, match=r"`x` must hold values without '\|'"):
+        FeatureTransform(Sequence("x", nested=True)).fit({"x": [[["a|b"]]]}).raw_arrays({"x": [[["a|b"]]]})
+    with pytest.raises(ValueError, match="`x` must hold whole numbers or strings"):
+        FeatureTransform(Sequence("x", nested=True)).fit({"x": [[[1.5]]]})

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from language_folders import bert_folder, bert_hidden, llama_folder, llama_hidden, minilm
+from language_folders import bert_folder, bert_hidden, llama_folder, llama_hidden, minilm, roberta_folder
 
-from mtl_zoo import LanguageModel
+from mtl_zoo import LanguageModel, PromptScorer
 from mtl_zoo.language import LanguageEncoder, merge_lora
 
 pytestmark = pytest.mark.tensorflow
@@ -53,6 +53,27 @@ def test_a_llama_gives_what_its_equations_give(llama, pooling):
         # Ids are one more than in the vocabulary, in which 0 is a token.
         np.testing.assert_allclose(vector, POOLED[pooling](llama_hidden(llama, row[row > 0] - 1)), atol=1e-5)
     np.testing.assert_array_equal(vectors[2], 0)
+
+
+def test_a_roberta_gives_what_its_equations_give(tmp_path):
+    model = LanguageModel(roberta_folder(tmp_path / "roberta"), max_length=9, cache=False)
+    texts = ["the film", "", None, "a long text of many words", "Ġ é"]
+    lists = model.tokenizer().lists(["" if text is None else text for text in texts], 9)
+    start, end = lists[0][0], lists[0][-1]
+    assert [len(ids) for ids in lists[1:4]] == [0, 0, 9] and all(ids[0] == start for ids in lists if len(ids))
+    assert all(ids[-1] == end for ids in lists if len(ids)) and start != end  # what ends a text that is cut stays
+    vectors = model.vectors(texts)
+    for ids, vector in zip(lists, vectors, strict=True):
+        wanted = bert_hidden(tmp_path / "roberta", ids - 1).mean(0) if len(ids) else np.zeros(8)
+        np.testing.assert_allclose(vector, wanted, atol=1e-5)
+    lora = encoder(tmp_path / "roberta", mode="lora", rank=2)
+    assert len(lora.trainable_weights) == 8 and np.isfinite(numbers(lora(IDS))).all()
+    with pytest.raises(ValueError, match="tensorflow-text has no byte pairs"):
+        model.feature_encoder().in_graph()
+    with pytest.raises(ValueError, match="`max_length` must be at most 158"):
+        LanguageModel(tmp_path / "roberta", max_length=159).layer()
+    with pytest.raises(ValueError, match="`language_model` must be a decoder"):
+        PromptScorer(model, "{title}").predict({"title": ["a"]})
 
 
 def test_rotations_of_long_contexts(tmp_path):
@@ -122,6 +143,49 @@ def test_merged_updates_give_the_same(family, request):
     assert merge_lora(model) == 1
     np.testing.assert_allclose(numbers(layer(IDS)), before, atol=1e-5)
     assert all(not numbers(up).any() for _, up, _ in layer.updates)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_learned_prompt_is_the_decoder_behind_its_rows(llama, pooling):
+    layer = encoder(llama, mode="prompt", prompt_length=3, pooling=pooling)
+    (rows,) = layer.trainable_weights
+    table = numbers(layer.network.get_layer("token_embedding").embeddings)
+    assert rows.shape == (3, 16) and all((table == row).all(axis=1).any() for row in numbers(rows))
+    rows.assign(np.random.default_rng(0).normal(size=rows.shape))
+    vectors = numbers(layer(IDS))
+    for row, vector in zip(IDS[:2], vectors, strict=False):
+        hidden = llama_hidden(llama, row[row > 0] - 1, before=numbers(rows))[3:]
+        np.testing.assert_allclose(vector, POOLED[pooling](hidden), atol=2e-5)
+    np.testing.assert_array_equal(vectors[2], 0)
+    np.testing.assert_allclose(numbers(layer(IDS[1:2])), vectors[1:2], atol=1e-5)
+
+
+def test_a_learned_prompt_trains_alone_and_is_saved(llama, tmp_path):
+    x, y = batches()
+    model = classifier(encoder(llama, mode="prompt", prompt_length=3, layers=1))
+    before = [numbers(w) for w in model.layers[0].network.weights]
+    losses = model.fit(x, y, epochs=8, verbose=0, shuffle=False).history["loss"]
+    assert losses[-1] < losses[0] and len(model.layers[0].trainable_weights) == 1
+    for weight, old in zip(model.layers[0].network.weights, before, strict=True):
+        np.testing.assert_array_equal(numbers(weight), old)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.layers[0].prompt_length == 3
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    for one in (model, loaded):
+        one.fit(x, y, epochs=1, verbose=0, shuffle=False)
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_prompts_of_encoders_and_too_long_ones_are_refused(bert, llama):
+    with pytest.raises(ValueError, match="a learned prompt stands in front of a decoder"):
+        encoder(bert, mode="prompt")
+    with pytest.raises(ValueError, match="a learned prompt stands in front of a decoder"):
+        LanguageModel(bert, mode="prompt").feature_encoder()
+    with pytest.raises(ValueError, match="`max_length` must be at most 16"):
+        LanguageModel(llama, mode="prompt", prompt_length=240, max_length=17).layer()
+    with pytest.raises(ValueError, match="`prompt_length` must be"):
+        LanguageModel(llama, mode="prompt", prompt_length=0)
 
 
 def classifier(layer, eagerly=True):

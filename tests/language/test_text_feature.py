@@ -103,6 +103,20 @@ def test_a_model_is_saved_and_goes_on_training(mode, bert, tmp_path):
     assert len(loaded.optimizer.variables) == slots + 2
 
 
+def test_a_learned_prompt_in_a_model(tmp_path):
+    transform = fitted(llama_folder(tmp_path / "llama"), "prompt", prompt_length=3)
+    model = model_of(transform)
+    model.fit(TABLE, batch_size=4, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(scores(loaded), scores(model))
+    assert sorted(w.name for w in encoder_of(loaded).trainable_weights) == ["bias", "kernel", "prompt"]
+    export(loaded, tmp_path / "exported", raw=False)
+    served = tf.saved_model.load(tmp_path / "exported").signatures["serving_default"]
+    found = served(**{name: tf.constant(array) for name, array in transform.encode(TABLE).items()})["click"]
+    np.testing.assert_allclose(found, scores(loaded), atol=1e-6)
+
+
 def test_a_frozen_model_is_fed_vectors(bert):
     transform = fitted(bert, "frozen")
     np.testing.assert_array_equal(

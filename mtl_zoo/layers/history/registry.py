@@ -7,18 +7,19 @@ from typing import Any
 
 import keras
 
-from mtl_zoo import _validation as check
+from mtl_zoo._registry import Registry
 from mtl_zoo.layers.history.self_attention import HistorySelfAttention
 from mtl_zoo.layers.history.target_attention import TargetAttention
 from mtl_zoo.layers.text import TextAttention
 
-# (width of the vectors, longest history, name of the layer) -> the layer.
-HISTORY_ENCODERS: dict[str, Callable[[int, int, str], Any]] = {
-    "din": lambda dim, length, name: TargetAttention(name=name),
-    "sasrec": lambda dim, length, name: HistorySelfAttention(max_positions=length, name=name),
-    "gru": lambda dim, length, name: keras.layers.GRU(dim, name=name),
-    "attention": lambda dim, length, name: TextAttention(dim, name=name),
-}
+# By name: (width of the vectors, longest history, name of the layer) -> the layer.
+HISTORY_ENCODERS: Registry[Callable[[int, int, str], Any]] = Registry("encoder")
+HISTORY_ENCODERS.add("din", lambda dim, length, name: TargetAttention(name=name), TargetAttention)
+HISTORY_ENCODERS.add(
+    "sasrec", lambda dim, length, name: HistorySelfAttention(max_positions=length, name=name), HistorySelfAttention
+)
+HISTORY_ENCODERS.add("gru", lambda dim, length, name: keras.layers.GRU(dim, name=name), keras.layers.GRU)
+HISTORY_ENCODERS.add("attention", lambda dim, length, name: TextAttention(dim, name=name), TextAttention)
 
 
 def make_history_encoder(encoder: str, dim: int, length: int, name: str = "history_encoder") -> Any:
@@ -40,5 +41,4 @@ def make_history_encoder(encoder: str, dim: int, length: int, name: str = "histo
     >>> make_history_encoder("sasrec", dim=8, length=20).max_positions
     20
     """
-    check.check_choice("encoder", encoder, tuple(HISTORY_ENCODERS))
     return HISTORY_ENCODERS[encoder](dim, length, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mtl_zoo import _validation as check
+from mtl_zoo._registry import Registry
 from mtl_zoo.layers.text._base import TextEncoder
 from mtl_zoo.layers.text.attention import TextAttention
 from mtl_zoo.layers.text.cnn import TextCNN
@@ -14,19 +14,18 @@ from mtl_zoo.layers.text.transformer import TextTransformer
 
 _POSITIONS, _HEADS = 512, (4, 2, 1)
 
-# (width of the tokens' vectors, most tokens, name of the layer) -> the layer.
-TEXT_ENCODERS: dict[str, Callable[[int, int, str], TextEncoder]] = {
-    "cnn": lambda dim, length, name: TextCNN(dim, name=name),
-    "gru": lambda dim, length, name: TextGRU(dim, name=name),
-    "lstm": lambda dim, length, name: TextLSTM(dim, name=name),
-    "attention": lambda dim, length, name: TextAttention(dim, name=name),
-    "transformer": lambda dim, length, name: TextTransformer(
-        num_heads=next(heads for heads in _HEADS if dim % heads == 0),
-        hidden_units=4 * dim,
-        max_positions=max(length, _POSITIONS),
-        name=name,
-    ),
-}
+# By name: (width of the tokens' vectors, most tokens, name of the layer) -> the layer.
+TEXT_ENCODERS: Registry[Callable[[int, int, str], TextEncoder]] = Registry("encoder")
+TEXT_ENCODERS.add("cnn", lambda dim, length, name: TextCNN(dim, name=name), TextCNN)
+TEXT_ENCODERS.add("gru", lambda dim, length, name: TextGRU(dim, name=name), TextGRU)
+TEXT_ENCODERS.add("lstm", lambda dim, length, name: TextLSTM(dim, name=name), TextLSTM)
+TEXT_ENCODERS.add("attention", lambda dim, length, name: TextAttention(dim, name=name), TextAttention)
+
+
+@TEXT_ENCODERS.register("transformer")
+def _transformer(dim: int, length: int, name: str) -> TextEncoder:
+    heads = next(heads for heads in _HEADS if dim % heads == 0)
+    return TextTransformer(num_heads=heads, hidden_units=4 * dim, max_positions=max(length, _POSITIONS), name=name)
 
 
 def make_text_encoder(encoder: str, dim: int, length: int, name: str = "text_encoder") -> TextEncoder:
@@ -48,5 +47,4 @@ def make_text_encoder(encoder: str, dim: int, length: int, name: str = "text_enc
     >>> make_text_encoder("cnn", dim=8, length=64).width
     24
     """
-    check.check_choice("encoder", encoder, tuple(TEXT_ENCODERS))
     return TEXT_ENCODERS[encoder](dim, length, name)

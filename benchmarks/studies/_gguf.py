@@ -1,10 +1,17 @@
-"""A Llama in a GGUF file, written as a folder of Hugging Face layout: for tests and studies of real models."""
+"""A Llama in a GGUF file, written as a folder of Hugging Face layout: for tests and studies of real models.
+
+python -m benchmarks.studies._gguf SmolLM2-135M-Instruct.Q4_1.gguf FOLDER
+"""
+
+from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from gguf import GGUFReader, dequantize
-from language_folders import write
 
 _BLOCK = {
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
@@ -14,11 +21,14 @@ _BLOCK = {
 _WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 
-def write_llama(path, folder):
-    """Writes config.json, model.safetensors and tokenizer.json."""
+def write_llama(path: Path, folder: Path) -> None:
+    """Writes config.json, model.safetensors and tokenizer.json. It needs the packages gguf and safetensors."""
+    from gguf import GGUFReader, dequantize
+    from safetensors.numpy import save_file
+
     reader = GGUFReader(path)
 
-    def field(name):
+    def field(name: str) -> Any:
         return reader.fields[name].contents()
 
     heads, few = field("llama.attention.head_count"), field("llama.attention.head_count_kv")
@@ -46,18 +56,19 @@ def write_llama(path, folder):
         "rope_theta": field("llama.rope.freq_base"),
         "tie_word_embeddings": "lm_head.weight" not in tensors,
     }
-    write(folder, config, tensors)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors")
     (folder / "tokenizer.json").write_text(_tokenizer(field).to_str(), encoding="utf-8")
-    return json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config))
 
 
-def _unpermuted(value, heads):
+def _unpermuted(value: np.ndarray, heads: int) -> np.ndarray:
     """llama.cpp keeps the pairs that rotate together side by side, Hugging Face half a head apart."""
     rows, inputs = value.shape
     return value.reshape(heads, rows // heads // 2, 2, inputs).swapaxes(1, 2).reshape(rows, inputs)
 
 
-def _tokenizer(field):
+def _tokenizer(field: Callable[[str], Any]) -> Any:
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
     tokens, types = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.token_type")
@@ -68,3 +79,7 @@ def _tokenizer(field):
     control = [token for token, kind in zip(tokens, types, strict=True) if kind == 3]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in control])
     return tokenizer
+
+
+if __name__ == "__main__":
+    write_llama(Path(sys.argv[1]), Path(sys.argv[2]))
