@@ -93,8 +93,8 @@ class _Reader:
 
     def token(self) -> None:
         for name in self.arguments:
-            told = len(name) > 2 or name[-1].isdigit()
-            if name not in GREEK and told and re.match(rf"{name}(?![A-Za-z0-9(])", self.text[self.at :]):
+            told = (len(name) > 2 or name[-1].isdigit()) and not re.fullmatch(rf"(?:{'|'.join(GREEK)})(?:_\w)?", name)
+            if told and re.match(rf"{name}(?![A-Za-z0-9(])", self.text[self.at :]):
                 if not self.text[self.at - 1 : self.at].isalpha():
                     self.at += len(name)
                     self.done.append(r"\mathtt{%s}" % name.replace("_", r"\_"))
@@ -122,7 +122,7 @@ class _Reader:
 
     def _word(self, token: str) -> None:
         following, rest = self.text[self.at : self.at + 1], self.text[self.at :]
-        name = re.match(r"(?:_[a-z]{3,})+(?![A-Za-z0-9^(])", rest)
+        name = re.match(r"(?:_[a-z]{3,})+(?![A-Za-z0-9^])", rest)
         if token == "log" and rest.startswith("_alpha"):
             self.at += len("_alpha")
             self.done.append(r"\log\alpha")
