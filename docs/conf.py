@@ -23,6 +23,9 @@ from sphinx.util import logging
 
 import mtl_zoo
 
+for folder in ("static", "extra"):  # Sphinx looks for them before anything is made
+    (HERE / "generated" / folder).mkdir(parents=True, exist_ok=True)
+
 project = "mtl_zoo"
 author = "the mtl_zoo authors"
 version = release = mtl_zoo.__version__
@@ -41,6 +44,7 @@ exclude_patterns = ["_build", "generated/extra", "generated/static"]
 default_role = "code"  # docstrings write `name` for code
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+autodoc_inherit_docstrings = False  # what Keras says of its methods stands in Keras' documentation
 autodoc_default_options = {"show-inheritance": False}
 napoleon_custom_sections = [("Reference", "notes_style"), ("Losses", "notes_style")]
 # One file draws all formulas as SVG, without fonts; it comes from a package and is served with the site.
