@@ -8,58 +8,55 @@ from __future__ import annotations
 import functools
 import html
 import json
+import posixpath
 import re
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 TAG = re.compile(r"<(\w+)\b([^<>]*)>")
-ATTRIBUTE = re.compile(r"\b(href|src)=\"([^\"]*)\"")
+ATTRIBUTE = re.compile(r"(?<![\w-])(href|src)=\"([^\"]*)\"")
+METADATA = re.compile(r"rel=\"(?:canonical|license|author|next|prev|search|index)\"")
 LOADED = ("script", "img", "link", "iframe", "source")
 
 
 def faults(folder: Path) -> list[str]:
     """One line for each link that leads nowhere, and for each file that a page loads from another server."""
-    found = {}
-    for path in sorted(folder.rglob("*.html")):
-        if "_static" in path.parts:
-            continue
-        name = path.relative_to(folder).as_posix()
-        for tag, rest in TAG.findall(path.read_text(encoding="utf-8")):
-            for attribute, raw in ATTRIBUTE.findall(rest):
-                fault = _fault(folder, path, tag, attribute, html.unescape(raw), rest)
-                if fault:
-                    found.setdefault(f"{name}: {fault}")
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    pages = sorted(name for name in files if name.endswith(".html") and not name.startswith("_static/"))
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in pages}
+    ids = {name: set(re.findall(r"\bid=\"([^\"]*)\"", text)) for name, text in texts.items()}
+
+    @functools.cache
+    def fault(room: str, address: str) -> str:
+        """Of an address as the pages of a folder write it; the navigation is the same on all of them."""
+        parts = urlsplit(html.unescape(address))
+        target = posixpath.normpath(posixpath.join(room, unquote(parts.path)))
+        if target not in files and f"{target}/index.html" not in files:
+            return f"{address} leads to no file"
+        fragment = html.escape(unquote(parts.fragment))
+        return "" if not fragment or fragment in ids.get(target, {fragment}) else f"{address} leads to no place there"
+
+    found: dict[str, None] = {}
+    for name, text in texts.items():
+        for tag, rest in TAG.findall(text):
+            for _, address in ATTRIBUTE.findall(rest):
+                if re.match(r"[a-z]+:|//", address):
+                    elsewhere = tag in LOADED and not address.startswith("data:") and not METADATA.search(rest)
+                    wrong = f"<{tag}> loads {address}, and a page must load nothing from elsewhere" if elsewhere else ""
+                elif address.startswith("#"):
+                    wrong = "" if address[1:] in ids[name] | {"", "top"} else f"{address} leads to no place in the page"
+                else:
+                    wrong = fault(posixpath.dirname(name), address)
+                if wrong:
+                    found.setdefault(f"{name}: {wrong}")
     return list(found)
-
-
-def _fault(folder: Path, path: Path, tag: str, attribute: str, address: str, rest: str) -> str:
-    parts = urlsplit(address)
-    if parts.scheme == "data":
-        return ""
-    if parts.scheme or parts.netloc:
-        loaded = tag in LOADED and not re.search(r"rel=\"(canonical|license|author|next|prev)", rest)
-        return f"<{tag}> loads {address}, and a page must load nothing from elsewhere" if loaded else ""
-    target = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
-    if target.is_dir():
-        target = target / "index.html"
-    if not target.exists():
-        return f"{attribute} {address} leads to no file"
-    fragment = unquote(parts.fragment)
-    if fragment and target.suffix == ".html" and fragment not in _ids(target):
-        return f"{attribute} {address} leads to no place in the page"
-    return ""
-
-
-@functools.cache
-def _ids(path: Path) -> frozenset[str]:
-    return frozenset(map(html.unescape, re.findall(r"\bid=\"([^\"]*)\"", path.read_text(encoding="utf-8"))))
 
 
 def not_searchable(folder: Path, names: list[str]) -> list[str]:
     """Those of the names that the search field would not find by a title."""
     index = json.loads(re.sub(r"^Search.setIndex\(|\)$", "", (folder / "searchindex.js").read_text(encoding="utf-8").strip()))
-    titles = {title for title in index["alltitles"]}
+    titles = set(index["alltitles"])
     return [name for name in names if name not in titles]
 
 

@@ -27,7 +27,7 @@ for folder in ("static", "extra"):  # Sphinx looks for them before anything is m
     (HERE / "generated" / folder).mkdir(parents=True, exist_ok=True)
 
 project = "mtl_zoo"
-author = "the mtl_zoo authors"
+author = copyright = "the mtl_zoo authors"
 version = release = mtl_zoo.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "myst_parser"]
@@ -45,7 +45,6 @@ default_role = "code"  # docstrings write `name` for code
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_inherit_docstrings = False  # what Keras says of its methods stands in Keras' documentation
-autodoc_default_options = {"show-inheritance": False}
 napoleon_custom_sections = [("Reference", "notes_style"), ("Losses", "notes_style")]
 # One file draws all formulas as SVG, without fonts; it comes from a package and is served with the site.
 MATHJAX = "sphinx-mathjax-offline"
@@ -122,10 +121,16 @@ def escape(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def show_arguments(app, what, name, obj, options, signature, return_annotation):
-    """Keras classes have a `__new__(*args, **kwargs)`; what they take stands in `__init__`."""
-    if what == "class":
-        return str(inspect.signature(obj)), None
-    return None
+    """Names and defaults; types stand with the arguments. Keras classes have a `__new__(*args, **kwargs)`: see `__init__`."""
+    if what not in ("class", "function", "method", "exception"):
+        return None
+    try:
+        found = inspect.signature(obj)
+    except (TypeError, ValueError):
+        return None
+    bare = [parameter.replace(annotation=parameter.empty) for parameter in found.parameters.values()]
+    return str(found.replace(parameters=bare[what == "method" and bool(bare) and bare[0].name == "self" :],
+                             return_annotation=found.empty)), None  # fmt: skip
 
 
 class LinkNames(SphinxPostTransform):
