@@ -1,5 +1,6 @@
 """Sphinx: prose by hand, pages of models as `generate.py` writes them, the reference and the rest made at each build."""
 
+import gc
 import importlib.util
 import inspect
 import os
@@ -26,6 +27,8 @@ import mtl_zoo
 for folder in ("static", "extra"):  # Sphinx looks for them before anything is made
     (HERE / "generated" / folder).mkdir(parents=True, exist_ok=True)
 
+gc.disable()  # a build makes millions of objects that live to its end: looking through them takes a fifth of the time
+
 project = "mtl_zoo"
 author = copyright = "the mtl_zoo authors"
 version = release = mtl_zoo.__version__
@@ -49,6 +52,7 @@ napoleon_custom_sections = [("Reference", "notes_style"), ("Losses", "notes_styl
 # One file draws all formulas as SVG, without fonts; it comes from a package and is served with the site.
 MATHJAX = "sphinx-mathjax-offline"
 mathjax_path = "mathjax/tex-svg.js"
+NAVIGATION: dict[tuple, str] = {}
 mathjax3_config = {"options": {"enableMenu": False}}
 
 
@@ -157,8 +161,22 @@ def link_targets() -> dict[str, str]:
     for entry in reference.entries().values():
         if entry.kind == "class" or (entry.kind == "function" and "_" in entry.short):
             for name in (entry.short, *(name.removeprefix("mtl_zoo.") for name in entry.names)):
-                found[name] = "" if name in found else f"{reference.API}/{entry.name}"
+                found[name] = "" if name in found else f"{reference.API}/{entry.page}"
     return {name: target for name, target in found.items() if target}
+
+
+def share_navigation(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Pages of the reference stand in no table of contents: for all of them the navigation is the same, made once."""
+    if pagename.startswith(f"{reference.API}/mtl_zoo") and context.get("meta") and "orphan" in context["meta"]:
+        make = context["toctree"]
+
+        def once(**options) -> str:
+            key = tuple(sorted(options.items()))
+            if key not in NAVIGATION:
+                NAVIGATION[key] = make(**options)
+            return NAVIGATION[key]
+
+        context["toctree"] = once
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
@@ -173,5 +191,6 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", as_mathematics, priority=50)
     app.connect("autodoc-process-docstring", escape, priority=100)  # before napoleon reads the sections
     app.connect("builder-inited", generate)
+    app.connect("html-page-context", share_navigation, priority=100)  # before the theme asks for it
     app.connect("build-finished", finish)
     app.add_post_transform(LinkNames)

@@ -77,7 +77,7 @@ def generated(names: list[str] | None = None) -> dict[Path, str]:
 
 def index_page() -> str:
     lines = [
-        "# Models",
+        "# Table of models",
         "",
         "Generated from the registry. `mtl_zoo.create_model(name, features, tasks)` makes any of them, and "
         "`mtl_zoo.model_info(name)` says what stands here.",

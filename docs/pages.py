@@ -81,33 +81,29 @@ def tutorials_page() -> str:
 
 
 def gallery_page() -> str:
-    """The models with their pictures, by what they share."""
-    by_kind: dict[str, list] = {}
-    for info in sorted(map(mtl_zoo.model_info, mtl_zoo.list_models()), key=lambda info: (info.year, info.name)):
-        by_kind.setdefault(info.kind, []).append(info)
+    """The models with their pictures, the oldest idea first."""
+    infos = sorted(map(mtl_zoo.model_info, mtl_zoo.list_models()), key=lambda info: (info.year, info.name))
     lines = [
         "# Models",
         "",
-        f"{len(mtl_zoo.list_models())} models, by what their tasks share, the oldest idea first. Each picture is drawn from the "
-        "graph of the model itself. [A table](../models/index.md) has what each one needs, and "
-        "[](../howto/choose_a_model.md) where to start.",
+        f"{len(infos)} models, the oldest idea first. Each picture is drawn from the graph of the model itself. "
+        "[A table](../models/index.md) has what each one needs, [](../howto/choose_a_model.md) says where to start, and "
+        "[](../results.md) how they did at one size.",
         "",
+        "::::{container} gallery",
     ]
-    for kind, infos in by_kind.items():
-        lines += [f"## {kind[0].upper()}{kind[1:]}", "", "::::{container} gallery"]
-        for info in infos:
-            target, name = f"../models/{info.name}.md", info.cls.__name__
-            lines += [
-                ":::{container} card",
-                f"[![The graph of {name}](../models/figures/{info.name}.svg)]({target})",
-                "",
-                f"[{name}]({target})",
-                "",
-                f"{prose(info.good_for)}",
-                ":::",
-            ]
-        lines += ["::::", ""]
-    return "\n".join([*lines, "```{toctree}", ":hidden:", "../models/index", "```", ""])
+    for info in infos:
+        target, name = f"../models/{info.name}.md", info.cls.__name__
+        lines += [
+            ":::{container} card",
+            f"[![The graph of {name}](../models/figures/{info.name}.svg)]({target})",
+            "",
+            f"[{name}]({target})",
+            "",
+            f"*{prose(info.kind)}*. For {prose(info.good_for)}.",
+            ":::",
+        ]
+    return "\n".join([*lines, "::::", "", "```{toctree}", ":hidden:", "../models/index", "```", ""])
 
 
 def llms_text() -> str:
@@ -124,7 +120,7 @@ def llms_text() -> str:
     lines += ["## Reference", ""]
     for entry in reference.entries().values():
         if entry.kind != "constant":
-            lines.append(f"- [{entry.name}]({reference.API}/{entry.name}.html): {entry.summary}")
+            lines.append(f"- [{entry.name}]({reference.API}/{entry.page}.html): {entry.summary}")
     return "\n".join(lines) + "\n"
 
 

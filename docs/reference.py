@@ -12,6 +12,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -34,12 +35,14 @@ class Entry:
         name: The dotted name of its page.
         thing: The class, function, module or constant.
         names: All dotted names, this one first.
+        page: The name of its page: its own, unless that differs from another one's in nothing but case.
         registered: `(kind, name)` for each registry that has it, such as `("balancing", "cagrad")`.
     """
 
     name: str
     thing: Any
     names: tuple[str, ...]
+    page: str
     registered: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -88,10 +91,14 @@ def entries() -> dict[str, Entry]:
             key = id(thing) if callable(thing) or inspect.ismodule(thing) else (type(thing), name)
             found.setdefault(key, (thing, []))[1].append(f"{module.__name__}.{name}")
     registered = registered_names()
+    for _, names in found.values():
+        names.sort(key=lambda name: (name.count("."), len(name), name))
+    taken = Counter(name.lower() for name in {names[0] for _, names in found.values()} | {m.__name__ for m in public_modules()})
     made = {}
     for thing, names in found.values():
-        names.sort(key=lambda name: (name.count("."), len(name), name))
-        made[names[0]] = Entry(names[0], thing, tuple(names), tuple(registered.get(id(thing), ())))
+        twin = inspect.isclass(thing) and taken[names[0].lower()] > 1
+        page = names[0] + "-class" * twin
+        made[names[0]] = Entry(names[0], thing, tuple(names), page, tuple(registered.get(id(thing), ())))
     return dict(sorted(made.items()))
 
 
@@ -153,7 +160,7 @@ def module_page(module: ModuleType, own: list[Entry]) -> str:
     doc = (inspect.getdoc(module) or "").strip()
     lines = [f"# {name}", "", prose(doc), "", "| | |", "|---|---|"]
     for entry in own:
-        link = f"`{entry.short}`" if entry.kind == "constant" else f"[`{entry.short}`]({entry.name}.md)"
+        link = f"`{entry.short}`" if entry.kind == "constant" else f"[`{entry.short}`]({entry.page}.md)"
         lines.append(f"| {link} | {cell(entry.summary if entry.kind == 'constant' else prose(entry.summary))} |")
     return "\n".join([*lines, ""])
 
@@ -180,7 +187,7 @@ def balancing_page() -> str:
     """The methods of balancing by name, each with its page."""
     from mtl_zoo.balancing._registry import BALANCING
 
-    pages = {id(entry.thing): entry.name for entry in entries().values()}
+    pages = {id(entry.thing): entry.page for entry in entries().values()}
     lines = [
         "# Balancing methods",
         "",
@@ -203,7 +210,7 @@ def balancing_page() -> str:
 
 def reference() -> dict[str, str]:
     """Every page of the reference: its path below `docs` -> its text."""
-    made = {f"{API}/{entry.name}.md": page(entry) for entry in entries().values() if entry.kind != "constant"}
+    made = {f"{API}/{entry.page}.md": page(entry) for entry in entries().values() if entry.kind != "constant"}
     modules = []
     by_thing = {name: entry for entry in entries().values() for name in entry.names}
     for module in public_modules():
