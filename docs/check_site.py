@@ -55,12 +55,14 @@ def faults(folder: Path) -> list[str]:
 
 def not_searchable(folder: Path, names: list[str]) -> list[str]:
     """Those of the names that the search field would not find by a title."""
-    index = json.loads(re.sub(r"^Search.setIndex\(|\)$", "", (folder / "searchindex.js").read_text(encoding="utf-8").strip()))
+    index = json.loads(
+        re.sub(r"^Search.setIndex\(|\)$", "", (folder / "searchindex.js").read_text(encoding="utf-8").strip())
+    )
     titles = set(index["alltitles"])
     return [name for name in names if name not in titles]
 
 
 if __name__ == "__main__":
     wrong = faults(Path(sys.argv[1]))
-    print("\n".join(wrong) or "Every link leads somewhere.")
+    sys.stdout.write(("\n".join(wrong) or "Every link leads somewhere.") + "\n")
     sys.exit(bool(wrong))

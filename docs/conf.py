@@ -1,4 +1,4 @@
-"""Sphinx: prose by hand, pages of models as `generate.py` writes them, the reference and the rest made at each build."""
+"""Sphinx: prose by hand, pages of models as `generate.py` writes them, all else made at each build."""
 
 import gc
 import importlib.util
@@ -13,21 +13,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import check_site
-import pages
-import reference
-from docutils import nodes
-from formulas import latex
-from sphinx.application import Sphinx
-from sphinx.transforms.post_transforms import SphinxPostTransform
-from sphinx.util import logging
+import check_site  # noqa: E402
+import pages  # noqa: E402
+import reference  # noqa: E402
+from docutils import nodes  # noqa: E402
+from formulas import latex  # noqa: E402
+from sphinx.application import Sphinx  # noqa: E402
+from sphinx.transforms.post_transforms import SphinxPostTransform  # noqa: E402
+from sphinx.util import logging  # noqa: E402
 
-import mtl_zoo
+import mtl_zoo  # noqa: E402
 
 for folder in ("static", "extra"):  # Sphinx looks for them before anything is made
     (HERE / "generated" / folder).mkdir(parents=True, exist_ok=True)
 
-gc.disable()  # a build makes millions of objects that live to its end: looking through them takes a fifth of the time
+gc.disable()  # the objects of a build live to its end, and looking through them takes a tenth of its time
 
 project = "mtl_zoo"
 author = copyright = "the mtl_zoo authors"
@@ -57,7 +57,7 @@ mathjax3_config = {"options": {"enableMenu": False}}
 
 
 def generate(app: Sphinx) -> None:
-    """All pages that are made anew at each build; those that did not change are not written, so that Sphinx is quick."""
+    """All pages that are made at each build; what did not change is not written, so that Sphinx is quick."""
     made = {**reference.reference(), **pages.generated_pages()}
     folder = HERE / "generated"
     for path in [*folder.rglob("*.md"), *folder.rglob("*.ipynb"), *folder.rglob("*.svg")]:
@@ -125,7 +125,7 @@ def escape(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def show_arguments(app, what, name, obj, options, signature, return_annotation):
-    """Names and defaults; types stand with the arguments. Keras classes have a `__new__(*args, **kwargs)`: see `__init__`."""
+    """Names and defaults; types stand with the arguments. (Keras classes have a `__new__(*args, **kwargs)`.)"""
     if what not in ("class", "function", "method", "exception"):
         return None
     try:

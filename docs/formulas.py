@@ -2,9 +2,9 @@
 
     y_k = h_k(sum_i softmax(W_k x)_i f_i(x))
 
-becomes `y_{k} = h_{k}(\\sum_{i} \\operatorname{softmax}(W_{k} x)_{i} f_{i}(x))`. Letters and Greek names are symbols, names
-of functions stand upright, `_` and `^` lower and raise what follows, two or more spaces are a gap, and every other word
-is text. What looks like code is left as it is: `latex` gives None.
+becomes `y_{k} = h_{k}(\\sum_{i} \\operatorname{softmax}(W_{k} x)_{i} f_{i}(x))`. Letters and Greek names are symbols,
+names of functions stand upright, `_` and `^` lower and raise what follows, two or more spaces are a gap, and every
+other word is text. What looks like code is left as it is: `latex` gives None.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi chi psi omega Lambda"
 ).split()
 FUNCTIONS = (
-    "softmax sigmoid relu tanh gelu swish logit logsumexp sin cos log ln exp det diag floor clip act dropout conv Dense "
-    "BCE MHA LN MLP LSTM argmin argmax min max mean var std uniform sign sg link Block bottom"
+    "softmax sigmoid relu tanh gelu swish logit logsumexp sin cos log ln exp det diag floor clip act dropout conv "
+    "Dense BCE MHA LN MLP LSTM argmin argmax min max mean var std uniform sign sg link Block bottom"
 ).split()
 ACCENTS = {"hat": r"\hat", "tilde": r"\tilde"}
 SIGNS = {
@@ -51,7 +51,7 @@ def latex(block: str, arguments: frozenset[str] = frozenset()) -> str | None:
 
 def symbol(text: str) -> str | None:
     """A name in running text, such as `W_k` or `f_1 .. f_n`, as LaTeX; None if it is a name of code."""
-    term = r"(?:[A-Za-z]|%s)(?:[_^](?:[a-z0-9]|[A-Z]\b|\([\w+-]+\))+)*" % "|".join(GREEK)
+    term = rf"(?:[A-Za-z]|{'|'.join(GREEK)})(?:[_^](?:[a-z0-9]|[A-Z]\b|\([\w+-]+\))+)*"
     if not re.fullmatch(rf"{term}(?:\({term}\))?(?: \.\. {term})?", text) or text in ("a", "A"):
         return None
     return _Reader(text, frozenset(), r"\cdot ").all()
@@ -97,7 +97,7 @@ class _Reader:
             if told and re.match(rf"{name}(?![A-Za-z0-9(])", self.text[self.at :]):
                 if not self.text[self.at - 1 : self.at].isalpha():
                     self.at += len(name)
-                    self.done.append(r"\mathtt{%s}" % name.replace("_", r"\_"))
+                    self.done.append(rf"\mathtt{{{_escaped(name)}}}")
                     return
         match = TOKEN.match(self.text, self.at)
         assert match is not None  # the last alternative takes any sign
@@ -129,7 +129,7 @@ class _Reader:
         elif name and len(token) > 2 and token + name.group() != "lambda_min":
             self.at = self.at + name.end()
             self.done.append(rf"\mathtt{{{_escaped(token + name.group())}}}")
-        elif token == "a" and re.match(r" [a-z]{3,}", rest) or token == "sum" and rest.startswith(" of"):
+        elif (token == "a" and re.match(r" [a-z]{3,}", rest)) or (token == "sum" and rest.startswith(" of")):
             self.done.append(rf"\text{{{token}}}")
         elif len(token) > 2 and re.match(r"'(?:s\b| )", rest):
             self.at += 1 + rest.startswith("'s")
@@ -143,7 +143,9 @@ class _Reader:
             self.done.append(rf"\{token}" if following in ("_", "^") else rf"\{token} ")
         elif token == "in" and re.match(r" (?:[A-Z]\b|[A-Z][_(])", self.text[self.at :]):
             self.done.append(r"\in ")
-        elif token in FUNCTIONS and (following in ("_", "(", "^") or token in ("log", "ln", "exp", "min", "max", "det")):
+        elif token in FUNCTIONS and (
+            following in ("_", "(", "^") or token in ("log", "ln", "exp", "min", "max", "det")
+        ):
             star = "*" if token.startswith(("arg", "mean", "min", "max")) else ""
             self.done.append(rf"\operatorname{star}{{{token}}}")
         elif len(token) == 1 or re.fullmatch(r"[A-Za-z]\d", token):

@@ -49,7 +49,9 @@ def tutorial_page(name: str, cells: list[tuple[str, str]]) -> str:
     title, _, rest = texts[0].partition("\n")
     links = [f'<a href="../../tutorials/{name}.{end}" download>{what}</a>' for end, what in
              (("ipynb", "notebook"), ("py", "Python file"))]  # fmt: skip
-    return "\n\n".join([title, f'<p class="download">Download: {" · ".join(links)}</p>', rest.strip(), *texts[1:]]) + "\n"
+    return (
+        "\n\n".join([title, f'<p class="download">Download: {" · ".join(links)}</p>', rest.strip(), *texts[1:]]) + "\n"
+    )
 
 
 def notebook(cells: list[tuple[str, str]]) -> str:
@@ -87,8 +89,8 @@ def gallery_page() -> str:
         "# Models",
         "",
         f"{len(infos)} models, the oldest idea first. Each picture is drawn from the graph of the model itself. "
-        "[A table](../models/index.md) has what each one needs, [](../howto/choose_a_model.md) says where to start, and "
-        "[](../results.md) how they did at one size.",
+        "[A table](../models/index.md) has what each one needs, [](../howto/choose_a_model.md) says where to start,"
+        " and [](../results.md) how they did at one size.",
         "",
         "::::{container} gallery",
     ]

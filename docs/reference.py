@@ -1,7 +1,7 @@
 """The reference: a page for each public name, found by walking the package, so that a new name has its page at once.
 
-Public is what stands in the `__all__` of a module without an underscore. A thing that several modules export has one page,
-under its shortest name; constants stand on the page of their module.
+Public is what stands in the `__all__` of a module without an underscore. A thing that several modules export has one
+page, under its shortest name; constants stand on the page of their module.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import pkgutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -93,7 +92,9 @@ def entries() -> dict[str, Entry]:
     registered = registered_names()
     for _, names in found.values():
         names.sort(key=lambda name: (name.count("."), len(name), name))
-    taken = Counter(name.lower() for name in {names[0] for _, names in found.values()} | {m.__name__ for m in public_modules()})
+    taken = Counter(
+        name.lower() for name in {names[0] for _, names in found.values()} | {m.__name__ for m in public_modules()}
+    )
     made = {}
     for thing, names in found.values():
         twin = inspect.isclass(thing) and taken[names[0].lower()] > 1
@@ -130,7 +131,15 @@ def page(entry: Entry) -> str:
     module, _, _ = entry.name.rpartition(".")
     facts = [f"`{entry.name}`", *(f"also `{name}`" for name in entry.names[1:])]
     facts += [f"{kind} `{name!r}`" for kind, name in entry.registered]
-    lines = ["---", "orphan: true", "---", "", f"# {entry.short}", "", f"[{module}]({module}.md) › " + " · ".join(facts)]
+    lines = [
+        "---",
+        "orphan: true",
+        "---",
+        "",
+        f"# {entry.short}",
+        "",
+        f"[{module}]({module}.md) · " + " · ".join(facts),
+    ]
     if ("model", "") in [(kind, "") for kind, _ in entry.registered]:
         name = dict(entry.registered)["model"]
         lines += ["", f"Its picture, its results and when to use it: [{entry.short}](../../models/{name}.md)."]
@@ -170,8 +179,9 @@ def index_page(modules: list[tuple[ModuleType, int]]) -> str:
     lines = [
         "# Reference",
         "",
-        f"Every public name, {sum(count for _, count in modules)} of them, has a page with its signature, its arguments and "
-        "an example that is run by the tests. The search field finds them; the {ref}`index <genindex>` lists them.",
+        f"Every public name, {sum(count for _, count in modules)} of them, has a page with its signature, its "
+        "arguments and, where it needs no files and no cluster, an example that is run by the tests. The search field "
+        "finds them; the {ref}`index <genindex>` lists them.",
         "",
         "| module | | names |",
         "|---|---|---|",
@@ -214,7 +224,9 @@ def reference() -> dict[str, str]:
     modules = []
     by_thing = {name: entry for entry in entries().values() for name in entry.names}
     for module in public_modules():
-        own = sorted((by_thing[f"{module.__name__}.{n}"] for n in module.__all__), key=lambda entry: entry.short.lower())
+        own = sorted(
+            (by_thing[f"{module.__name__}.{n}"] for n in module.__all__), key=lambda entry: entry.short.lower()
+        )
         made[f"{API}/{module.__name__}.md"] = module_page(module, own)
         modules.append((module, sum(entry.name.rpartition(".")[0] == module.__name__ for entry in own)))
     made[f"{API}/index.md"] = index_page(modules)

@@ -29,7 +29,7 @@ class Halves:
 
     >>> from mtl_zoo import BinaryTask, Categorical, create_model
     >>> from mtl_zoo.models import halves
-    >>> model = create_model("shared_bottom", [Categorical("user_id", size=9)], [BinaryTask("click"), BinaryTask("like")])
+    >>> model = create_model("shared_bottom", [Categorical("user_id", size=9)], [BinaryTask("a"), BinaryTask("b")])
     >>> parts = halves(model)
     >>> [tensor.shape for tensor in parts.below.output[0]]
     [(None, 128)]

@@ -20,7 +20,7 @@ import mtl_zoo_cli
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 HOWTO = sorted(path.stem for path in (DOCS / "howto").glob("*.md") if path.stem != "index")
-# Public names whose docstring has no example that runs: two read files, one needs a cluster. The list only ever shrinks.
+# Public names whose docstring has no example that runs: two read files, one needs a cluster. The list only shrinks.
 WITHOUT_EXAMPLE = (
     "mtl_zoo.datasets.movielens.movielens_100k",
     "mtl_zoo.datasets.movielens.movielens_1m",
@@ -207,7 +207,9 @@ def test_bad_links_are_seen(docs, tmp_path):
     check_site = docs("check_site")
     (tmp_path / "sub").mkdir()
     (tmp_path / "index.html").write_text('<a href="sub/a.html#here">x</a><img src="data:image/png;base64,">')
-    (tmp_path / "sub" / "a.html").write_text('<p id="here"></p><a href="../index.html">x</a><a href="https://x.org">x</a>')
+    (tmp_path / "sub" / "a.html").write_text(
+        '<p id="here"></p><a href="../index.html">x</a><a href="https://x.org">x</a>'
+    )
     assert check_site.faults(tmp_path) == []
     (tmp_path / "b.html").write_text(
         '<a href="gone.html">x</a><a href="sub/a.html#gone">x</a><a href="#gone">x</a><script src="https://x.org/a.js">'
