@@ -1,61 +1,122 @@
-"""Sphinx: the concepts by hand, pages of models as `generate.py` writes them, the rest from docstrings."""
+"""Sphinx: prose by hand, pages of models as `generate.py` writes them, all else made at each build."""
 
+import gc
+import importlib.util
 import inspect
 import os
 import re
+import shutil
+import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
 
-import mtl_zoo
+import check_site  # noqa: E402
+import pages  # noqa: E402
+import reference  # noqa: E402
+from docutils import nodes  # noqa: E402
+from formulas import latex  # noqa: E402
+from sphinx.application import Sphinx  # noqa: E402
+from sphinx.transforms.post_transforms import SphinxPostTransform  # noqa: E402
+from sphinx.util import logging  # noqa: E402
+
+import mtl_zoo  # noqa: E402
+
+for folder in ("static", "extra"):  # Sphinx looks for them before anything is made
+    (HERE / "generated" / folder).mkdir(parents=True, exist_ok=True)
+
+gc.disable()  # the objects of a build live to its end, and looking through them takes a tenth of its time
 
 project = "mtl_zoo"
-author = "the mtl_zoo authors"
+author = copyright = "the mtl_zoo authors"
 version = release = mtl_zoo.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "myst_parser"]
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"mtl_zoo {release}"
-exclude_patterns = ["_build"]
+html_static_path = ["_static", "generated/static"]
+html_css_files = ["custom.css"]
+html_extra_path = ["generated/extra"]
+html_theme_options = {"top_of_page_buttons": []}
+html_copy_source = html_show_sourcelink = False
+exclude_patterns = ["_build", "generated/extra", "generated/static"]
 default_role = "code"  # docstrings write `name` for code
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_default_options = {"show-inheritance": False}
+autodoc_inherit_docstrings = False  # what Keras says of its methods stands in Keras' documentation
 napoleon_custom_sections = [("Reference", "notes_style"), ("Losses", "notes_style")]
+# One file draws all formulas as SVG, without fonts; it comes from a package and is served with the site.
+MATHJAX = "sphinx-mathjax-offline"
+mathjax_path = "mathjax/tex-svg.js"
+NAVIGATION: dict[tuple, str] = {}
+mathjax3_config = {"options": {"enableMenu": False}}
 
 
-def generate(app) -> None:
-    """A page with the public names that are no model; models have pages of their own, which `generate.py` writes."""
-    models = {mtl_zoo.model_info(name).cls.__name__ for name in mtl_zoo.list_models()}
-    names = sorted(n for n in mtl_zoo.__all__ if n not in models and callable(getattr(mtl_zoo, n)))
-    lines = ["# Tasks, features, functions", ""]
-    for name in names:
-        directive = "autoclass" if inspect.isclass(getattr(mtl_zoo, name)) else "autofunction"
-        lines += ["```{eval-rst}", f".. {directive}:: mtl_zoo.{name}", "```", ""]
-    path = Path(__file__).parent / "generated" / "api.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines), encoding="utf-8")
+def generate(app: Sphinx) -> None:
+    """All pages that are made at each build; what did not change is not written, so that Sphinx is quick."""
+    made = {**reference.reference(), **pages.generated_pages()}
+    folder = HERE / "generated"
+    for path in [*folder.rglob("*.md"), *folder.rglob("*.ipynb"), *folder.rglob("*.svg")]:
+        if path.relative_to(HERE).as_posix() not in made:
+            path.unlink()
+    for name, text in made.items():
+        path = HERE / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    copy_mathjax(folder / "static" / mathjax_path)
 
 
-def write_tutorials(app) -> None:
-    """Each tutorial as a page: its prose as it is, its code in blocks."""
-    folder = Path(__file__).parent / "generated" / "tutorials"
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted((Path(__file__).parents[1] / "tutorials").glob("*.py")):
-        parts = re.split(r"^# %%( \[markdown\])?\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-        cells = []
-        for is_prose, cell in zip(parts[::2], parts[1::2], strict=True):
-            prose = "\n".join(line[2:] for line in cell.strip().splitlines())
-            cells.append(prose if is_prose else f"```python\n{cell.strip()}\n```")
-        (folder / f"{path.stem}.md").write_text("\n\n".join(cells) + "\n", encoding="utf-8")
+def copy_mathjax(target: Path) -> None:
+    """The one file of MathJax that the pages load."""
+    spec = importlib.util.find_spec(MATHJAX)
+    if spec is None or spec.origin is None:
+        raise RuntimeError(f"The documentation needs the package {MATHJAX}: pip install 'mtl-zoo[docs]'")
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(spec.origin).parent / "static" / mathjax_path, target)
+
+
+def as_mathematics(app, what, name, obj, options, lines: list[str]) -> None:
+    """An indented block of a docstring, before its sections, is a formula; what is none is shown as it stands."""
+    try:
+        arguments = frozenset(inspect.signature(obj).parameters)
+    except (TypeError, ValueError):
+        arguments = frozenset()
+    made: list[str] = []
+    at = 0
+    while at < len(lines):
+        if re.match(r"(Args|Raises|Returns|Example|Attributes|Losses)\b.*:$", lines[at]):
+            break
+        block = []
+        if lines[at].startswith("    ") and (not made or not made[-1].strip()):
+            before = next((line for line in reversed(made) if line.strip()), "")
+            while at + len(block) < len(lines) and (lines[at + len(block)].startswith("    ") or (
+                    not lines[at + len(block)].strip() and lines[at + len(block) + 1 : at + len(block) + 2]
+                    and lines[at + len(block) + 1].startswith("    "))):  # fmt: skip
+                block.append(lines[at + len(block)])
+            if not re.match(r"\s*([*-]|\(\w\)) ", before) or before.endswith(":"):
+                text = [line[4:] for line in block]
+                formula = latex("\n".join(text), arguments)
+                kind, text = (".. math::", formula.splitlines()) if formula else ("::", text)
+                made += [kind, "", *(f"    {line}" for line in text), ""]
+                at += len(block)
+                continue
+        made.append(lines[at])
+        at += 1
+    lines[:] = made + lines[at:]
 
 
 def escape(app, what, name, obj, options, lines: list[str]) -> None:
     """Docstrings are plain text with `code`: stars and bars mean themselves, outside of code, examples and lists."""
+    formula = False
     for index, line in enumerate(lines):
-        if not line.lstrip().startswith((">>>", "...")):
+        formula = line in (".. math::", "::") or (formula and (not line.strip() or line.startswith("    ")))
+        if not formula and not line.lstrip().startswith((">>>", "...")):
             bullet, text = re.fullmatch(r"(\s*\* )?(.*)", line).groups()
             parts = re.split(r"(`[^`]*`)", text)
             lines[index] = (bullet or "") + "".join(
@@ -64,14 +125,72 @@ def escape(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def show_arguments(app, what, name, obj, options, signature, return_annotation):
-    """Keras classes have a `__new__(*args, **kwargs)`; what they take stands in `__init__`."""
-    if what == "class":
-        return str(inspect.signature(obj)), None
-    return None
+    """Names and defaults; types stand with the arguments. (Keras classes have a `__new__(*args, **kwargs)`.)"""
+    if what not in ("class", "function", "method", "exception"):
+        return None
+    try:
+        found = inspect.signature(obj)
+    except (TypeError, ValueError):
+        return None
+    bare = [parameter.replace(annotation=parameter.empty) for parameter in found.parameters.values()]
+    return str(found.replace(parameters=bare[what == "method" and bool(bare) and bare[0].name == "self" :],
+                             return_annotation=found.empty)), None  # fmt: skip
 
 
-def setup(app) -> None:
+class LinkNames(SphinxPostTransform):
+    """`MMoE` in code, anywhere on the site, leads to its page in the reference."""
+
+    default_priority = 600
+
+    def run(self, **kwargs) -> None:
+        pages_of = link_targets()
+        own = self.env.current_document.docname
+        for node in list(self.document.findall(nodes.literal)):
+            target = pages_of.get(node.astext().removesuffix("()").removeprefix("mtl_zoo."))
+            inside = isinstance(node.parent, (nodes.reference, nodes.title, nodes.term))
+            if target is None or inside or target == own:
+                continue
+            link = nodes.reference("", "", internal=True, refuri=self.app.builder.get_relative_uri(own, target))
+            node.replace_self(link)
+            link += node
+
+
+def link_targets() -> dict[str, str]:
+    """Names that mean one thing wherever they stand: classes, and functions with an underscore."""
+    found: dict[str, str] = {}
+    for entry in reference.entries().values():
+        if entry.kind == "class" or (entry.kind == "function" and "_" in entry.short):
+            for name in (entry.short, *(name.removeprefix("mtl_zoo.") for name in entry.names)):
+                found[name] = "" if name in found else f"{reference.API}/{entry.page}"
+    return {name: target for name, target in found.items() if target}
+
+
+def share_navigation(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Pages of the reference stand in no table of contents: for all of them the navigation is the same, made once."""
+    if pagename.startswith(f"{reference.API}/mtl_zoo") and context.get("meta") and "orphan" in context["meta"]:
+        make = context["toctree"]
+
+        def once(**options) -> str:
+            key = tuple(sorted(options.items()))
+            if key not in NAVIGATION:
+                NAVIGATION[key] = make(**options)
+            return NAVIGATION[key]
+
+        context["toctree"] = once
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Links, and what is loaded from elsewhere, are looked at in the pages as built; a fault is a warning."""
+    if error is None and app.builder.name == "html":
+        for fault in check_site.faults(Path(app.outdir)):
+            logging.getLogger(__name__).warning(fault)
+
+
+def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", show_arguments)
+    app.connect("autodoc-process-docstring", as_mathematics, priority=50)
     app.connect("autodoc-process-docstring", escape, priority=100)  # before napoleon reads the sections
     app.connect("builder-inited", generate)
-    app.connect("builder-inited", write_tutorials)
+    app.connect("html-page-context", share_navigation, priority=100)  # before the theme asks for it
+    app.connect("build-finished", finish)
+    app.add_post_transform(LinkNames)

@@ -28,7 +28,10 @@ from mtl_zoo.layers import FeatureEmbedding
 from mtl_zoo.models import ModelInfo, parameter_count
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # the studies are no part of the package
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the studies and the modules beside this one are no part of the package
+
+from formulas import latex, symbol  # noqa: E402
+from markdown_text import cell, prose  # noqa: E402
 
 from benchmarks.studies.correlation import correlation_losses, correlation_markdown  # noqa: E402
 
@@ -74,7 +77,7 @@ def generated(names: list[str] | None = None) -> dict[Path, str]:
 
 def index_page() -> str:
     lines = [
-        "# Models",
+        "# Table of models",
         "",
         "Generated from the registry. `mtl_zoo.create_model(name, features, tasks)` makes any of them, and "
         "`mtl_zoo.model_info(name)` says what stands here.",
@@ -125,13 +128,13 @@ def model_page(info: ModelInfo, model: Any) -> str:
     lookup = next(layer for layer in model.layers if isinstance(layer, FeatureEmbedding))
     width = sum(vector.shape[-1] for vector in keras.tree.flatten(lookup.output))
     facts = {
-        "class": f"`mtl_zoo.models.{info.cls.__name__}`",
+        "class": f"`mtl_zoo.{info.cls.__name__}`, in `create_model` and configurations `{info.name}`",
         "what it shares": prose(info.kind),
         "needs": prose(info.needs) or "nothing beyond features and tasks",
         "paper": f"{prose(info.paper)}, {link(info.reference)}",
     }
     lines = [
-        f"# {info.name}",
+        f"# {info.cls.__name__}",
         "",
         prose(doc["summary"]),
         "",
@@ -139,11 +142,11 @@ def model_page(info: ModelInfo, model: Any) -> str:
         "|---|---|",
         *(f"| {fact} | {cell(text)} |" for fact, text in facts.items()),
         "",
-        f"![The graph of {info.name}](figures/{info.name}.svg)",
+        f"![The graph of {info.cls.__name__}](figures/{info.name}.svg)",
         "",
         "## What it computes",
         "",
-        body(doc["body"]),
+        body(doc["body"], frozenset(inspect.signature(info.cls).parameters)),
         "",
         "## When to use it, and when not",
         "",
@@ -303,32 +306,30 @@ def sections(doc: str) -> dict[str, str]:
     return {part: text.strip("\n") for part, text in found.items()}
 
 
-def body(text: str) -> str:
-    """Prose, with indented blocks as formulas in fences."""
+def body(text: str, arguments: frozenset[str] = frozenset()) -> str:
+    """Prose, with indented blocks as formulas; a name such as `W_k` in the prose is mathematics, too."""
     parts, block = [], []
     for line in [*text.splitlines(), ""]:
         if line.startswith("    ") or (not line.strip() and block):
             block.append(line)
             continue
-        parts += fenced(block)
+        parts += displayed(block, arguments)
         block = []
-        parts.append(prose(line))
-    return "\n".join([*parts, *fenced(block)]).strip("\n")
+        parts.append(re.sub(r"`([^`]*)`", inline, prose(line)))
+    return "\n".join([*parts, *displayed(block, arguments)]).strip("\n")
 
 
-def fenced(block: list[str]) -> list[str]:
+def inline(code: re.Match[str]) -> str:
+    mathematics = symbol(code[1])
+    return code[0] if mathematics is None else f"${mathematics.strip()}$"
+
+
+def displayed(block: list[str], arguments: frozenset[str]) -> list[str]:
     text = textwrap.dedent("\n".join(block)).strip("\n")
+    formula = latex(text, arguments) if text else None
+    if formula is not None:
+        return ["$$", *formula.splitlines(), "$$", ""]
     return ["```text", *text.splitlines(), "```", ""] if text else []
-
-
-def prose(text: str) -> str:
-    """Docstrings are plain text with `code`: signs that Markdown reads mean themselves, outside of code."""
-    parts = re.split(r"(`[^`]*`)", text)
-    return "".join(p if p.startswith("`") else re.sub(r"(?<!^)[*$<]|(?<=\s)_", r"\\\g<0>", p) for p in parts)
-
-
-def cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def link(reference: str) -> str:

@@ -24,6 +24,15 @@ class Halves:
     Args:
         below: From the model's inputs to `[representation, beside]`.
         above: From `[representation, beside]` to the model's dict of logits.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask, Categorical, create_model
+    >>> from mtl_zoo.models import halves
+    >>> model = create_model("shared_bottom", [Categorical("user_id", size=9)], [BinaryTask("a"), BinaryTask("b")])
+    >>> parts = halves(model)
+    >>> [tensor.shape for tensor in parts.below.output[0]]
+    [(None, 128)]
     """
 
     below: keras.Model

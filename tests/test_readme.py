@@ -5,29 +5,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from impressions import write_impressions
 
 README = Path(__file__).parents[1] / "README.md"
-
-
-def write_impressions(path: Path, rows: int = 4000) -> None:
-    """A table with strings, numbers, missing values and two labels, the second one defined after the first."""
-    rng = np.random.default_rng(0)
-    city = rng.choice(["Oslo", "Lima", "Pune", None], rows, p=[0.4, 0.3, 0.2, 0.1])
-    price = np.where(rng.random(rows) < 0.1, np.nan, rng.lognormal(3, 1, rows).round(2))
-    click = rng.random(rows) < np.where(city == "Oslo", 0.6, 0.3)
-    conversion = click & (rng.random(rows) < np.where(np.nan_to_num(price, nan=20.0) < 20, 0.5, 0.2))
-    table = {
-        "user_id": rng.integers(10_000_000_000, 10_000_000_200, rows),
-        "city": city,
-        "device": rng.choice(["phone", "desktop"], rows),
-        "age": np.where(rng.random(rows) < 0.2, np.nan, rng.integers(18, 80, rows)),
-        "price": price,
-        "click": click.astype(int),
-        "conversion": conversion.astype(int),
-    }
-    pd.DataFrame(table).to_csv(path, index=False)
 
 
 def test_the_table_of_models_is_fresh():

@@ -41,6 +41,13 @@ class Balancing(keras.layers.Layer):
 
     A task without an observed row in the batch, or whose gradient is zero or not finite, is inactive for the step: the
     method weighs the others as if it were not there, its coefficient is 0, and `skipped` counts it.
+
+    Example:
+
+    >>> from mtl_zoo.balancing import Balancing, create_balancing
+    >>> method = create_balancing("dwa", steps=100)
+    >>> isinstance(method, Balancing), method.method_name
+    (True, 'dwa')
     """
 
     method_name: ClassVar[str] = ""

@@ -16,7 +16,17 @@ BALANCING: Registry[type[Balancing]] = Registry("balancing")
 
 
 def register_balancing(name: str) -> Callable[[type[Balancing]], type[Balancing]]:
-    """Decorator that enters a method under a name for `compile(balancing=...)` and registers it for saving."""
+    """Decorator that enters a method under a name for `compile(balancing=...)` and registers it for saving.
+
+    Example:
+
+    >>> from mtl_zoo.balancing import LossBalancing, register_balancing
+    >>> @register_balancing("pcgrad")
+    ... class Mine(LossBalancing):
+    ...     pass
+    Traceback (most recent call last):
+    ValueError: `name` must not be taken. Received: 'pcgrad', the name of PCGrad
+    """
     check.check_name("name", name)
 
     def register(cls: type[Balancing]) -> type[Balancing]:
@@ -70,6 +80,12 @@ def as_balancing(given: Any) -> Balancing | None:
     Raises:
         ValueError: An unknown name.
         TypeError: Something else.
+
+    Example:
+
+    >>> from mtl_zoo.balancing import as_balancing
+    >>> as_balancing("pcgrad").method_name, as_balancing(None)
+    ('pcgrad', None)
     """
     if given is None:
         return None

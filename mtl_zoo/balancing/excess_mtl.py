@@ -17,7 +17,7 @@ SMALLEST_SQUARE = 1e-30
 class ExcessMTL(GradientBalancing):
     """ExcessMTL: weights grow with an estimate of a task's excess risk, its loss above the lowest it could reach.
 
-        S_k <- S_k + g_k^2;   E_k = g_k' diag(S_k)^(-1/2) g_k
+        S_k <- S_k + g_k^2;   E_k = g_k^T diag(S_k)^(-1/2) g_k
         w_k <- w_k exp(learning_rate * E_k / E_k(1));   w_k <- T w_k / sum_j w_j;   d = sum_k w_k g_k
 
     A task whose labels are noisy has a high loss but, once learned, little excess. The first step of a task records

@@ -21,7 +21,14 @@ from mtl_zoo.tasks import Task
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One thing `verify` looked at."""
+    """One thing `verify` looked at.
+
+    Example:
+
+    >>> from mtl_zoo.datasets import Check
+    >>> Check("rows of u.data", expected="100000", found="99999", ok=False).ok
+    False
+    """
 
     what: str
     expected: str
@@ -45,6 +52,13 @@ class DatasetInfo:
         check_files: `check_files(roots) -> list[Check]`, counts that always hold.
         later: Options that are younger than the set. Results name them only where they are not the default, so that
             earlier rows keep their keys.
+
+    Example:
+
+    >>> from mtl_zoo.datasets import dataset_info
+    >>> info = dataset_info("movielens_100k")
+    >>> info.files, info.options["split"]
+    (('u.data', 'u.user', 'u.item'), 'auto')
     """
 
     name: str
@@ -80,7 +94,17 @@ TABLES = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".parquet", ".pq")
 
 
 def register_dataset(name: str, **info: Any) -> Callable[[Callable[..., Dataset]], Callable[..., Dataset]]:
-    """Decorator: makes a loader known to `load_dataset` and the command line. See `DatasetInfo` for the arguments."""
+    """Decorator: makes a loader known to `load_dataset` and the command line. See `DatasetInfo` for the arguments.
+
+    Example:
+
+    >>> from mtl_zoo.datasets import register_dataset
+    >>> @register_dataset("synthetic_funnel", source="generated", licence="Apache-2.0")
+    ... def mine(*, embedding_dim=16, seed=0):
+    ...     return None
+    Traceback (most recent call last):
+    ValueError: `name` must not be taken. Received: 'synthetic_funnel', the name of synthetic_funnel
+    """
 
     def register(loader: Callable[..., Dataset]) -> Callable[..., Dataset]:
         summary = (inspect.getdoc(loader) or name).splitlines()[0]
@@ -108,7 +132,14 @@ def list_datasets() -> list[str]:
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """What is known of a data set without loading it: source, licence, files, options."""
+    """What is known of a data set without loading it: source, licence, files, options.
+
+    Example:
+
+    >>> from mtl_zoo.datasets import dataset_info
+    >>> dataset_info("movielens_1m").source
+    'https://grouplens.org/datasets/movielens/1m/'
+    """
     return _REGISTRY[name]
 
 
@@ -171,6 +202,12 @@ def verify_dataset(name: str, data_dir: str | Path | None = None) -> list[Check]
 
     Raises:
         FileNotFoundError: The files are not there.
+
+    Example:
+
+    >>> from mtl_zoo.datasets import verify_dataset
+    >>> [check.ok for check in verify_dataset("synthetic_funnel")]
+    [True]
     """
     info = dataset_info(name)
     if info.check_files is None:

@@ -90,6 +90,13 @@ class Dataset:
         entities: What is known of users and items: by the column of the rows that holds their ids, a table with that
             column and one row for each of them.
         tables: Further tables by name, such as the edges of a graph of users.
+
+    Example:
+
+    >>> from mtl_zoo.datasets import load_dataset
+    >>> data = load_dataset("synthetic_funnel", size="small")
+    >>> [task.name for task in data.tasks], len(data.features)
+    (['click', 'conversion'], 14)
     """
 
     name: str

@@ -39,7 +39,17 @@ _CHUNK = 1 << 20
 
 
 class FetchError(RuntimeError):
-    """A data set could not be fetched; the message says what is left on disk and what to do."""
+    """A data set could not be fetched; the message says what is left on disk and what to do.
+
+    Example:
+
+    >>> from mtl_zoo.datasets import FetchError, fetch_dataset
+    >>> try:
+    ...     fetch_dataset("ali_ccp", "data")
+    ... except FetchError as error:
+    ...     print("login" in str(error))
+    True
+    """
 
 
 def fetch_dataset(
@@ -59,6 +69,15 @@ def fetch_dataset(
     Raises:
         FetchError: The set is behind a login; the server failed; a checksum, size or count does not hold.
         OSError: The folder cannot be written to.
+
+    Example:
+
+    >>> from mtl_zoo.datasets import FetchError, fetch_dataset
+    >>> try:  # this one is behind a login; `fetch_dataset("movielens_100k")` would download
+    ...     fetch_dataset("ali_ccp", "data")
+    ... except FetchError:
+    ...     print("not fetched")
+    not fetched
     """
     info = dataset_info(name)
     if not info.reads_files:

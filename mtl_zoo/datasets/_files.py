@@ -39,7 +39,14 @@ def cache_folder() -> Path:
 
 
 def search_roots(data_dir: str | Path | None = None) -> list[Path]:
-    """Folders that are searched for data sets: `data_dir` alone, else `$MTL_ZOO_DATA` (if set) and the cache folder."""
+    """Folders that are searched for data sets: `data_dir` alone, else `$MTL_ZOO_DATA` (if set) and the cache folder.
+
+    Example:
+
+    >>> from mtl_zoo.datasets import search_roots
+    >>> [path.name for path in search_roots("my_data")]
+    ['my_data']
+    """
     if data_dir is not None:
         return [Path(data_dir).expanduser()]
     named = os.environ.get("MTL_ZOO_DATA")

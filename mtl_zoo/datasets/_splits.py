@@ -36,6 +36,13 @@ def user_split(users: np.ndarray, seed: int) -> np.ndarray:
 
     Returns:
         int8 array of 0 (train), 1 (validation) and 2 (test).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo.datasets.movielens import user_split
+    >>> np.bincount(user_split(np.repeat([7, 8], 10), seed=0)).tolist()
+    [16, 2, 2]
     """
     order = np.lexsort((np.random.default_rng(seed).random(len(users)), users))
     ordered = users[order]

@@ -61,6 +61,13 @@ class BalancingReport:
         time: One row for each reading: `step`, `steps`, `seconds` (of training), `seconds_per_step`, `logger_seconds`
             (what the reading took).
         gradient_seconds: None, or what the gradients of one batch take `(as the plain sum's, as the method's)`.
+
+    Example:
+
+    >>> import dataclasses
+    >>> from mtl_zoo.evaluation import BalancingReport
+    >>> [field.name for field in dataclasses.fields(BalancingReport)][:4]
+    ['method', 'gradients_of', 'table', 'pairs']
     """
 
     method: str

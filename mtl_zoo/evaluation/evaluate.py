@@ -166,6 +166,18 @@ def evaluate_scores(
         model, split, group, products: As in `evaluate`.
         scores: Scores by output name.
         only: Metrics to compute. Default: all.
+
+    Example:
+
+    >>> from mtl_zoo import create_model
+    >>> from mtl_zoo.datasets import load_dataset
+    >>> from mtl_zoo.evaluation import evaluate_scores
+    >>> data = load_dataset("synthetic_funnel", size="small")
+    >>> model = create_model("shared_bottom", data.features, data.tasks, bottom_units=(8,))
+    >>> split = data.test.take(500)
+    >>> scores = model.predict(split.inputs, verbose=0)
+    >>> sorted(set(evaluate_scores(model, split, scores, only=["auc"])["metric"]))
+    ['auc']
     """
     outputs, scores, targets = list(model.outputs_info), dict(scores), dict(model.targets(split.labels))
     if products:

@@ -43,7 +43,14 @@ def lift_share(auc: float, oracle_auc: float) -> float:
 
 
 def gain(metric: str, value: float, baseline: float) -> float:
-    """`value - baseline`, with the opposite sign for metrics where lower is better: an improvement is positive."""
+    """`value - baseline`, with the opposite sign for metrics where lower is better: an improvement is positive.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import gain
+    >>> round(gain("auc", 0.72, 0.70), 2), round(gain("logloss", 0.48, 0.50), 2)
+    (0.02, 0.02)
+    """
     return baseline - value if lower_is_better(metric) else value - baseline
 
 

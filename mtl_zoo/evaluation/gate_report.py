@@ -36,6 +36,15 @@ class GateReport:
         by: The column by which rows were grouped, or None.
         panels: For pictures, the experts of each panel and, for each gate in it, the positions of its experts among
             them. Gates that weigh the same experts share a panel.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask, Categorical, create_model, gate_report
+    >>> features, tasks = [Categorical("user_id", size=9)], [BinaryTask("click"), BinaryTask("like")]
+    >>> model = create_model("mmoe", features, tasks, num_experts=2, expert_units=(4,))
+    >>> report = gate_report(model, {"user_id": [2, 3, 4]})
+    >>> report.table["gate"].nunique(), len(report.similarity)
+    (2, 1)
     """
 
     table: pd.DataFrame

@@ -13,7 +13,15 @@ from mtl_zoo.metrics.exact import auc, checked_arrays
 
 
 class AUCDifference(NamedTuple):
-    """The result of `bootstrap_auc_difference`: `auc_b - auc_a` and its interval."""
+    """The result of `bootstrap_auc_difference`: `auc_b - auc_a` and its interval.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import bootstrap_auc_difference
+    >>> found = bootstrap_auc_difference([0, 1, 0, 1], [0.4, 0.3, 0.2, 0.9], [0.1, 0.8, 0.2, 0.9], resamples=100)
+    >>> found.auc_a, found.auc_b, found.difference
+    (0.75, 1.0, 0.25)
+    """
 
     auc_a: float
     auc_b: float
@@ -24,7 +32,16 @@ class AUCDifference(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """The result of `bootstrap_interval`: a statistic and its interval."""
+    """The result of `bootstrap_interval`: a statistic and its interval.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo.evaluation import bootstrap_interval
+    >>> found = bootstrap_interval(np.mean, [1.0, 2.0, 3.0], resamples=200)
+    >>> found.value, found.low <= found.value <= found.high
+    (2.0, True)
+    """
 
     value: float
     low: float

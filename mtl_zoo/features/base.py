@@ -74,6 +74,14 @@ class Feature:
         name: Names the feature everywhere, and the model's input.
         column: Its column in a table. Default: `name`.
         side: Whose feature it is, `"user"` or `"item"`, for retrieval and reports. Default: None, neither's.
+
+    Example:
+
+    >>> from mtl_zoo import Categorical
+    >>> from mtl_zoo.features.spec import Feature
+    >>> feature = Categorical("city", column="town", side="user")
+    >>> isinstance(feature, Feature), feature.column, feature.side
+    (True, 'town', 'user')
     """
 
     name: str
@@ -310,23 +318,55 @@ def register_feature(kind: str) -> Any:
 
 
 def feature_from_config(config: dict[str, Any]) -> Feature:
-    """The feature that `get_config` described."""
+    """The feature that `get_config` described.
+
+    Example:
+
+    >>> from mtl_zoo import Numeric
+    >>> from mtl_zoo.features.spec import feature_from_config
+    >>> feature_from_config(Numeric("price").get_config()) == Numeric("price")
+    True
+    """
     config = dict(config)
     return FEATURES[config.pop("kind")].from_config(config)
 
 
 def features_to_config(features: Sequence[Feature]) -> list[dict[str, Any]]:
-    """The configs of several features."""
+    """The configs of several features.
+
+    Example:
+
+    >>> from mtl_zoo import Categorical, Numeric
+    >>> from mtl_zoo.features.spec import features_to_config
+    >>> [config["kind"] for config in features_to_config([Categorical("city"), Numeric("price")])]
+    ['categorical', 'numeric']
+    """
     return [feature.get_config() for feature in features]
 
 
 def features_from_config(configs: Sequence[dict[str, Any]]) -> tuple[Feature, ...]:
-    """The features that `features_to_config` described."""
+    """The features that `features_to_config` described.
+
+    Example:
+
+    >>> from mtl_zoo import Numeric
+    >>> from mtl_zoo.features.spec import features_from_config, features_to_config
+    >>> [feature.name for feature in features_from_config(features_to_config([Numeric("price")]))]
+    ['price']
+    """
     return tuple(feature_from_config(config) for config in configs)
 
 
 def as_features(features: Feature | Sequence[Feature]) -> tuple[Feature, ...]:
-    """`features` as a checked tuple: at least one, different names, what is shared alike."""
+    """`features` as a checked tuple: at least one, different names, what is shared alike.
+
+    Example:
+
+    >>> from mtl_zoo import Numeric
+    >>> from mtl_zoo.features.spec import as_features
+    >>> len(as_features(Numeric("price")))
+    1
+    """
     features = (features,) if isinstance(features, Feature) else tuple(features)
     if not features:
         raise ValueError("`features` must hold at least one feature. Received: features=()")
@@ -344,7 +384,14 @@ def as_features(features: Feature | Sequence[Feature]) -> tuple[Feature, ...]:
 
 
 def require_fitted(features: Sequence[Feature]) -> None:
-    """Refuses features whose sizes are not known yet."""
+    """Refuses features whose sizes are not known yet.
+
+    Example:
+
+    >>> from mtl_zoo import Categorical
+    >>> from mtl_zoo.features.spec import require_fitted
+    >>> require_fitted([Categorical("city", size=9)])
+    """
     unknown = [f.name for f in features if f.unknown_sizes()]
     if unknown:
         raise ValueError(

@@ -31,6 +31,17 @@ class CachedTable(Rows):
         inputs, labels, weights: As `FeatureTransform` encodes them, as read-only `np.memmap` arrays; None where the
             cache has none.
         transform_hash: `transform_hash` of the transform that encoded them, if it was given.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from mtl_zoo import BinaryTask, FeatureTransform, Numeric
+    >>> from mtl_zoo.features import open_cache, write_cache
+    >>> table = pd.DataFrame({"price": [1.0, 2.0, 3.0], "click": [0, 1, 0]})
+    >>> transform = FeatureTransform([Numeric("price")], BinaryTask("click")).fit(table)
+    >>> write_cache(transform.batches(table, 2), "cached", transform=transform)
+    >>> open_cache("cached").labels["click"].tolist()
+    [0.0, 1.0, 0.0]
     """
 
     inputs: dict[str, np.ndarray]
@@ -162,6 +173,17 @@ def open_cache(folder: str | os.PathLike, *, transform: FeatureTransform | None 
         FileNotFoundError: There is no cache in the folder, or one of its files is gone.
         ValueError: A file is shorter or longer than the header says, or the header is damaged (`DamagedFile`); a newer
             version of mtl_zoo wrote it; another transform encoded the data.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from mtl_zoo import BinaryTask, FeatureTransform, Numeric
+    >>> from mtl_zoo.features import open_cache, write_cache
+    >>> table = pd.DataFrame({"price": [1.0, 2.0, 3.0], "click": [0, 1, 0]})
+    >>> transform = FeatureTransform([Numeric("price")], BinaryTask("click")).fit(table)
+    >>> write_cache(transform.batches(table, 2), "encoded_rows", transform=transform)
+    >>> open_cache("encoded_rows", transform=transform).inputs["price"].shape[0]
+    3
     """
     folder = Path(folder)
     if not (folder / HEADER).exists():

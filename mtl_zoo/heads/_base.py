@@ -25,6 +25,13 @@ class Output:
         name: Its key in the dict that the model gives.
         task: The task whose kind and loss it has.
         space: The rows it is measured on: `"impressions"`, all of them, or the task's sample-space column.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask
+    >>> from mtl_zoo.heads import Output
+    >>> Output("click", BinaryTask("click"), "impressions").name
+    'click'
     """
 
     name: str
@@ -52,6 +59,12 @@ class RowLosses:
         targets: For each output, and each logit with a loss, its cleaned labels and which rows count, as `observed`
             gives them.
         rows: For each loss its values and the weights of the rows, two (batch,) tensors.
+
+    Example:
+
+    >>> from mtl_zoo.heads import RowLosses
+    >>> RowLosses(targets={}, rows={"click": ([0.5, 0.1], [1.0, 0.0])}).rows["click"][1]
+    [1.0, 0.0]
     """
 
     targets: dict[str, tuple[Any, Any]]
@@ -67,6 +80,15 @@ def observed(task: Task, labels: Mapping[str, Any]) -> tuple[Any, Any]:
 
     A row counts where its label is not NaN and, if the task has a sample space, where that column is 1. Labels that do
     not count become 0: zero weight times NaN would be NaN.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo import BinaryTask
+    >>> from mtl_zoo.heads import observed
+    >>> labels, counts = observed(BinaryTask("like"), {"like": np.array([1.0, np.nan], "float32")})
+    >>> np.asarray(labels).tolist(), np.asarray(counts).tolist()
+    ([1.0, 0.0], [1.0, 0.0])
     """
     y = _flat(labels[task.name])
     counts = ops.logical_not(ops.isnan(y))
@@ -80,7 +102,15 @@ def _flat(values: Any) -> Any:
 
 
 class Head:
-    """Base of heads: `tower_names` -> `logits` -> `targets` -> `row_losses`. Subclasses override what differs."""
+    """Base of heads: `tower_names` -> `logits` -> `targets` -> `row_losses`. Subclasses override what differs.
+
+    Example:
+
+    >>> from mtl_zoo import Towers
+    >>> from mtl_zoo.heads import Head
+    >>> isinstance(Towers(), Head)
+    True
+    """
 
     def tower_names(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         """The towers that a backbone must feed: by default one a task."""

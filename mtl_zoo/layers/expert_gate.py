@@ -15,6 +15,12 @@ class BaseGate(keras.layers.Layer):
     """Base of gates: they know how many experts they weigh, and the experts' names in reports.
 
     Input: (batch, width). Output: (batch, num_experts), rows sum to 1, float32.
+
+    Example:
+
+    >>> from mtl_zoo.layers import BaseGate, ExpertGate
+    >>> isinstance(ExpertGate(4), BaseGate)
+    True
     """
 
     def __init__(self, num_experts: int, expert_names: Sequence[str] | None = None, **kwargs: Any) -> None:

@@ -14,7 +14,16 @@ def make_gate(
     expert_names: Sequence[str] | None = None,
     name: str | None = None,
 ) -> BaseGate:
-    """Makes the layer for a gate's options: a `DSelectKGate` for a `DSelectK`, an `ExpertGate` for a `Gate` or None."""
+    """Makes the layer for a gate's options: a `DSelectKGate` for a `DSelectK`, an `ExpertGate` for a `Gate` or None.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo import Gate
+    >>> from mtl_zoo.layers import make_gate
+    >>> make_gate(3, Gate(temperature=2.0))(np.ones((5, 8), "float32")).shape[1]
+    3
+    """
     gate = as_gate(gate)
     if isinstance(gate, DSelectK):
         return DSelectKGate(num_experts, gate, expert_names, name=name)

@@ -172,19 +172,40 @@ def accuracy(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, thr
 
 
 def precision(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, threshold: float = 0.5) -> float:
-    """Share of positives among the rows with p >= threshold; NaN if there are none."""
+    """Share of positives among the rows with p >= threshold; NaN if there are none.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import precision
+    >>> precision([1, 0, 1, 0], [0.9, 0.8, 0.4, 0.1])
+    0.5
+    """
     labels, decided, weights = _decisions(y, p, weight, threshold)
     return float(sk.precision_score(labels, decided, sample_weight=weights, zero_division=np.nan))
 
 
 def recall(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, threshold: float = 0.5) -> float:
-    """Share of the positives with p >= threshold; NaN without positives."""
+    """Share of the positives with p >= threshold; NaN without positives.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import recall
+    >>> recall([1, 0, 1, 0], [0.9, 0.8, 0.4, 0.1])
+    0.5
+    """
     labels, decided, weights = _decisions(y, p, weight, threshold)
     return float(sk.recall_score(labels, decided, sample_weight=weights, zero_division=np.nan))
 
 
 def f1(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, threshold: float = 0.5) -> float:
-    """`2 TP / (2 TP + FP + FN)` at the threshold; NaN where there is neither a positive nor a decision for one."""
+    """`2 TP / (2 TP + FP + FN)` at the threshold; NaN where there is neither a positive nor a decision for one.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import f1
+    >>> f1([1, 0, 1, 0], [0.9, 0.8, 0.4, 0.1])
+    0.5
+    """
     labels, decided, weights = _decisions(y, p, weight, threshold)
     return float(sk.f1_score(labels, decided, sample_weight=weights, zero_division=np.nan))
 
@@ -206,7 +227,15 @@ def ks(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float
 
 
 class GroupedAUC(NamedTuple):
-    """What `gauc` found: the value, how many groups count (both classes), how many there are, and rows without one."""
+    """What `gauc` found: the value, how many groups count (both classes), how many there are, and rows without one.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import gauc
+    >>> found = gauc([1, 0, 1, 1], [0.9, 0.2, 0.5, 0.4], ["ann", "ann", "bob", "bob"])
+    >>> found.value, found.kept, found.groups
+    (1.0, 1, 2)
+    """
 
     value: float
     kept: int
@@ -279,13 +308,27 @@ def _codes(groups: ArrayLike) -> np.ndarray:
 
 
 def rmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Root of the mean squared error."""
+    """Root of the mean squared error.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import rmse
+    >>> rmse([1.0, 2.0], [1.0, 4.0]) ** 2
+    2.0000000000000004
+    """
     labels, scores, weights = checked_arrays(y, prediction, weight, binary=False)
     return float(sk.root_mean_squared_error(labels, scores, sample_weight=weights)) if len(labels) else float("nan")
 
 
 def nrmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """RMSE over the standard deviation of these labels: 1 for the best constant; NaN where the labels are all equal."""
+    """RMSE over the standard deviation of these labels: 1 for the best constant; NaN where the labels are all equal.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import nrmse
+    >>> nrmse([1.0, 3.0], [2.0, 2.0])
+    1.0
+    """
     labels, scores, weights = checked_arrays(y, prediction, weight, binary=False)
     if not len(labels):
         return float("nan")
@@ -294,13 +337,27 @@ def nrmse(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) 
 
 
 def mae(y: ArrayLike, prediction: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Mean absolute error."""
+    """Mean absolute error.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import mae
+    >>> mae([1.0, 2.0], [1.0, 4.0])
+    1.0
+    """
     labels, scores, weights = checked_arrays(y, prediction, weight, binary=False)
     return float(sk.mean_absolute_error(labels, scores, sample_weight=weights)) if len(labels) else float("nan")
 
 
 def multiclass_logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """`-mean(log p[y])` for class positions `y` of shape (n,) and probabilities `p` of shape (n, classes)."""
+    """`-mean(log p[y])` for class positions `y` of shape (n,) and probabilities `p` of shape (n, classes).
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import multiclass_logloss
+    >>> round(multiclass_logloss([0, 2], [[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]), 4)
+    0.6931
+    """
     labels, scores, weights = checked_arrays(y, p, weight, binary=False)
     if not len(labels):
         return float("nan")
@@ -312,7 +369,14 @@ def multiclass_logloss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = No
 
 
 def macro_auc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Mean over classes of the AUC of one class against the rest; classes without both kinds of rows are left out."""
+    """Mean over classes of the AUC of one class against the rest; classes without both kinds of rows are left out.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import macro_auc
+    >>> macro_auc([0, 1, 2], [[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]])
+    1.0
+    """
     labels, scores, weights = checked_arrays(y, p, weight, binary=False)
     if not len(labels):
         return float("nan")

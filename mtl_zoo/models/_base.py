@@ -43,6 +43,14 @@ class MultiTaskModel(TrainableModel):
         logits: In place of `towers`, the dict of logits of a graph that has its head already.
         tower_units: Layer widths (or an `MLP`) of each tower.
         name: Keras name of the model.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask, Categorical, SharedBottom
+    >>> from mtl_zoo.models import MultiTaskModel
+    >>> model = SharedBottom([Categorical("user_id", size=9)], [BinaryTask("click")])
+    >>> isinstance(model, MultiTaskModel), sorted(model.predict({"user_id": [2, 3]}, verbose=0))
+    (True, ['click'])
     """
 
     independent_tasks = False

@@ -36,6 +36,13 @@ class ModelInfo:
         fails: What goes wrong with it in practice.
         cost: Its parameters above the embedding, as a formula.
         requires: What it needs beyond features and tasks: keys of `NEEDS`.
+
+    Example:
+
+    >>> from mtl_zoo import model_info
+    >>> info = model_info("mmoe")
+    >>> info.cls.__name__, info.year, info.paper
+    ('MMoE', 2018, 'Ma et al., KDD 2018')
     """
 
     name: str
@@ -98,7 +105,18 @@ def register_model(
     cost: str = "",
     requires: tuple[str, ...] = (),
 ) -> Callable[[Any], Any]:
-    """Decorator that enters a model into the catalogue and registers it for saving. The arguments are `ModelInfo`'s."""
+    """Decorator that enters a model into the catalogue and registers it for saving. The arguments are `ModelInfo`'s.
+
+    Example:
+
+    >>> from mtl_zoo import SharedBottom
+    >>> from mtl_zoo.models import register_model
+    >>> @register_model("mmoe", paper="Mine", year=2026, reference="arXiv:0000.00000", kind="hard sharing")
+    ... class Mine(SharedBottom):
+    ...     pass
+    Traceback (most recent call last):
+    ValueError: `name` must not be taken. Received: 'mmoe', the name of MMoE
+    """
     check.check_name("name", name)
     for key in requires:
         check.check_choice("requires", key, tuple(NEEDS))

@@ -56,7 +56,16 @@ def make_scorer(model: Any, max_batch: int = 10_000, *, raw: bool = False) -> Sc
 
 
 class Scorer:
-    """What `make_scorer` returns: columns -> scores, (rows, units) float32 by output."""
+    """What `make_scorer` returns: columns -> scores, (rows, units) float32 by output.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo import BinaryTask, Categorical, create_model, make_scorer
+    >>> scorer = make_scorer(create_model("shared_bottom", [Categorical("city", size=9)], [BinaryTask("click")]))
+    >>> scorer({"city": np.array([2, 3, 4])})["click"].shape
+    (3, 1)
+    """
 
     def __init__(self, scoring: Scoring, max_batch: int):
         self.max_batch = max_batch

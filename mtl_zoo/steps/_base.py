@@ -24,6 +24,12 @@ class Outcome(NamedTuple):
         rows: The model's `row_losses` of these.
         total: The loss of the global batch, which several replicas must add up before they reduce gradients: in the
             other order they wait for each other for ever.
+
+    Example:
+
+    >>> from mtl_zoo.steps import Outcome
+    >>> Outcome._fields[:3]
+    ('loss', 'logits', 'rows')
     """
 
     loss: Any
@@ -38,6 +44,12 @@ class Step:
     A step holds options and no state; state belongs to the model, its optimizer or its balancing method, which are
     saved and resumed. A subclass gives `run(model, batch)`, is registered with `@register_step("name")`, and keeps each
     argument as an attribute of the same name, which makes its config.
+
+    Example:
+
+    >>> from mtl_zoo.steps import PlainStep, Step
+    >>> isinstance(PlainStep(), Step)
+    True
     """
 
     step_name: ClassVar[str] = ""
@@ -85,7 +97,17 @@ STEPS: Registry[type[Step]] = Registry("step")
 
 
 def register_step(name: str) -> Callable[[type[Step]], type[Step]]:
-    """Decorator that enters a step under a name for `compile(step=...)` and registers it for saving."""
+    """Decorator that enters a step under a name for `compile(step=...)` and registers it for saving.
+
+    Example:
+
+    >>> from mtl_zoo.steps import Step, register_step
+    >>> @register_step("plain")
+    ... class Mine(Step):
+    ...     pass
+    Traceback (most recent call last):
+    ValueError: `name` must not be taken. Received: 'plain', the name of PlainStep
+    """
 
     def register(cls: type[Step]) -> type[Step]:
         STEPS.add(name, cls)
@@ -113,6 +135,12 @@ def as_step(given: str | Step | None, balancing: Balancing | None = None) -> Ste
     Raises:
         ValueError: An unknown name.
         TypeError: Something else.
+
+    Example:
+
+    >>> from mtl_zoo.steps import as_step
+    >>> type(as_step("plain")).__name__
+    'PlainStep'
     """
     if given is None:
         given = "plain" if balancing is None else balancing.training_step

@@ -29,6 +29,14 @@ class ExactMetric:
         needs_both_classes: It is NaN where all labels are alike.
         direction: 1 where higher is better, -1 where lower is, 0 where neither is.
         offset: Epochs are compared by `offset + direction * value`, which is better when higher.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo.tasks import ExactMetric
+    >>> bias = ExactMetric(lambda y, score, weight: float(np.mean(score - y)), direction=0)
+    >>> bias.function(np.array([1.0, 0.0]), np.array([0.5, 0.5]), None)
+    0.0
     """
 
     function: Callable[[Any, Any, Any], float]
@@ -89,6 +97,14 @@ class Task:
         is_event: The label says whether something happened: it may be a step of a funnel, and has an AUC.
         is_gaussian: The loss is that of a normal distribution, up to its unknown variance.
         compares_sides: Its logits are made from the features of each `side`, and not from a tower of the backbone.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask
+    >>> from mtl_zoo.tasks import Task
+    >>> task = BinaryTask("conversion", label="bought", sample_space="click")
+    >>> isinstance(task, Task), task.label, task.sample_space
+    (True, 'bought', 'click')
     """
 
     name: str
@@ -299,13 +315,29 @@ def _kinds() -> str:
 
 
 def task_from_config(config: Mapping[str, Any]) -> Task:
-    """The task that `get_config` describes."""
+    """The task that `get_config` describes.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask
+    >>> from mtl_zoo.tasks import task_from_config
+    >>> task_from_config(BinaryTask("click").get_config()) == BinaryTask("click")
+    True
+    """
     config = dict(config)
     return TASKS[config.pop("kind")].from_config(config)
 
 
 def as_tasks(tasks: Task | Sequence[Task]) -> tuple[Task, ...]:
-    """`tasks` as a checked tuple: at least one, different names, sample spaces that mean one thing."""
+    """`tasks` as a checked tuple: at least one, different names, sample spaces that mean one thing.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask
+    >>> from mtl_zoo.tasks import as_tasks
+    >>> as_tasks(BinaryTask("click"))[0].name
+    'click'
+    """
     tasks = (tasks,) if isinstance(tasks, Task | str) else tuple(tasks)
     if not tasks:
         raise ValueError("`tasks` must hold at least one task. Received: tasks=()")
@@ -326,7 +358,17 @@ def as_tasks(tasks: Task | Sequence[Task]) -> tuple[Task, ...]:
 
 
 def fit_tasks(tasks: Sequence[Task], labels: Mapping[str, Any]) -> tuple[Task, ...]:
-    """The tasks with what they learn from the observed rows of their training labels."""
+    """The tasks with what they learn from the observed rows of their training labels.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo import RegressionTask
+    >>> from mtl_zoo.tasks import fit_tasks
+    >>> (task,) = fit_tasks([RegressionTask("price")], {"price": np.array([1.0, 3.0, np.nan])})
+    >>> task.moments
+    (2.0, 1.0)
+    """
     fitted = []
     for task in tasks:
         y = np.asarray(labels[task.name], "float64").reshape(-1)
@@ -338,13 +380,31 @@ def fit_tasks(tasks: Sequence[Task], labels: Mapping[str, Any]) -> tuple[Task, .
 
 
 def fitted_like(tasks: Sequence[Task], others: Sequence[Task]) -> tuple[Task, ...]:
-    """The tasks with what `others` of the same names have learned, where they have not."""
+    """The tasks with what `others` of the same names have learned, where they have not.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo import RegressionTask
+    >>> from mtl_zoo.tasks import fit_tasks, fitted_like
+    >>> fitted = fit_tasks([RegressionTask("price")], {"price": np.array([1.0, 3.0])})
+    >>> fitted_like([RegressionTask("price")], fitted)[0].moments
+    (2.0, 1.0)
+    """
     by_name = {other.name: other for other in others}
     return tuple(t if t.is_fitted or t.name not in by_name else t.fitted_like(by_name[t.name]) for t in tasks)
 
 
 def label_names(tasks: Sequence[Task]) -> tuple[str, ...]:
-    """The keys of a label dict: the tasks' names, then the sample-space columns that are not a task's name."""
+    """The keys of a label dict: the tasks' names, then the sample-space columns that are not a task's name.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask
+    >>> from mtl_zoo.tasks import label_names
+    >>> label_names([BinaryTask("conversion", sample_space="click")])
+    ('conversion', 'click')
+    """
     names = [task.name for task in tasks]
     spaces = dict.fromkeys(task.sample_space for task in tasks if task.sample_space is not None)
     return (*names, *(space for space in spaces if space not in names))

@@ -35,6 +35,13 @@ class Launched(NamedTuple):
         codes: Exit codes of all processes in the last attempt, by name (`"worker-0"`); negative numbers are signals.
         attempts: How often the cluster was started.
         failures: What failed, an attempt each: `"worker-1: exit code 3"`.
+
+    Example:
+
+    >>> from mtl_zoo.training import Launched
+    >>> ended = Launched(code=0, codes={"worker-0": 0}, attempts=2, failures=("worker-0: exit code 3",))
+    >>> ended.code, ended.attempts
+    (0, 2)
     """
 
     code: int

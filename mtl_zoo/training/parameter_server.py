@@ -35,6 +35,12 @@ class SideEvaluation(NamedTuple):
         epoch: The epoch, from 0, in which the evaluation began.
         step: Steps since the start of the run that were done when it began.
         table: What `mtl_zoo.evaluate` gives.
+
+    Example:
+
+    >>> from mtl_zoo.training import SideEvaluation
+    >>> SideEvaluation._fields
+    ('epoch', 'step', 'table')
     """
 
     epoch: int

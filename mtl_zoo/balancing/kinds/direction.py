@@ -19,6 +19,12 @@ class GradientBalancing(GradientMethod):
     """A method that needs the gradients of shared weights themselves, tables aside.
 
     A subclass gives `direction(gradients, losses, active, sizes)`. Tables receive `sum_k c_k g_k`.
+
+    Example:
+
+    >>> from mtl_zoo.balancing import GradientBalancing, MoCo
+    >>> isinstance(MoCo(), GradientBalancing)
+    True
     """
 
     # Whether the method has state by parameter: then `sizes` must be known when it is made.

@@ -28,6 +28,15 @@ class GramBalancing(GradientMethod):
         update_every: Coefficients are found anew every so many steps, and kept in between, at the cost of one backward
             pass. A task that is inactive when they are found keeps the one it had. With several replicas the
             gradients are computed at every step all the same.
+
+    Example:
+
+    >>> from mtl_zoo.balancing import GramBalancing
+    >>> class Shortest(GramBalancing):
+    ...     def coefficients(self, gram, losses, active):
+    ...         return active / gram.diagonal()
+    >>> Shortest(update_every=10).update_every
+    10
     """
 
     # Whether private weights receive their task's gradient times its coefficient.

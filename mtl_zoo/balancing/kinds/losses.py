@@ -19,6 +19,18 @@ class LossBalancing(Balancing):
 
     A subclass gives `coefficients(losses, active)`. The step's objective is `sum_k c_k L_k` with the `c_k` held
     constant, for shared and private weights alike.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mtl_zoo.balancing import LossBalancing
+    >>> class InverseLoss(LossBalancing):
+    ...     def coefficients(self, losses, active):
+    ...         return 1.0 / losses
+    >>> method = InverseLoss()
+    >>> method.prepare(("click", "like"), ("binary", "binary"))
+    >>> np.asarray(method.weigh(np.array([0.5, 2.0], "float32"), np.ones(2, "float32"))).tolist()
+    [2.0, 0.5]
     """
 
     def coefficients(self, losses: Any, active: Any) -> Any:

@@ -18,6 +18,12 @@ class RepresentationBalancing(GradientMethod):
 
     A subclass gives `mix(gradients, values, losses, active)`; shared weights, tables among them, receive what flows
     down from the mixture in one backward pass.
+
+    Example:
+
+    >>> from mtl_zoo.balancing import GradDrop, RepresentationBalancing
+    >>> isinstance(GradDrop(), RepresentationBalancing)
+    True
     """
 
     taken_of = "representation"

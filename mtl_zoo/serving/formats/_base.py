@@ -32,6 +32,12 @@ class Format:
         marker: The file by which a folder of this format is known.
         what: What it is called in errors: `"a SavedModel"`.
         tolerance: The largest difference from `predict`'s scores that its own arithmetic may bring.
+
+    Example:
+
+    >>> from mtl_zoo.serving import FORMATS
+    >>> FORMATS["saved_model"].what
+    'a SavedModel'
     """
 
     name: ClassVar[str]
@@ -105,7 +111,17 @@ FORMATS: Registry[type[Format]] = Registry("format")
 
 
 def register_format(name: str) -> Callable[[type[Format]], type[Format]]:
-    """Decorator of a format's class: `export(model, path, format=name)` knows it from then on."""
+    """Decorator of a format's class: `export(model, path, format=name)` knows it from then on.
+
+    Example:
+
+    >>> from mtl_zoo.serving import Format, register_format
+    >>> @register_format("saved_model")
+    ... class Mine(Format):
+    ...     pass
+    Traceback (most recent call last):
+    ValueError: `name` must not be taken. Received: 'saved_model', the name of SavedModel
+    """
 
     def register(cls: type[Format]) -> type[Format]:
         FORMATS.add(name, cls)

@@ -19,7 +19,16 @@ _OTHER_WIDTH = {"int64": "int32", "int32": "int64", "float64": "float32", "float
 
 @register_format("saved_model")
 class SavedModel(Format):
-    """TensorFlow's own format: signatures for TensorFlow Serving, and a function `score` for Python."""
+    """TensorFlow's own format: signatures for TensorFlow Serving, and a function `score` for Python.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask, Categorical, create_model
+    >>> from mtl_zoo.export import export
+    >>> model = create_model("shared_bottom", [Categorical("city", size=9)], [BinaryTask("click")])
+    >>> export(model, "as_saved_model", "saved_model")
+    {'city': 'city'}
+    """
 
     marker = "saved_model.pb"
     what = "a SavedModel"
