@@ -24,7 +24,7 @@ def test_task_survives_its_config(task):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Task("x"), "Use BinaryTask, MulticlassTask or RegressionTask"),
+        (lambda: Task("x"), "Use BinaryTask, MulticlassTask, RegressionTask or RetrievalTask"),
         (lambda: BinaryTask(""), "`name` must be a non-empty string"),
         (lambda: BinaryTask("a/b"), r"`name` may hold letters.*Rename it, for example to 'a_b'"),
         (lambda: BinaryTask("a b"), r"`name` may hold letters.*Rename it, for example to 'a_b'"),
