@@ -17,7 +17,7 @@ from mtl_zoo._halves import halves
 from mtl_zoo.features import _labels
 from mtl_zoo.layers import FeatureEmbedding
 from mtl_zoo.models._adaptation import Adaptation
-from mtl_zoo.tasks import Task, as_tasks
+from mtl_zoo.tasks import Task, as_tasks, fitted_like
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,8 @@ def transfer(
     if alpha is not None and rank is None:
         raise ValueError(f"`alpha` must be None without `adapters`. Received: alpha={alpha!r}")
     scale = float(rank or 1) if alpha is None else check.check_number("alpha", alpha, above=0)
-    made = _made(model, as_tasks(tasks), name)
+    # A task that both have keeps the unit of its labels.
+    made = _made(model, fitted_like(as_tasks(tasks), model.tasks), name)
     came = _copy_weights(model, made)
     if freeze is not None:
         frozen = _frozen(made, freeze, came)
