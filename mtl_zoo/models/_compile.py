@@ -74,8 +74,8 @@ class TrainingSetup:
         }
         self._tasks = {output.name: output.task for output in model.outputs_info}
         self.given_metrics = _given_metrics(metrics, model.outputs_info)
-        self._outputs = {output.name: output for output in model.outputs_info}
-        self._losses = outputs
+        self._of_outputs = {output.name: output for output in model.outputs_info}
+        self._of_losses = outputs
         self.meters = self._meters()
         self.by_source: dict[str, Meters] = {}
         # Whether the batches that were last measured said which source their rows are from.
@@ -85,8 +85,8 @@ class TrainingSetup:
     def _meters(self, source: str = "", tasks: Collection[str] | None = None) -> Meters:
         """Of all tasks, or of those that a source has."""
         prefix = f"{source}_" if source else ""
-        losses = {n: o for n, o in self._losses.items() if tasks is None or o.task.name in tasks}
-        found = {n: o for n, o in self._outputs.items() if tasks is None or o.task.name in tasks}
+        losses = {n: o for n, o in self._of_losses.items() if tasks is None or o.task.name in tasks}
+        found = {n: o for n, o in self._of_outputs.items() if tasks is None or o.task.name in tasks}
         return Meters(
             {name: keras.metrics.Mean(name=f"{prefix}{name}_loss") for name in losses},
             {name: [_metric(output, m, prefix) for m in self.given_metrics[name]] for name, output in found.items()},

@@ -17,7 +17,7 @@ from mtl_zoo._halves import halves
 from mtl_zoo.features import _labels
 from mtl_zoo.layers import FeatureEmbedding
 from mtl_zoo.models._adaptation import Adaptation
-from mtl_zoo.tasks import Task, as_tasks
+from mtl_zoo.tasks import Task, as_tasks, fitted_like
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,8 @@ def transfer(
     if alpha is not None and rank is None:
         raise ValueError(f"`alpha` must be None without `adapters`. Received: alpha={alpha!r}")
     scale = float(rank or 1) if alpha is None else check.check_number("alpha", alpha, above=0)
-    made = _made(model, as_tasks(tasks), name)
+    # A task that both have keeps the unit of its labels.
+    made = _made(model, fitted_like(as_tasks(tasks), model.tasks), name)
     came = _copy_weights(model, made)
     if freeze is not None:
         frozen = _frozen(made, freeze, came)
@@ -111,7 +112,7 @@ def _made(model: Any, tasks: tuple[Task, ...], name: str | None) -> Any:
 
 def _copy_weights(model: Any, made: Any) -> set[int]:
     """Gives the new model the weights that both have; which of its own they are."""
-    before = {variable.path: variable for variable in _variables(model)}
+    before = {variable.path: variable for variable in weights_of_graph(model)}
     anew = _weights_of_new_tasks(made, {task.name: task for task in model.tasks})
     merged = {
         id(kernel): value
@@ -120,7 +121,7 @@ def _copy_weights(model: Any, made: Any) -> set[int]:
         for kernel, value in layer.merged_kernels()
     }
     came = set()
-    for variable in _variables(made):
+    for variable in weights_of_graph(made):
         old = before.get(variable.path)
         if old is not None and tuple(old.shape) == tuple(variable.shape) and id(variable) not in anew:
             variable.assign(keras.ops.convert_to_numpy(merged.get(id(old), old)))
@@ -137,7 +138,7 @@ def _weights_of_new_tasks(made: Any, kept: dict[str, Task]) -> set[int]:
     return {id(v) for layer in made.layers if new and layer.name not in body for v in layer.weights}
 
 
-def _variables(model: Any) -> list[Any]:
+def weights_of_graph(model: Any) -> list[Any]:
     """The weights of a model's graph, without those of its metrics and its balancing method."""
     found = {id(v): v for layer in model.layers for v in layer.weights}
     return list(found.values())
@@ -172,7 +173,9 @@ def _names_of_body(made: Any) -> set[str]:
 
 def _report(made: Any, came: set[int]) -> pd.DataFrame:
     trained = {id(variable) for variable in made.trainable_variables}
-    rows = [(v.path, tuple(v.shape), int(np.prod(v.shape)), id(v) in came, id(v) in trained) for v in _variables(made)]
+    rows = [
+        (v.path, tuple(v.shape), int(np.prod(v.shape)), id(v) in came, id(v) in trained) for v in weights_of_graph(made)
+    ]
     return pd.DataFrame(rows, columns=["weight", "shape", "numbers", "came_over", "trains"])
 
 

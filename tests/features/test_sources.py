@@ -332,7 +332,7 @@ def test_negative_rows_are_dropped_of_the_sources_that_have_the_task():
     assert model.corrections.sampling == sampling
 
 
-@pytest.mark.parametrize("name", sample_of(mtl_zoo.list_models(), ("mmoe", "star")))
+@pytest.mark.parametrize("name", sample_of(mtl_zoo.list_models(), ("star",)))
 def test_every_model(name):
     tasks = [BinaryTask("like"), BinaryTask("cart", sample_space="like"), BinaryTask("buy", sample_space="like")]
     both = tables()
@@ -346,7 +346,7 @@ def test_every_model(name):
     assert any(np.abs(a - b.numpy()).max() > 0 for a, b in zip(before, model.trainable_variables, strict=True))
 
 
-@pytest.mark.parametrize("method", sample_of(mtl_zoo.list_balancing(), ("pcgrad", "uncertainty")))
+@pytest.mark.parametrize("method", sample_of(mtl_zoo.list_balancing(), ("pcgrad",)))
 def test_every_balancing_method(transform, method):
     model = make_model(transform, balancing=method)
     history = model.fit(JointSources(tables(), alternating=True), batch_size=16, epochs=2, verbose=0).history
@@ -422,6 +422,7 @@ SCRIPT = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_two_mirrored_devices_end_with_the_weights_of_one():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
