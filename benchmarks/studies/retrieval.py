@@ -101,7 +101,8 @@ def item_knn(rows: Rows, shrink: float = 10.0, neighbours: int = 100) -> Lists:
     together, counts = matrix.T @ matrix, matrix.sum(axis=0)
     alike = together / (np.sqrt(np.outer(counts, counts)) + shrink)
     np.fill_diagonal(alike, 0)
-    least = np.partition(alike, -neighbours, axis=1)[:, -neighbours, None]
+    nearest = min(neighbours, len(films))
+    least = np.partition(alike, -nearest, axis=1)[:, -nearest, None]
     alike[alike < least] = 0
     known = pd.DataFrame(matrix, index=users)
 

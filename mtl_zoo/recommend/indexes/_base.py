@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mtl_zoo import _validation as check
-from mtl_zoo._files import DamagedFile, intact, name_within, read_json, refuse_other_content, whole_folder
+from mtl_zoo._files import intact, read_json, refuse_other_content, whole_folder
 from mtl_zoo._registry import Registry
 from mtl_zoo.recommend._ids import EMPTY, id_array, is_filled
+from mtl_zoo.recommend.indexes._arrays import checked_ids, checked_vectors, filled_up, ids_and_vectors, without
+from mtl_zoo.recommend.indexes._storage import WHAT, check_files, digest, read_items, write_items
 
-MARKER, WHAT = "index.json", "an index"
+MARKER = "index.json"
 _FORMAT = 1
 _Kind = TypeVar("_Kind", bound="type[Index]")
 
@@ -80,7 +79,7 @@ class Index:
         Raises:
             ValueError: There are no items; ids come twice or are missing; vectors are not finite or of another number.
         """
-        given = _ids_and_vectors(ids, vectors)
+        given = ids_and_vectors(ids, vectors)
         if not len(given[0]):
             raise ValueError("`ids` must hold at least one item. Received: ids=[]")
         self._known, self._vectors = pd.Index(given[0]), given[1]
@@ -113,8 +112,8 @@ class Index:
         if asked and len(queries):
             positions, scores = self._search(queries, asked)
         if out.shape[1]:
-            positions, scores = _without(positions, scores, out, len(self))
-        positions, scores = _filled(positions[:, :k], k, EMPTY), _filled(scores[:, :k], k, -np.inf)
+            positions, scores = without(positions, scores, out, len(self))
+        positions, scores = filled_up(positions[:, :k], k, EMPTY), filled_up(scores[:, :k], k, -np.inf)
         is_empty = positions == EMPTY
         scores = np.where(is_empty, np.float32(-np.inf), scores.astype("float32"))
         return self._names(positions, is_empty), scores
@@ -129,7 +128,7 @@ class Index:
             ValueError: An id is there already; what `build` refuses; another width.
         """
         self._require_built()
-        new, rows = _ids_and_vectors(ids, vectors)
+        new, rows = ids_and_vectors(ids, vectors)
         self._check_same(new, rows)
         there = new[self._at(new) >= 0]
         if len(there):
@@ -170,7 +169,7 @@ class Index:
             ValueError: An id is not there, or comes twice; what `build` refuses of vectors; another width.
         """
         at = self._positions("ids", ids)
-        given, rows = _ids_and_vectors(ids, vectors)
+        given, rows = ids_and_vectors(ids, vectors)
         self._check_same(given, rows)
         self._vectors = self._vectors.copy()
         self._vectors[at] = rows
@@ -239,16 +238,14 @@ class Index:
         place = Path(folder)
         refuse_other_content("folder", place, MARKER, WHAT)
         with whole_folder(place) as part:
-            np.save(part / "vectors.npy", self._vectors, allow_pickle=False)
-            pq.write_table(pa.table({"id": pa.array(self.ids)}), part / "ids.parquet")
-            names = ["vectors.npy", "ids.parquet", *self._write(part)]
+            names = [*write_items(part, self.ids, self._vectors), *self._write(part)]
             about = {
                 "format": _FORMAT,
                 "kind": self.kind,
                 "config": self.get_config(),
                 "items": len(self),
                 "width": self._vectors.shape[1],
-                "files": {name: _digest(part / name) for name in names},
+                "files": {name: digest(part / name) for name in names},
             }
             (part / MARKER).write_text(json.dumps(about, indent=1), encoding="utf-8")
 
@@ -277,26 +274,8 @@ class Index:
             index: Index = found(**about["config"])
         if not issubclass(found, cls):
             raise ValueError(f"`folder` must hold an index of kind {cls.kind!r}. Received: kind {found.kind!r}")
-        for name in ("vectors.npy", "ids.parquet", *about["files"]):
-            path = name_within(place, name, WHAT)
-            if not path.is_file() or _digest(path) != about["files"].get(name):
-                raise DamagedFile(
-                    f"A file of {WHAT} must be as it was written. Received: {str(path)!r}, which is missing, cut "
-                    "short or changed"
-                )
-        with intact(place / "vectors.npy", WHAT):
-            vectors = np.load(place / "vectors.npy", mmap_mode="r", allow_pickle=False)
-            if vectors.shape != (about["items"], about["width"]) or vectors.dtype != np.float32:
-                raise ValueError(f"it holds {vectors.dtype} of shape {vectors.shape}")
-            index._vectors = np.array(vectors)
-        with intact(place / "ids.parquet", WHAT):
-            try:
-                ids = pq.read_table(place / "ids.parquet")["id"].to_numpy()
-            except pa.ArrowException as error:
-                raise ValueError(str(error)) from error
-            index._known = pd.Index(_checked_ids(ids))
-            if len(index._known) != len(index._vectors):
-                raise ValueError(f"it holds {len(index._known)} ids of {len(index._vectors)} items")
+        check_files(place, about["files"])
+        index._known, index._vectors = read_items(place, about["items"], about["width"])
         index._read(place)
         return index
 
@@ -308,7 +287,7 @@ class Index:
 
     def _checked_queries(self, vectors: Any) -> np.ndarray:
         self._require_built()
-        queries = _checked_vectors(vectors)
+        queries = checked_vectors(vectors)
         self._check_width(queries)
         return queries
 
@@ -332,7 +311,7 @@ class Index:
 
     def _positions(self, argument: str, ids: Any) -> np.ndarray:
         self._require_built()
-        given = _checked_ids(ids)
+        given = checked_ids(ids)
         self._check_kind(argument, given)
         at = self._at(given)
         if (at < 0).any():
@@ -407,69 +386,3 @@ def list_indexes() -> list[str]:
     True
     """
     return INDEXES.names()
-
-
-def _checked_ids(ids: Any) -> np.ndarray:
-    array = id_array("ids", ids)
-    if array.ndim != 1:
-        raise ValueError(f"`ids` must have shape (items,). Received: shape {array.shape}")
-    empty = ~is_filled(array)
-    if empty.any():
-        raise ValueError(f"`ids` must hold no -1 and no missing ones. Received: {int(empty.sum())} of them")
-    known = pd.Index(array)
-    if not known.is_unique:
-        raise ValueError(
-            f"`ids` must name an item once. Received twice: {check.sample_values(known[known.duplicated()])}"
-        )
-    return array
-
-
-def _checked_vectors(vectors: Any) -> np.ndarray:
-    array = np.asarray(vectors)
-    if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiub":
-        raise ValueError(
-            f"`vectors` must be numbers of shape (rows, width). Received: shape {array.shape}, dtype {array.dtype}"
-        )
-    array = np.ascontiguousarray(array, "float32")
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).any(axis=1).sum())
-        raise ValueError(f"`vectors` must be finite, as float32. Received: {bad} rows with NaN or infinite numbers")
-    return array
-
-
-def _ids_and_vectors(ids: Any, vectors: Any) -> tuple[np.ndarray, np.ndarray]:
-    names, rows = _checked_ids(ids), _checked_vectors(vectors)
-    if len(names) != len(rows):
-        raise ValueError(f"`vectors` must have one row an id, {len(names)}. Received: {len(rows)} rows")
-    # The caller's array may change.
-    return names, rows.copy() if np.shares_memory(rows, np.asarray(vectors)) else rows
-
-
-def _without(positions: np.ndarray, scores: np.ndarray, out: np.ndarray, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lists without the positions of `out`, those behind moved up, and -1 at their end."""
-    row = np.arange(len(positions))[:, None] * items
-    # An empty place would be the last item of the row before.
-    unwanted = np.isin(row + positions, (row + out)[out != EMPTY]) & (positions != EMPTY)
-    order = np.argsort(unwanted | (positions == EMPTY), axis=1, kind="stable")
-    positions = np.take_along_axis(np.where(unwanted, EMPTY, positions), order, axis=1)
-    return positions, np.take_along_axis(scores, order, axis=1)
-
-
-def _filled(lists: np.ndarray, k: int, value: Any) -> np.ndarray:
-    return np.pad(lists, ((0, 0), (0, k - lists.shape[1])), constant_values=value)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def rows_at_once(items: int, most: int = 1 << 25) -> int:
-    """How many rows of queries have their scores of all items in memory at once."""
-    return max(1, most // max(items, 1))
-
-
-def joined(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and scores of several runs of rows, one below the other."""
-    positions, scores = zip(*parts, strict=True)
-    return np.concatenate(positions), np.concatenate(scores)

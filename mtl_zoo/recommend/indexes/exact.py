@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo.recommend._ids import EMPTY
-from mtl_zoo.recommend.indexes._base import Index, joined, register_index, rows_at_once
+from mtl_zoo.recommend.indexes._arrays import joined, rows_at_once
+from mtl_zoo.recommend.indexes._base import Index, register_index
 
 
 @register_index("exact")

@@ -8,7 +8,8 @@ import numpy as np
 from mtl_zoo import _validation as check
 from mtl_zoo._files import DamagedFile, intact
 from mtl_zoo.recommend._ids import EMPTY
-from mtl_zoo.recommend.indexes._base import WHAT, Index, register_index
+from mtl_zoo.recommend.indexes._base import Index, register_index
+from mtl_zoo.recommend.indexes._storage import WHAT
 
 _FILE, _SLOTS = "faiss.index", "slots.npy"
 # Vectors that were removed or replaced stay in faiss, and are passed over, up to this share of all.

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.recommend.indexes._base import Index, joined, register_index, rows_at_once
+from mtl_zoo.recommend.indexes._arrays import joined, rows_at_once
+from mtl_zoo.recommend.indexes._base import Index, register_index
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
 
