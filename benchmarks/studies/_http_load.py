@@ -1,7 +1,8 @@
 """A client that keeps connections busy, in a process of its own: the standard library alone, so that it costs little.
 
 `python _http_load.py` reads one JSON object from stdin, `port`, `path`, `body` (a file), `connections`, `seconds`, and
-writes one to stdout: `latencies_ms` of the requests that were answered with 200, `failed` by status or error.
+writes one to stdout: `latencies_ms` of the requests that were answered with 200, `failed` by status or error, and the
+`seconds` until the last answer.
 """
 
 from __future__ import annotations
@@ -52,8 +53,13 @@ async def load(asked: dict[str, Any]) -> dict[str, Any]:
     loop.add_signal_handler(signal.SIGINT, stop.set)
     loop.call_later(asked["seconds"], stop.set)
     busy = (asked["port"], head.encode() + body, stop, latencies, failed)
+    started = time.perf_counter()
     await asyncio.gather(*(_keep_busy(*busy) for _ in range(asked["connections"])))
-    return {"latencies_ms": [round(value, 3) for value in latencies], "failed": failed}
+    return {
+        "latencies_ms": [round(value, 3) for value in latencies],
+        "failed": failed,
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def start(port: int, path: str, body: Path, connections: int, seconds: float) -> subprocess.Popen[str]:

@@ -140,9 +140,9 @@ def direct_calls(folder: Path, seconds: float) -> float:
     return calls / (time.perf_counter() - started)
 
 
-def summary(found: dict[str, Any], seconds: float) -> dict[str, Any]:
+def summary(found: dict[str, Any]) -> dict[str, Any]:
     """Columns of what a client saw."""
-    latencies, failed = found["latencies_ms"], sum(found["failed"].values())
+    latencies, failed, seconds = found["latencies_ms"], sum(found["failed"].values()), found["seconds"]
     row = {"requests": len(latencies) + failed, "failed": failed, "seconds": round(seconds, 1)}
     if latencies:
         row |= {"median_ms": round(float(np.median(latencies)), 2)}
@@ -176,7 +176,7 @@ def latency(place: Place) -> None:
         with place.service() as service:
             client.finish(place.start(service, 2, min(3.0, seconds)))  # warm-up
             for connections in place.args.connections:
-                row = summary(client.finish(place.start(service, connections, seconds)), seconds)
+                row = summary(client.finish(place.start(service, connections, seconds)))
                 ratio = {"direct_per_second": round(direct, 2), "ratio": round(row["per_second"] / direct, 4)}
                 place.add(connections=connections, round=number, rss_mb=service.rss_mb, **row, **ratio)
 
@@ -186,7 +186,7 @@ def soak(place: Place) -> None:
     part = max(1.0, 60 * place.args.minutes / 10)
     with place.service() as service:
         for number in range(10):
-            row = summary(client.finish(place.start(service, _SOAK_CONNECTIONS, part)), part)
+            row = summary(client.finish(place.start(service, _SOAK_CONNECTIONS, part)))
             place.add(connections=_SOAK_CONNECTIONS, round=number, rss_mb=service.rss_mb, **row)
 
 
@@ -195,9 +195,7 @@ def switches(place: Place) -> None:
     served = place.folder / "served"
     with place.service() as service:
         first = max(int(path.name) for path in served.iterdir())
-        seconds = 3600.0
-        load = place.start(service, _SOAK_CONNECTIONS, seconds)
-        started = time.perf_counter()
+        load = place.start(service, _SOAK_CONNECTIONS, 3600.0)
         try:
             for number in range(first + 1, first + 1 + place.args.switches):
                 shutil.copytree(served / str(number - 1), place.folder / "new")
@@ -206,9 +204,8 @@ def switches(place: Place) -> None:
                 place.add(round=number, seconds=round(took, 2), rss_mb=service.rss_mb, detail="switch")
                 time.sleep(1)
         finally:
-            elapsed = time.perf_counter() - started
             load.send_signal(signal.SIGINT)
-        place.add(connections=_SOAK_CONNECTIONS, rss_mb=service.rss_mb, **summary(client.finish(load), elapsed))
+        place.add(connections=_SOAK_CONNECTIONS, rss_mb=service.rss_mb, **summary(client.finish(load)))
 
 
 def restart(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -66,6 +67,9 @@ def serve(folder: str | os.PathLike[str], settings: Settings | None = None) -> i
     settings = Settings() if settings is None else settings
     app = create_app(folder, settings)
     server = make_server(app, settings)
+    # What was imported stays: collections of garbage need not look at it again.
+    gc.collect()
+    gc.freeze()
     # uvicorn raises the signal once more when it has ended; these then do nothing, and the exit code is 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import logging
 import os
 import re
@@ -112,7 +113,7 @@ class Versions:
         self._settings, self._metrics, self._load = settings, metrics, load
         self._tried: dict[int, Version] = {}
         self._order: list[Version] = []  # those that are loaded; the last one answers
-        self._missing_was_told = False
+        self._missing_was_told = self._has_unloaded = False
 
     @property
     def current(self) -> Version | None:
@@ -158,6 +159,10 @@ class Versions:
 
     async def step(self) -> bool:
         """Looks once, and loads one version if there is one to load; whether it did."""
+        if self._has_unloaded:
+            # Models are circles of references. By now requests that were read for the old one are mostly answered.
+            self._has_unloaded = False
+            await asyncio.to_thread(gc.collect)
         found = await asyncio.to_thread(look, self.folder)
         wanted = self._wanted(found)
         if wanted is None:
@@ -224,7 +229,7 @@ class Versions:
         while len(self._order) > self._settings.keep:
             old = self._order.pop(0)
             # Requests that were read for it hold it until they are answered.
-            old.state, old.servable = "END", None
+            old.state, old.servable, self._has_unloaded = "END", None, True
             if self._tried.get(old.number) is old:
                 del self._tried[old.number]
             logs.event("version_unloaded", version=old.number)

@@ -1,7 +1,9 @@
 """Versions in a folder: the newest whole one is loaded beside the old one and takes over, or the old one stays."""
 
+import gc
 import os
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -149,6 +151,27 @@ def test_taking_a_version_away_goes_back_to_the_one_before(tmp_path):
         (tmp_path / "1").rename(tmp_path / "taken-away-too")
         await settle(versions)
         assert served(versions) == (1, 1.0), "nothing else is there: what is loaded goes on"
+
+    run(check())
+
+
+def test_what_is_unloaded_is_freed(tmp_path):
+    async def check():
+        versions = versions_of(tmp_path)
+        write(tmp_path, 1)
+        await settle(versions)
+        servable = versions.current.servable
+        servable.itself = servable  # as a model is
+        old = weakref.ref(servable)
+        del servable
+        gc.disable()
+        try:
+            write(tmp_path, 2, "2")
+            await settle(versions)
+            await versions.step()
+            assert old() is None
+        finally:
+            gc.enable()
 
     run(check())
 
