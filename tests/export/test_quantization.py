@@ -62,8 +62,10 @@ def test_scores_are_those_of_a_model_with_rounded_rows(model, quantized):
     for name, scores in wanted.items():
         np.testing.assert_allclose(found[name], scores, atol=1e-6)
         assert 0 < np.abs(found[name] - exact[name]).max() < 0.02
-    worst = {name: np.abs(quantized.model.predict(inputs(), verbose=0)[name] - scores).max() for name, scores in
-             model.predict(inputs(), verbose=0).items()}
+    worst = {
+        name: np.abs(quantized.model.predict(inputs(), verbose=0)[name] - scores).max()
+        for name, scores in model.predict(inputs(), verbose=0).items()
+    }
     assert quantized.largest_difference == pytest.approx(worst)
 
 

@@ -61,6 +61,8 @@ def test_what_is_refused(model, tmp_path):
         export(model, tmp_path / "exported", "litert", weights="int8", tolerance=1e-9)
     table = pd.DataFrame({"city": ["Rome", "Oslo"], "click": [0, 1]})
     transform = FeatureTransform(Categorical("city"), CLICK).fit(table)
-    with pytest.raises(ValueError, match="`raw` must be False for format 'litert', which holds no operation on strings"):
+    with pytest.raises(
+        ValueError, match="`raw` must be False for format 'litert', which holds no operation on strings"
+    ):
         export(create_model("shared_bottom", transform, bottom_units=(4,)), tmp_path / "exported", "litert")
     assert not list(tmp_path.iterdir())

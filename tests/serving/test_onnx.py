@@ -71,9 +71,13 @@ def test_raw_columns_are_taken_where_encoding_needs_no_lookup(table, tmp_path):
 
 
 def test_features_that_cannot_be_encoded_are_named(table, tmp_path):
-    transform = FeatureTransform([Numeric("age", missing="mean"), Categorical("city"), Categorical("item")], CLICK).fit(table)
+    transform = FeatureTransform([Numeric("age", missing="mean"), Categorical("city"), Categorical("item")], CLICK).fit(
+        table
+    )
     model = create_model("shared_bottom", transform, bottom_units=(4,), tower_units=())
-    rule = r"`raw` must be False for format 'onnx', which lacks.*city \(Categorical\) needs .*item \(Categorical\) needs"
+    rule = (
+        r"`raw` must be False for format 'onnx', which lacks.*city \(Categorical\) needs .*item \(Categorical\) needs"
+    )
     with pytest.raises(ValueError, match=rule) as error:
         export(model, tmp_path / "exported", "onnx")
     assert "age" not in str(error.value) and not list(tmp_path.iterdir())

@@ -7,10 +7,17 @@ import pytest
 from scipy.special import expit, log_softmax, logit, softmax
 from toys import FIVE_TASKS, build, inputs, labels, labels_for
 
-from mtl_zoo import BinaryTask, FeatureTransform, MulticlassTask, NegativeSampling, Numeric, RegressionTask, create_model
+from mtl_zoo import (
+    BinaryTask,
+    FeatureTransform,
+    MulticlassTask,
+    NegativeSampling,
+    Numeric,
+    RegressionTask,
+    create_model,
+)
 from mtl_zoo.losses import Batch, TaskLoss
-from mtl_zoo.tasks import TASKS
-from mtl_zoo.tasks import LogitAdjustment
+from mtl_zoo.tasks import TASKS, LogitAdjustment
 from mtl_zoo.training import distill
 from mtl_zoo.training.distillation import Distilled
 
@@ -55,7 +62,9 @@ def test_scores_of_0_and_1_stay_finite():
     logits = np.array([[40.0], [-40.0]], "float32")
     assert np.isfinite(BinaryTask("y").soft_loss(np.array([[0.0], [1.0]], "float32"), logits, 1.0)).all()
     classes = MulticlassTask("y", classes=2)
-    assert np.isfinite(classes.soft_loss(np.array([[0.0, 1.0]], "float32"), np.array([[9.0, -9.0]], "float32"), 1.0)).all()
+    assert np.isfinite(
+        classes.soft_loss(np.array([[0.0, 1.0]], "float32"), np.array([[9.0, -9.0]], "float32"), 1.0)
+    ).all()
 
 
 def test_a_loss_is_a_mix_and_of_labels_alone_where_there_are_no_scores():
@@ -106,7 +115,7 @@ def test_a_student_of_all_kinds_of_tasks_comes_near_its_teacher():
 
 @pytest.mark.tensorflow
 def test_weight_0_is_plain_training():
-    x, y, teacher = inputs(), labels(), build("mmoe")
+    x, teacher = inputs(), build("mmoe")
     found = []
     for weight in (None, 0.0):
         keras.utils.set_random_seed(1)
