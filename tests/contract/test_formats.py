@@ -212,7 +212,7 @@ OTHERS = [name for name in FORMATS.names() if name != "saved_model"]  # which ha
 
 
 @pytest.mark.parametrize("other", OTHERS)
-@pytest.mark.parametrize("of", sample_of(list_models(), ("mmoe", "mose")))
+@pytest.mark.parametrize("of", sample_of(list_models(), ("mmoe",)))
 def test_every_model_is_exported_or_named(of, other, tmp_path):
     model = build(of)
     skip_without_packages(FORMATS[other](), Scoring(model))
