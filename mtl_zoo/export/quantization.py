@@ -71,7 +71,7 @@ def quantize(model: Any, x: Any = None) -> Quantized:
     given = model.scoring.example(16) if x is None else x
     before, after = model.predict(given, verbose=0), made.predict(given, verbose=0)
     differences = {name: float(np.abs(after[name] - scores).max(initial=0)) for name, scores in before.items()}
-    return Quantized(made, *(_backend.bytes_of(one.weights) for one in (model, made)), differences)
+    return Quantized(made, _backend.bytes_of(model.weights), _backend.bytes_of(made.weights), differences)
 
 
 def _tables(model: Any) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class CrossStitchUnit(keras.layers.Layer):
         if self.per_channel:
             mixed = ops.einsum("ijc,bjc->bic", alpha, columns)
         else:
-            mixed = ops.einsum("ij,bjc->bic", alpha[:, :, 0], columns)
+            mixed = ops.matmul(alpha[:, :, 0], columns)
         return ops.unstack(mixed, len(inputs), axis=1)
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:

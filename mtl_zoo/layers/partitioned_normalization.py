@@ -64,7 +64,9 @@ class PartitionedNormalization(keras.layers.Layer):
     def call(self, inputs: Tensor, shares: Tensor, training: bool | None = None) -> Tensor:
         x, shares = ops.cast(inputs, "float32"), ops.cast(shares, "float32")
         domains = shares.shape[-1]
-        row = ops.where(ops.max(shares, axis=-1) >= 1, ops.argmax(shares, axis=-1), domains)
+        # Of floats, Keras' argmax is made of bitwise operations, which LiteRT lacks.
+        whole = ops.cast(shares >= 1, "int32")
+        row = ops.where(ops.max(whole, axis=-1) == 1, ops.argmax(whole, axis=-1), domains)
         row = ops.cast(row, "int32")
         if training:
             mean, variance, usable = self._batch_moments(x, row, domains)

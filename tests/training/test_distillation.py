@@ -115,7 +115,7 @@ def test_a_student_of_all_kinds_of_tasks_comes_near_its_teacher():
 
 @pytest.mark.tensorflow
 def test_weight_0_is_plain_training():
-    x, y, teacher = inputs(), labels(), build("mmoe")
+    x, teacher = inputs(), build("mmoe")
     found = []
     for weight in (None, 0.0):
         keras.utils.set_random_seed(1)

@@ -1,5 +1,7 @@
 """prune: the smallest weights become 0 and stay 0, whatever trains the others."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -96,7 +98,7 @@ def test_rounds_follow_the_cubic_schedule_and_zeros_only_grow(tmp_path):
         size = seen[0][path].size
         wanted = [int(0.8 * (1 - (1 - r / 3) ** 3) * size + 1e-9) for r in (1, 1, 2, 2, 3, 3)]
         assert [int(step[path].sum()) for step in seen] == wanted
-        assert all((after[path] | ~before[path]).all() for before, after in zip(seen, seen[1:], strict=False))
+        assert all((after[path] | ~before[path]).all() for before, after in itertools.pairwise(seen))
 
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -138,7 +138,7 @@ def make_format(name: str, options: Mapping[str, Any]) -> Format:
         ValueError: An unknown format, or an option that it has not.
     """
     cls = FORMATS[name]
-    known = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+    known: list[str] = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(

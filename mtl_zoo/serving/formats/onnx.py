@@ -25,8 +25,8 @@ _ROWS = "rows"
 class Onnx(Format):
     """ONNX, for onnxruntime: one file `model.onnx` with scores as its outputs, for any number of rows.
 
-    `tf2onnx` converts the graph. Raw columns are taken where encoding them needs no strings and no lookup: numbers that
-    are scaled, and ids that are ranges.
+    `tf2onnx` converts the graph. Raw columns are taken where encoding them needs no strings, no lookup and no missing
+    numbers: ids that are ranges.
     """
 
     marker = "model.onnx"
@@ -91,7 +91,13 @@ def _is_unknown(operation: Any) -> bool:
     from tf2onnx import handler, tfonnx  # noqa: F401  # the second enters the rules
 
     types = [tensor.dtype.name for tensor in (*operation.inputs, *operation.outputs)]
-    return operation.type not in handler.tf_op.create_mapping(OPSET, None) or "string" in types or "resource" in types
+    # Of NaN, which is a missing number, `IsFinite` says after conversion that it is finite.
+    return (
+        operation.type == "IsFinite"
+        or operation.type not in handler.tf_op.create_mapping(OPSET, None)
+        or "string" in types
+        or "resource" in types
+    )
 
 
 def _rename(graph: Any, inputs: Mapping[str, str], outputs: list[str]) -> None:
