@@ -15,7 +15,7 @@ from mtl_zoo.continual import ReplayBuffer, draw_days, progressive
 from mtl_zoo.export import make_scorer
 from mtl_zoo.optimizers import LazyAdam
 
-DAYS, ROWS, ITEMS = 5, 4000, 200
+DAYS, ROWS, ITEMS = 4, 4000, 200
 
 # %% [markdown]
 # ## Days with new items

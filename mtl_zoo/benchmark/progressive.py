@@ -112,11 +112,11 @@ def _of_tasks(progress: Progress, metric: str) -> pd.DataFrame:
 
 def _print(progress: Progress, metric: str) -> None:
     scores = _of_tasks(progress, metric)
-    about = {day: rows.iloc[0] for day, rows in progress.table.groupby("day", sort=False)}
+    about = {str(day): rows.iloc[0] for day, rows in progress.table.groupby("day", sort=False)}
     new = dict(progress.growth.groupby("day")["new"].sum()) if len(progress.growth) else {}
     shown = Table("day", "rows", "new ids", *(f"{name} {metric}" for name in scores), "seconds")
     for day, row in scores.iterrows():
         values = ["" if pd.isna(value) else f"{value:.4f}" for value in row]
-        first = about[day]
+        first = about[str(day)]
         shown.add_row(str(day), f"{first['rows']:,}", str(new.get(day, 0)), *values, f"{first['train_seconds']:.1f}")
     Console().print(shown)
