@@ -48,7 +48,10 @@ def explain(
         parts = {name: float(values[place]) for name, values in of_features.items()}
         task, feature = (max(found, key=lambda name: found[name]) for found in (tasks, parts))
         reason = f"{task} {one.scores[task][place]:.3g} (mean {means[task]:.3g})"
-        reason += f", mostly by {feature}" if parts[feature] > 0 else ""
+        if tasks[task] <= 0:
+            reason += ", below the mean"
+        elif parts[feature] > 0:
+            reason += f", mostly by {feature}"
         rows.append((task, tasks[task], feature, parts[feature], tasks, parts, reason))
     columns = ["task", "task_effect", "feature", "feature_effect", "task_effects", "feature_effects", "reason"]
     return pd.DataFrame(rows, columns=columns)
