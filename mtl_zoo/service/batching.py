@@ -65,9 +65,10 @@ class Batcher:
 
     async def stop(self) -> None:
         """Ends; what still waits is not answered."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     @property

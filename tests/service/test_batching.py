@@ -69,6 +69,7 @@ def test_one_alone_is_not_kept_waiting():
         async with batching() as batcher:
             await submit(batcher, servable, rows_of(row()))
             assert servable.calls == [1]
+        assert not batcher.is_stalled, "it has ended, and was not lost"
 
     run(check())
 

@@ -65,6 +65,18 @@ def test_a_case_that_there_is_not_is_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.tensorflow
+def test_sigterm_ends_it_with_code_0(tmp_path):
+    case = service.Request("shared_bottom", 5, 9, 4, 3)
+    service.write_case(tmp_path, case)
+    with service.running(tmp_path / "served", tmp_path / "log") as running:
+        running.process.terminate()
+        assert running.process.wait(60) == 0
+    events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines() if line[0] == "{"]
+    assert events[-2:] == ["draining", "ended"]
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
 def test_every_case_of_a_small_model(tmp_path):
     out = tmp_path / "service.csv"
     sizes = ["--model", "shared_bottom", "--candidates", "5", "--vocabulary", "9", "--features", "4", "--numerics", "3"]
