@@ -128,8 +128,9 @@ def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch):
     model = mtl_zoo.create_model("mmoe", data.features, data.tasks, num_experts=2, expert_units=(4,))
     namespace = {"mtl_zoo": mtl_zoo, "data": data, "model": model}
     content = ("text", "language_models", "vectors_and_images", "dates", "entities", "graphs", "histories")
-    later = ("rare_labels", "ranking", "retrieval", "recommender", "serving", "formats", "daily_training")
-    for page in ("gates", "comparing", *content, *later, "cold_start", "biased_logs"):
+    scores = ("ranking", "retrieval", "recommender", "serving", "formats")
+    learning = ("rare_labels", "sources", "daily_training", "cold_start", "biased_logs")
+    for page in ("gates", "comparing", *content, *scores, *learning):
         exec(compile(code_of(DOCS / "concepts" / f"{page}.md"), f"{page}.md", "exec"), namespace)
     assert (tmp_path / "gates.png").exists() and (tmp_path / "diversity.png").exists()
     assert namespace["bottom"].bottom_units[0] == 2 * namespace["bottom"].bottom_units[1]
