@@ -116,7 +116,7 @@ class EntitySequence(Feature):
         found = {}
         for name, spec in self.lender.input_specs().items():
             tokens = spec.shape[0] if spec.shape else 1
-            shape = (self.length * tokens,) if looks_up else (self.length, *spec.shape)  # type: ignore[operator]
+            shape = (self.length * tokens,) if looks_up else (self.length, *spec.shape)
             own = f"{self.name}{name.removeprefix(self.of)}"
             found[own] = (name, dataclasses.replace(spec, shape=shape))
         return found
