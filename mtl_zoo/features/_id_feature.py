@@ -17,7 +17,8 @@ from mtl_zoo import _validation as check
 from mtl_zoo._files import name_within
 from mtl_zoo.features import vocabularies
 from mtl_zoo.features._columns import FLOAT, SHOWN, STRING, Cells, Column, Lists
-from mtl_zoo.features._states import ColumnType, Unseen
+from mtl_zoo.features._nested import nested_lists
+from mtl_zoo.features._states import ColumnType, Unseen, unseen_of
 from mtl_zoo.features._weighted import WeightedLists, as_texts, read_weighted, split_in_graph, warn_of_weights
 from mtl_zoo.features.base import Feature, Summary
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, UNKNOWN_ID, InputSpec, Rows
@@ -184,7 +185,7 @@ class IdFeature(Feature):
         if self.weights:
             return read_weighted(column, self.separator)
         if self.nested:
-            return column.nested_lists(self.separator)
+            return nested_lists(column, self.separator)
         return column.lists(self.separator) if self.holds_lists else column.cells()
 
     def fit(self, sharing: SequenceABC[tuple[Any, Cells | Lists]]) -> Vocabulary:
@@ -314,9 +315,8 @@ class IdFeature(Feature):
         return lists[:, : self.length]
 
     def raw_form(self) -> InputSpec | None:
-        if self.nested:
-            return InputSpec((), "string", meaning="values of lists of lists")
-        return InputSpec((), "string", meaning="values and weights") if self.weights else None
+        meaning = "values of lists of lists" if self.nested else "values and weights"
+        return InputSpec((), "string", meaning=meaning) if self.nested or self.weights else None
 
     def raw_array(self, column: Column) -> np.ndarray:
         return as_texts(self.read(column), self.separator)  # type: ignore[arg-type]
@@ -328,10 +328,9 @@ class IdFeature(Feature):
         config = {**super().get_config(), "vocabulary": None, "pretrained": None}
         if not self.unknown_rate:
             del config["unknown_rate"]  # what 0.1.0 wrote
-        if not self.weights:
-            config.pop("weights", None)
-        if not self.nested:
-            config.pop("nested", None)
+        for argument in ("weights", "nested"):
+            if not getattr(self, argument):
+                config.pop(argument, None)
         return config
 
     def write_arrays(self, folder: Path, stem: str) -> dict[str, Any]:
@@ -399,12 +398,3 @@ def _learned(cells: SequenceABC[Cells], is_text: bool, min_count: int, max_ids: 
     table = pa.table({"value": pa.array(distinct[keep]), "count": counts[keep]})
     ordered = table.sort_by([("count", "descending"), ("value", "ascending")])["value"].slice(0, max_ids)
     return Listed(np.asarray(ordered.to_pandas(), dtype=object if is_text else np.int64))
-
-
-def unseen_of(cells: Cells, ids: np.ndarray) -> Unseen | None:
-    unknown = ids == UNKNOWN_ID
-    count = int(cells.counts[unknown].sum())
-    if not count:
-        return None
-    most = np.argsort(-cells.counts[unknown], kind="stable")[:5]
-    return Unseen(count, count / len(cells.codes), tuple(cells.values[unknown][most].tolist()))

@@ -8,9 +8,8 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import Column, Lists
-from mtl_zoo.features._id_feature import unseen_of
 from mtl_zoo.features._joined import Listing
-from mtl_zoo.features._states import ColumnType, Unseen
+from mtl_zoo.features._states import ColumnType, Unseen, unseen_of
 from mtl_zoo.features.base import Feature, Summary, feature_from_config, register_feature
 from mtl_zoo.features.requests import Encoder, InputSpec, Number, Rows
 from mtl_zoo.features.sequence import Sequence
