@@ -135,10 +135,6 @@ class Cells:
             return self.values
         return np.array([str(value) for value in self.whole_numbers().tolist()], dtype=object)
 
-    def named(self) -> Cells:
-        """The cells with their values as strings."""
-        return dataclasses.replace(self, kind=self.kind if self.kind == EMPTY else STRING, values=self.as_text())
-
     def refuse(self, rule: str, bad_values: np.ndarray, advice: str = "") -> None:
         """Raises where a cell holds one of the values marked in `bad_values`."""
         if bad_values.any():
@@ -314,18 +310,6 @@ class Column:
         keep = cells.codes >= 0
         rows = np.asarray(pc.list_parent_indices(array), dtype=np.int64)[keep]
         return Lists(dataclasses.replace(cells, codes=cells.codes[keep]), rows, len(self.series))
-
-    def nested_lists(self, separator: str) -> Lists:
-        """What its lists of lists hold, a row the inner lists one after the other, as strings; lists as they are."""
-        if not self.is_nested:
-            lists = self.lists(separator)
-            return dataclasses.replace(lists, cells=lists.cells.named())
-        inner = Column(
-            self.name, pd.Series(pc.list_flatten(self._array), dtype=pd.ArrowDtype(self._array.type.value_type))
-        )
-        lists = inner.lists(separator)
-        rows = np.asarray(pc.list_parent_indices(self._array), dtype=np.int64)[lists.rows]
-        return Lists(lists.cells.named(), rows, len(self.series))
 
     def _few(self) -> str:
         return f", {check.sample_values(self.series.dropna().iloc[:6])}"

@@ -17,10 +17,11 @@ from mtl_zoo.features import vocabularies
 from mtl_zoo.features._columns import FLOAT, STRING, Cells, Column, Lists
 from mtl_zoo.features._growth import Growth, GrowthRules
 from mtl_zoo.features._id_vocabularies import checked_range, given, learned
-from mtl_zoo.features._states import ColumnType, Unseen
+from mtl_zoo.features._nested import nested_lists
+from mtl_zoo.features._states import ColumnType, Unseen, unseen_of
 from mtl_zoo.features._weighted import WeightedLists, as_texts, read_weighted, split_in_graph, warn_of_weights
 from mtl_zoo.features.base import Feature, Summary
-from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, UNKNOWN_ID, InputSpec, Rows
+from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, MOST_IDS, InputSpec, Rows
 from mtl_zoo.features.vocabularies import Hashed, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ class IdFeature(Feature):
         if self.weights:
             return read_weighted(column, self.separator)
         if self.nested:
-            return column.nested_lists(self.separator)
+            return nested_lists(column, self.separator)
         return column.lists(self.separator) if self.holds_lists else column.cells()
 
     def fit(self, sharing: SequenceABC[tuple[Any, Cells | Lists]]) -> Vocabulary:
@@ -334,9 +335,8 @@ class IdFeature(Feature):
         return lists[:, : self.length]
 
     def raw_form(self) -> InputSpec | None:
-        if self.nested:
-            return InputSpec((), "string", meaning="values of lists of lists")
-        return InputSpec((), "string", meaning="values and weights") if self.weights else None
+        meaning = "values of lists of lists" if self.nested else "values and weights"
+        return InputSpec((), "string", meaning=meaning) if self.nested or self.weights else None
 
     def raw_array(self, column: Column) -> np.ndarray:
         return as_texts(self.read(column), self.separator)  # type: ignore[arg-type]
@@ -348,10 +348,9 @@ class IdFeature(Feature):
         config = {**super().get_config(), "vocabulary": None, "pretrained": None}
         if not self.unknown_rate:
             del config["unknown_rate"]  # what 0.1.0 wrote
-        if not self.weights:
-            config.pop("weights", None)
-        if not self.nested:
-            config.pop("nested", None)
+        for argument in ("weights", "nested"):
+            if not getattr(self, argument):
+                config.pop(argument, None)
         return config
 
     def write_arrays(self, folder: Path, stem: str) -> dict[str, Any]:
@@ -374,12 +373,3 @@ class IdFeature(Feature):
 
 def _cells_of(reading: Cells | Lists) -> Cells:
     return reading.cells if isinstance(reading, Lists) else reading
-
-
-def unseen_of(cells: Cells, ids: np.ndarray) -> Unseen | None:
-    unknown = ids == UNKNOWN_ID
-    count = int(cells.counts[unknown].sum())
-    if not count:
-        return None
-    most = np.argsort(-cells.counts[unknown], kind="stable")[:5]
-    return Unseen(count, count / len(cells.codes), tuple(cells.values[unknown][most].tolist()))

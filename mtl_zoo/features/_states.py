@@ -25,7 +25,7 @@ from mtl_zoo.features._columns import (
     Column,
     refuse_values,
 )
-from mtl_zoo.features.requests import InputSpec
+from mtl_zoo.features.requests import UNKNOWN_ID, InputSpec
 
 _NUMBERS = (INTEGER, FLOAT, BOOLEAN)
 # What a missing cell, or the end of a list, is in an array of each type.
@@ -41,6 +41,16 @@ class Unseen:
     count: int
     share: float
     values: tuple
+
+
+def unseen_of(cells: Cells, ids: np.ndarray) -> Unseen | None:
+    """The values of `cells` that `ids` calls unknown, or None."""
+    unknown = ids == UNKNOWN_ID
+    count = int(cells.counts[unknown].sum())
+    if not count:
+        return None
+    most = np.argsort(-cells.counts[unknown], kind="stable")[:5]
+    return Unseen(count, count / len(cells.codes), tuple(cells.values[unknown][most].tolist()))
 
 
 class State:

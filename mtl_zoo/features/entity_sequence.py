@@ -8,9 +8,8 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import Column, Lists
-from mtl_zoo.features._id_feature import unseen_of
 from mtl_zoo.features._joined import Listing
-from mtl_zoo.features._states import ColumnType, Unseen
+from mtl_zoo.features._states import ColumnType, Unseen, unseen_of
 from mtl_zoo.features.base import Feature, Summary, feature_from_config, register_feature
 from mtl_zoo.features.requests import Encoder, InputSpec, Number, Rows
 from mtl_zoo.features.sequence import Sequence
@@ -116,7 +115,7 @@ class EntitySequence(Feature):
         found = {}
         for name, spec in self.lender.input_specs().items():
             tokens = spec.shape[0] if spec.shape else 1
-            shape = (self.length * tokens,) if looks_up else (self.length, *spec.shape)  # type: ignore[operator]
+            shape = (self.length * tokens,) if looks_up else (self.length, *spec.shape)
             own = f"{self.name}{name.removeprefix(self.of)}"
             found[own] = (name, dataclasses.replace(spec, shape=shape))
         return found

@@ -14,8 +14,8 @@ from mtl_zoo import _validation as check
 from mtl_zoo._files import name_within
 from mtl_zoo.features import _graph
 from mtl_zoo.features._columns import Column, read_table
-from mtl_zoo.features._id_feature import IdFeature, unseen_of
-from mtl_zoo.features._states import ColumnType, Unseen
+from mtl_zoo.features._id_feature import IdFeature
+from mtl_zoo.features._states import ColumnType, Unseen, unseen_of
 from mtl_zoo.features.base import Feature, register_feature
 from mtl_zoo.features.requests import MISSING_ID, UNKNOWN_ID, Encoder, InputSpec, Rows
 from mtl_zoo.features.vocabularies import Vocabulary
