@@ -100,7 +100,7 @@ def test_prose_means_itself(generate):
     assert generate.prose("* a point") == "* a point"
     assert generate.cell("p(a | b)") == r"p(a \| b)"
     assert generate.body("With x:\n\n    y = x * 2\n    z = y\n\nThen z.") == (
-        "With x:\n\n```text\ny = x * 2\nz = y\n```\n\nThen z."
+        "With x:\n\n$$\n\\begin{aligned}\ny & = x \\odot  2 \\\\\nz & = y\n\\end{aligned}\n$$\n\nThen z."
     )
     assert generate.link("arXiv:1804.07931") == "[arXiv:1804.07931](https://arxiv.org/abs/1804.07931)"
 
