@@ -176,3 +176,5 @@ print("the loaded recommender gives the same list")
 
 # %% [markdown]
 # All options are told in `docs/concepts/recommender.md`; fusions and their tuning in `docs/concepts/ranking.md`.
+#
+# Next: tables that know different things (`11_several_sources.py`).

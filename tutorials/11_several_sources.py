@@ -108,3 +108,5 @@ assert score > 0.55
 # %% [markdown]
 # Ratios, alternating batches, streams and the source as a domain are told in `docs/concepts/sources.md`; a comparison
 # on real data is `benchmarks/studies/sources.py`.
+#
+# Next: new ids every day (`12_daily_training.py`).
