@@ -24,6 +24,8 @@ HOWTO = sorted(path.stem for path in (DOCS / "howto").glob("*.md") if path.stem 
 WITHOUT_EXAMPLE = (
     "mtl_zoo.datasets.movielens.movielens_100k",
     "mtl_zoo.datasets.movielens.movielens_1m",
+    "mtl_zoo.recommend.TensorFlowRecommendersIndex",  # tf.keras is another Keras from then on
+    "mtl_zoo.service.serve",  # does not end
     "mtl_zoo.training.ParameterServerTrainer",
 )
 

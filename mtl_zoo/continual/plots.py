@@ -23,6 +23,14 @@ def draw_days(scores: Mapping[str, pd.DataFrame], path: str | Path, metric: str 
 
     Raises:
         ValueError: There is nothing to draw.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from mtl_zoo.continual import draw_days
+    >>> days = pd.DataFrame({"click": [0.6, 0.7]}, index=["monday", "tuesday"])
+    >>> draw_days({"extended": days}, "days.png").name
+    'days.png'
     """
     tasks = list(dict.fromkeys(task for table in scores.values() for task in table.columns))
     if not tasks:

@@ -37,6 +37,14 @@ class Progress:
         table: The columns of `evaluate` and in front of them `day`; behind them `rows` of the day, and the seconds of
             `predict` and of training (`extend` and `fit`).
         growth: The `growth` of each day's transform, with the column `day`; empty without `extend`.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from mtl_zoo.continual import Progress
+    >>> rows = {"day": [1, 2], "task": "click", "metric": "auc", "value": [0.6, 0.7]}
+    >>> Progress(None, pd.DataFrame(rows), pd.DataFrame()).scores("auc")["click"].tolist()
+    [0.6, 0.7]
     """
 
     model: Any

@@ -20,6 +20,12 @@ class Uplift(NamedTuple):
         qini: Area between the Qini curve and the straight line to its end.
         auuc: Area under the uplift curve.
         ate: The average treatment effect: the mean response of the treated less that of the others.
+
+    Example:
+
+    >>> from mtl_zoo.evaluation import Uplift
+    >>> Uplift(qini=0.1, auuc=0.2, ate=0.05).qini
+    0.1
     """
 
     qini: float
@@ -131,6 +137,17 @@ def evaluate_uplift(model: Any, table: Any, response: str, treated: str = "treat
 
     Raises:
         ValueError: The model lacks the outputs, or the table a column.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from mtl_zoo import FeatureTransform, Numeric, create_model
+    >>> from mtl_zoo.evaluation import evaluate_uplift, uplift_tasks
+    >>> trial = pd.DataFrame({"age": [1.0, 2, 3, 4], "treated": [1, 0, 1, 0], "visit": [1, 0, 0, 1]})
+    >>> trial["control"] = 1 - trial["treated"]
+    >>> model = create_model("shared_bottom", FeatureTransform(Numeric("age"), uplift_tasks("visit")).fit(trial))
+    >>> evaluate_uplift(model, trial, "visit").ate
+    0.0
     """
     names = [f"{response}_treated", f"{response}_control"]
     known = [output.name for output in model.outputs_info]

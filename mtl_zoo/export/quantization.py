@@ -19,6 +19,13 @@ class Quantized:
         bytes_before: What the weights of the model that was given take, in bytes.
         bytes_after: What its own take.
         largest_difference: Of a score, by output, on the rows that `quantize` was given.
+
+    Example:
+
+    >>> from mtl_zoo.export import Quantized
+    >>> found = Quantized(None, 4000, 1250, {"click": 1e-4})
+    >>> found.bytes_after / found.bytes_before
+    0.3125
     """
 
     model: Any

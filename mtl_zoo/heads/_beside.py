@@ -80,7 +80,16 @@ class BesideHead(Head):
 
 
 def beside(head: Head, tasks: Sequence[Task]) -> Head:
-    """The head itself, or what asks it for the tasks that read towers alone, where there are others."""
+    """The head itself, or what asks it for the tasks that read towers alone, where there are others.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask
+    >>> from mtl_zoo.heads import Towers, beside
+    >>> head = Towers()
+    >>> beside(head, [BinaryTask("click")]) is head
+    True
+    """
     return BesideHead(head) if len(_of_towers(tasks)) < len(tasks) else head
 
 

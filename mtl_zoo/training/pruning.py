@@ -28,6 +28,13 @@ class Pruned:
         weights: How many weights the kernels have, zeros included.
         zeros: How many of them are 0.
         histories: What `fit` returned, round by round.
+
+    Example:
+
+    >>> from mtl_zoo.training import Pruned
+    >>> found = Pruned({"bottom/kernel": 0.9}, weights=100, zeros=90)
+    >>> found.zeros / found.weights
+    0.9
     """
 
     sparsity: dict[str, float]

@@ -23,6 +23,12 @@ class Servable:
         what: What it is called in errors.
         columns: What it is scored with. None of them if it only recommends.
         units: How many scores a row has, by output.
+
+    Example:
+
+    >>> from mtl_zoo.service.servables import KerasModel, Servable
+    >>> issubclass(KerasModel, Servable), KerasModel.kind
+    (True, 'keras_model')
     """
 
     kind: ClassVar[str]
@@ -82,7 +88,14 @@ SERVABLES: Registry[type[Servable]] = Registry("servable")
 
 
 def register_servable(kind: str) -> Callable[[type[Servable]], type[Servable]]:
-    """Decorator of a servable's class: `mtl-zoo serve` knows the folders that it says are its own."""
+    """Decorator of a servable's class: `mtl-zoo serve` knows the folders that it says are its own.
+
+    Example:
+
+    >>> from mtl_zoo.service import SERVABLES
+    >>> SERVABLES.names()
+    ['keras_model', 'recommender', 'saved_model']
+    """
 
     def register(cls: type[Servable]) -> type[Servable]:
         SERVABLES.add(kind, cls)
@@ -93,7 +106,15 @@ def register_servable(kind: str) -> Callable[[type[Servable]], type[Servable]]:
 
 
 def kind_in(path: Path) -> type[Servable] | None:
-    """The kind of servable that a folder holds; of those that say so the last one, since it may extend another."""
+    """The kind of servable that a folder holds; of those that say so the last one, since it may extend another.
+
+    Example:
+
+    >>> from pathlib import Path
+    >>> from mtl_zoo.service.servables import kind_in
+    >>> kind_in(Path("a_folder_that_is_not_there")) is None
+    True
+    """
     return next((kind for kind in reversed(SERVABLES.in_order()) if kind.is_in(path)), None)
 
 
@@ -102,6 +123,18 @@ def load_servable(path: Path) -> Servable:
 
     Raises:
         ValueError: It holds nothing that is known, or what does not give scores.
+
+    Example:
+
+    >>> import os
+    >>> from pathlib import Path
+    >>> from mtl_zoo.service.servables import load_servable
+    >>> from mtl_zoo import BinaryTask, Categorical, create_model
+    >>> model = create_model("shared_bottom", [Categorical("city", size=9)], [BinaryTask("click")])
+    >>> os.makedirs("shop/1")
+    >>> model.save("shop/1/model.keras")
+    >>> load_servable(Path("shop/1")).units
+    {'click': 1}
     """
     kind = kind_in(path)
     if kind is None:

@@ -16,7 +16,16 @@ from mtl_zoo.serving.scoring import Scoring
 
 @register_servable("keras_model")
 class KerasModel(Servable):
-    """A `.keras` file. It takes the columns of a table if the model has a transform, else the model's own inputs."""
+    """A `.keras` file. It takes the columns of a table if the model has a transform, else the model's own inputs.
+
+    Example:
+
+    >>> from mtl_zoo import BinaryTask, Categorical, create_model
+    >>> model = create_model("shared_bottom", [Categorical("city", size=9)], [BinaryTask("click")])
+    >>> from mtl_zoo.service.servables import KerasModel
+    >>> sorted(KerasModel(model).columns)
+    ['city']
+    """
 
     what = "one .keras file of a model of the zoo"
 

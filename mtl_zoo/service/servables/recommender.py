@@ -23,7 +23,15 @@ _PLACES = ("user", "rank", "item", "score")
 
 @register_servable("recommender")
 class SavedRecommender(KerasModel):
-    """The folder of a `Recommender`."""
+    """The folder of a `Recommender`.
+
+    Example:
+
+    >>> from pathlib import Path
+    >>> from mtl_zoo.service.servables import SavedRecommender
+    >>> SavedRecommender.is_in(Path("a_folder_that_is_not_there"))
+    False
+    """
 
     what = "a recommender"
 

@@ -21,7 +21,18 @@ _RAW = ("string", "int64", "float64", "bool")
 
 @register_servable("saved_model")
 class SavedModelServable(Servable):
-    """The signature `serving_default` of a SavedModel, under the names of its inputs."""
+    """The signature `serving_default` of a SavedModel, under the names of its inputs.
+
+    Example:
+
+    >>> from pathlib import Path
+    >>> from mtl_zoo import BinaryTask, Categorical, create_model
+    >>> model = create_model("shared_bottom", [Categorical("city", size=9)], [BinaryTask("click")])
+    >>> from mtl_zoo.service.servables import SavedModelServable
+    >>> _ = model.export("exported_shop")
+    >>> sorted(SavedModelServable.load(Path("exported_shop")).columns)
+    ['city']
+    """
 
     what = "a SavedModel"
 

@@ -136,6 +136,12 @@ def make_format(name: str, options: Mapping[str, Any]) -> Format:
 
     Raises:
         ValueError: An unknown format, or an option that it has not.
+
+    Example:
+
+    >>> from mtl_zoo.serving.formats import make_format
+    >>> make_format("litert", {"weights": "int8"}).weights
+    'int8'
     """
     cls = FORMATS[name]
     known: list[str] = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []

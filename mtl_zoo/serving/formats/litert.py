@@ -34,6 +34,12 @@ class LiteRT(Format):
             channel, and activations on the fly ("dynamic range"). Default: "float32".
         tolerance: The largest difference of a score, absolute and relative to it, with which what was written still
             counts as written. Default: None, for 1e-5, 5e-3 and 5e-2.
+
+    Example:
+
+    >>> from mtl_zoo.serving.formats import LiteRT
+    >>> LiteRT(weights="float16").tolerance
+    0.005
     """
 
     weights: str = "float32"

@@ -27,6 +27,12 @@ class Onnx(Format):
 
     `tf2onnx` converts the graph. Raw columns are taken where encoding them needs no strings, no lookup and no missing
     numbers: ids that are ranges.
+
+    Example:
+
+    >>> from mtl_zoo.serving.formats import Onnx
+    >>> Onnx.name, Onnx.marker
+    ('onnx', 'model.onnx')
     """
 
     marker = "model.onnx"
