@@ -192,7 +192,7 @@ def test_a_decoder_is_exported_without_its_tokenizer(tmp_path):
     folder = llama_folder(tmp_path / "llama")
     model = model_of(fitted(folder, "lora"))
     arrays = model.transform.encode(TABLE)
-    with pytest.raises(ValueError, match=r"the byte-pair tokenizer of a.*raw=False"):
+    with pytest.raises(ValueError, match="tensorflow-text has no byte pairs.*raw=False"):
         export_serving(model, tmp_path / "raw")
     export(model, tmp_path / "ids", raw=False)
     loaded = tf.saved_model.load(str(tmp_path / "ids"))
