@@ -107,6 +107,12 @@ class RetrievalTask(Task):
 
         return ops.sum(_pairs.users_of(logits) * _pairs.items_of(logits).vectors, axis=-1, keepdims=True)
 
+    def soft_loss(self, taught: Any, logits: Any, temperature: float) -> Any:
+        """The squared difference of the two scores; a score is no probability, and has no temperature."""
+        from keras import ops
+
+        return ops.square(self.scores(logits) - taught)[:, 0]
+
     @property
     def label_rule(self) -> str:
         return "0 or 1, or NaN where not observed"
