@@ -35,8 +35,8 @@ def distill(
     those of the teacher divided by it:
 
     - binary and multi-class tasks: `KL(p_T || q_T) T^2`, whose gradient keeps its size whatever `T` is (Hinton et al.);
-    - regression: the squared difference of the two predictions, in the unit of the task's loss; retrieval: that of the two
-      inner products.
+    - regression: the squared difference of the two predictions, in the unit of the task's loss;
+    - retrieval: that of the two inner products.
 
     Scores, not logits, are asked of the teacher, so it may be any model of the zoo with outputs of the same names and
     widths: other features of the same table, another head. It is asked once, before training. The loss of a row counts
