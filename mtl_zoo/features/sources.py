@@ -81,7 +81,7 @@ class JointSources(SeveralTables):
     `ExactValidation` and `evaluate` take such sources as well, of which they see every row once.
 
     Args:
-        sources: `Source`s (or tables, or streams) by name. A stream must be made with the model's transform.
+        sources: By name, each a `Source`, a table or a stream. A stream must be made with the model's transform.
         mixing: `"proportional"` to the sources' sizes, or a dict with a ratio for each source.
         temperature: T above: 1 is proportional to size, larger is nearer to equal shares.
         alternating: Whether a batch holds rows of one source, the sources taking turns at random; the shares are those

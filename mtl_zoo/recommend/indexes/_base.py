@@ -97,9 +97,8 @@ class Index:
                 does not have are passed over. Default: None, none.
 
         Returns:
-            ids: (rows, k), int64 or objects. Where there are fewer than k items, places at the end hold -1, or None
-                among strings.
-            scores: (rows, k) float32 inner products; -inf in empty places.
+            Ids, (rows, k) int64 or objects, and their inner products, (rows, k) float32. Where there are fewer than k
+            items, the places at the end hold -1 (None among strings) and -inf.
 
         Raises:
             ValueError: The index was not built; vectors are not finite or of another width; `exclude` has another
