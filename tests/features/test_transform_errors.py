@@ -94,7 +94,7 @@ BAD_COLUMNS = [
     ),
     (Numeric("x", normalization="quantile"), [1.7e308, -1.7e308], r"numbers whose variance is finite"),
     # fault 14: what is there, and what can be done
-    (Categorical("x"), [[["a"], ["b"]], [["c"]]], r"`x` holds lists.*Received: lists of lists. Flatten them"),
+    (Categorical("x"), [[["a"], ["b"]], [["c"]]], r"`x` holds lists.*Received: lists of lists. Say nested=True"),
     (Sequence("x"), [[["a"], ["b"]], [["c"]]], r"`x` must hold lists of single values. Received: lists of lists"),
     (
         Sequence("x"),
