@@ -158,7 +158,7 @@ def test_a_stream_is_trained_on_and_evaluated_like_its_table(tabular):
     )
     with pytest.raises(ValueError, match="`group` must be None with batches"):
         mtl_zoo.evaluate(model, stream, group="city")
-    with pytest.raises(ValueError, match="`y` and `sample_weight` must be None with a TableStream"):
+    with pytest.raises(ValueError, match="`y` and `sample_weight` must be None with streams and sources"):
         model.fit(stream, table["click"])
 
 
