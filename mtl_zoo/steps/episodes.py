@@ -84,7 +84,7 @@ class EpisodeStep(Step):
         is_support = tf.range(count) % size < support
         rows = model.row_losses(self.measured(batch, is_support), logits)
         total = _backend.sum_over_replicas(loss + rest)
-        model.optimizer.apply(gradients, model.trainable_variables)
+        model.optimizer.apply(model.anchored(gradients), model.trainable_variables)
         return Outcome(loss + rest, logits, rows, total)
 
     def _sizes(self, count: Any) -> tuple[Any, Any]:

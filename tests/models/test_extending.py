@@ -5,7 +5,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric, SharedBottom, create_model
+from mtl_zoo import (
+    BinaryTask,
+    Categorical,
+    EntitySequence,
+    EntityTable,
+    FeatureTransform,
+    Numeric,
+    SharedBottom,
+    create_model,
+)
 from mtl_zoo.export import export, make_scorer
 from mtl_zoo.features import TableStream
 from mtl_zoo.options import MLP, Embedding
@@ -180,3 +189,18 @@ def test_a_checkpoint_knows_the_transform(tmp_path):
     other.compile("adam", run_eagerly=True, metrics=None)
     with pytest.raises(ValueError, match="transform="):
         other.fit(MONDAY, verbose=0, batch_size=20, epochs=2, callbacks=[Checkpoints(tmp_path / "run")])
+
+
+def test_lists_of_entities_are_read_by_the_ids_that_came():
+    news = pd.DataFrame({"news": [7, 8, 9, 10], "topic": ["sport", "art", "sport", "food"]})
+    monday = pd.DataFrame({"news": [7, 8], "history": [[9, 8], []], "click": [0, 1]})
+    tuesday = pd.DataFrame({"news": [10, 10], "history": [[10, 9], [7]], "click": [1, 0]})
+    features = [Categorical("topic", dim=3), EntitySequence("history", of="topic", length=3)]
+    model = SharedBottom(FeatureTransform(features, CLICK, entities=EntityTable(news, key="news")).fit(monday))
+    model.compile("adam", run_eagerly=True)
+    model.fit(monday, verbose=0)
+    later = model.extended(model.transform.extend(tuesday))
+    assert [spec.lender.num_ids for spec in later.features if spec.name == "history"] == [5]
+    assert later.transform.encode(tuesday)["history"].tolist() == [[4, 3, 0], [3, 0, 0]]
+    np.testing.assert_array_equal(later.predict(monday, verbose=0)["click"], model.predict(monday, verbose=0)["click"])
+    later.fit(tuesday, verbose=0)
