@@ -132,10 +132,13 @@ def _copy_weights(model: Any, made: Any) -> set[int]:
 def _weights_of_new_tasks(made: Any, kept: dict[str, Task]) -> set[int]:
     """Weights that belong to one task alone, which the old model had not, or had as one of another kind."""
     new = [output.name for output in made.outputs_info if not _is_same(kept.get(output.task.name), output.task)]
+    if not new:
+        return set()
+    body = set() if _sole_reader(made) is None else _names_of_body(made)
+    own = {id(v) for layer in made.layers if layer.name not in body for v in layer.weights}
     if len(made.output) > 1:
-        return {id(variable) for name in new for variable in made.task_variables(name)}
-    body = _names_of_body(made) if new else set()
-    return {id(v) for layer in made.layers if new and layer.name not in body for v in layer.weights}
+        own &= {id(variable) for name in new for variable in made.task_variables(name)}
+    return own
 
 
 def weights_of_graph(model: Any) -> list[Any]:
@@ -160,15 +163,24 @@ def _frozen(made: Any, freeze: str, came: set[int]) -> list[str]:
 
 
 def _names_of_body(made: Any) -> set[str]:
-    """The layers of what several tasks share; of a model with one task, of what it would share with another."""
-    if len(made.output) > 1:
+    """The layers of what several tasks share; where one alone reads the body, of what it would share with another."""
+    task = _sole_reader(made)
+    if task is None:
         return {layer.name for layer in halves(made).below.layers}
     config = made.get_config()
-    (task,) = made.tasks
-    others = [dataclasses.replace(task, name=f"{task.name}.{i}", label=task.label_column) for i in (1, 2)]
+    twins = [dataclasses.replace(task, name=f"{task.name}.{i}", label=task.label_column) for i in (1, 2)]
+    tasks = [*twins, *(other for other in made.tasks if other is not task)]
     config.pop("corrections", None)
-    two = type(made).from_config({**config, "tasks": [other.get_config() for other in others]})
+    two = type(made).from_config({**config, "tasks": [other.get_config() for other in tasks]})
     return {layer.name for layer in halves(two).below.layers}
+
+
+def _sole_reader(made: Any) -> Task | None:
+    """The only task that reads the body, beside others that compare sides; None if there are several."""
+    if len(made.output) == 1:
+        return made.tasks[0]
+    readers = [output.task for output in made.outputs_info if not output.task.compares_sides]
+    return readers[0] if len(readers) == 1 else None
 
 
 def _report(made: Any, came: set[int]) -> pd.DataFrame:

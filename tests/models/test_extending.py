@@ -12,10 +12,11 @@ from mtl_zoo import (
     EntityTable,
     FeatureTransform,
     Numeric,
+    RetrievalTask,
     SharedBottom,
     create_model,
 )
-from mtl_zoo.export import export, make_scorer
+from mtl_zoo.export import export, make_scorer, quantize
 from mtl_zoo.features import TableStream
 from mtl_zoo.options import MLP, Embedding
 from mtl_zoo.training import Checkpoints
@@ -204,3 +205,25 @@ def test_lists_of_entities_are_read_by_the_ids_that_came():
     assert later.transform.encode(tuesday)["history"].tolist() == [[4, 3, 0], [3, 0, 0]]
     np.testing.assert_array_equal(later.predict(monday, verbose=0)["click"], model.predict(monday, verbose=0)["click"])
     later.fit(tuesday, verbose=0)
+
+
+def test_a_quantized_model_is_not_extended():
+    small = quantize(trained()).model
+    with pytest.raises(ValueError, match="int8 tables"):
+        small.extended(small.transform.extend(TUESDAY))
+
+
+def test_a_retrieval_task_goes_on_counting_its_items():
+    watch = RetrievalTask("like", tower_units=(3,))
+    features = [Categorical("user", dim=3, side="user"), Categorical("item", dim=3, side="item")]
+    model = SharedBottom(FeatureTransform(features, [CLICK, watch]).fit(MONDAY), bottom_units=(4,))
+    model.compile("adam", run_eagerly=True)
+    model.fit(MONDAY, verbose=0)
+    later = model.extended(model.transform.extend(TUESDAY, evict_after=1), rows="mean")
+    ids = model.transform.encode({"user": range(8), "item": range(8)})["item"]
+    before, after = (m.get_layer("like_pair").counts.numpy() for m in (model, later))
+    kept = [i for i, item in zip(ids, range(8), strict=True) if item in set(TUESDAY["item"])]
+    np.testing.assert_array_equal(after[kept], before[kept])
+    assert len(kept) and after.sum() == before[kept].sum()  # those that came, or took an id, were not met
+    later.fit(TUESDAY, verbose=0)
+    assert later.get_layer("like_pair").counts.numpy().sum() == after.sum() + len(TUESDAY)
