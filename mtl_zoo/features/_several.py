@@ -72,7 +72,7 @@ def training_table(
 
 
 def later_table(table: Any, features: Iterable[str], absent: Sequence[Collection[str]]) -> pd.DataFrame:
-    """What `extend` is given as one table, which may lack the columns that one of the tables that were fitted lacked."""
+    """What `extend` is given as one table; it may lack the columns that one of the tables that were fitted lacked."""
     wanted = dict.fromkeys(features)
     if isinstance(table, SeveralTables):
         frames = table.frames()

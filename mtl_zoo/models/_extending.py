@@ -34,8 +34,8 @@ def extended(model: Any, transform: Any, rows: str) -> Any:
         raise ValueError(f"`transform` must be a fitted FeatureTransform. Received: transform={transform!r}")
     if any(_backend.row_scales(variable) is not None for variable in model.weights):
         raise ValueError(
-            "`extended` needs float32 tables, whose rows can be trained. Received: a model with int8 tables. Extend the "
-            "model that `quantize` was given, and quantize the result"
+            "`extended` needs float32 tables, whose rows can be trained. Received: a model with int8 tables. Extend "
+            "the model that `quantize` was given, and quantize the result"
         )
     transform.require_extension_of(model.transform)
     with _backend.scope_of(model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ def transfer(
     The new model is of the same class, with the same arguments. A weight comes over where both models have one of the
     same place and shape: all of the body, and the towers of tasks that both have. Towers, gates and experts that belong
     to a new task start anew. The old model is left as it is. `made.transferred` is a table of the weights: which came
-    over, and which train. Low-rank updates that the old model has are added to their kernels.
+    over, and which train. Low-rank updates that the old model has are added to their kernels. Corrections of scores,
+    for sampling or by `calibrate`, do not come over.
 
     With `adapters`, the dense kernels W of what is frozen train by low-rank updates alone, which start as zeros:
 
@@ -61,6 +63,9 @@ def transfer(
     Raises:
         ValueError: Another `freeze`; `adapters` without `freeze="below"`, or for a body without a stack of dense layers
             or a bank of experts; a label that is a feature's column; tasks that the model cannot have.
+
+    Warns:
+        UserWarning: The old model's scores are corrected.
 
     Example:
 
@@ -85,6 +90,13 @@ def transfer(
     # A task that both have keeps the unit of its labels.
     made = _made(model, fitted_like(as_tasks(tasks), model.tasks), name)
     came = _copy_weights(model, made)
+    if model.corrections:
+        warnings.warn(
+            "The new model's scores are not corrected as the old one's are, for sampling or by `calibrate`: give "
+            "`fit(sampling=...)` and calibrate again where they are to be probabilities.",
+            UserWarning,
+            stacklevel=2,
+        )
     if freeze is not None:
         frozen = _frozen(made, freeze, came)
         adaptation = Adaptation(tuple(frozen), rank, scale)

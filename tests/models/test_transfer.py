@@ -8,6 +8,8 @@ import pytest
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric, RegressionTask, transfer
 from mtl_zoo.layers import DenseStack, ExpertBank
+from mtl_zoo.models._calibration import Affine
+from mtl_zoo.models._corrections import Corrections
 from mtl_zoo.serving import Scoring
 
 pytestmark = pytest.mark.tensorflow
@@ -137,3 +139,10 @@ def test_a_body_that_a_task_reads_beside_a_retrieval_task_comes_over():
         "shape": (6, 5), "numbers": 30, "came_over": True, "trains": False
     }  # fmt: skip
     assert all("update" in path or "stars" in path for path in report.index[~report["came_over"]])
+
+
+def test_corrections_that_do_not_come_over_are_told_of(trained):
+    model = trained.clone()
+    model.set_corrections(Corrections(calibrations={"like": Affine(2.0)}))
+    with pytest.warns(UserWarning, match="not corrected"):
+        assert not transfer(model, NEW).corrections
