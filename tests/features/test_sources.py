@@ -527,3 +527,15 @@ def test_later_rows_of_one_source_extend_what_all_have_learned(transform, of_sou
     make_model(transform).extended(later).fit(sources, verbose=0)
     with pytest.raises(ValueError, match="user"):
         transform.extend(reviews.drop(columns="user"))
+
+
+def test_sources_without_a_sample_space_or_weight_are_evaluated_as_they_are_trained():
+    rng = np.random.default_rng(0)
+    first = {"user": rng.integers(0, 5, 20), "like": rng.integers(0, 2, 20), "seen": np.ones(20), "w": rng.random(20)}
+    second = {"user": rng.integers(0, 5, 10), "buy": rng.integers(0, 2, 10)}
+    sources = JointSources({"a": first, "b": second})
+    tasks = [BinaryTask("like", sample_space="seen"), BinaryTask("buy")]
+    model = make_model(FeatureTransform(Categorical("user", dim=2), tasks, sample_weight="w").fit(sources))
+    found = mtl_zoo.evaluate(model, sources).set_index(["source", "task", "metric"])["observed"]
+    assert found["all", "like", "auc"] == found["a", "like", "auc"] == 20
+    assert found["all", "buy", "auc"] == found["b", "buy", "auc"] == 10
