@@ -82,7 +82,8 @@ def progressive(
 
     Args:
         model: A compiled model of the zoo that was made with a transform and, usually, trained on the days before.
-        days: Tables in the order of time, by name or in a list (then named `"1"`, `"2"`, ...).
+        days: Tables in the order of time, by name (a date is named by its text) or in a list (then named `"1"`,
+            `"2"`, ...).
         extend: Arguments of `FeatureTransform.extend`, such as `{"min_count": 5}`; `{}` for its defaults. Default:
             None, the transform stays, and new values are unknown.
         rows: Where rows of new ids start, see `model.extended`.
@@ -119,7 +120,8 @@ def progressive(
 
     Reference: Blum, Kalai and Langford, Beating the hold-out, COLT 1999, for predicting what is then learned from.
     """
-    tables = dict(days) if isinstance(days, Mapping) else {str(i): day for i, day in enumerate(days, 1)}
+    named = days.items() if isinstance(days, Mapping) else enumerate(days, 1)
+    tables = {str(name): day for name, day in named}  # as a folder keeps them
     _check(model, tables)
     check.check_number("ratio", ratio, minimum=0)
     check.check_int("epochs", epochs)

@@ -72,13 +72,7 @@ class ReplayBuffer:
         Raises:
             ValueError: It has other columns, or no row.
         """
-        frame = read_table(table).reset_index(drop=True)
-        kept = self._rows
-        if kept is not None and set(kept.columns) != set(frame.columns):
-            raise ValueError(
-                f"`table` must have the columns of the rows before it, {list(kept.columns)}. "
-                f"Received: {list(frame.columns)}"
-            )
+        frame, kept = self._checked(table).reset_index(drop=True), self._rows
         number = np.arange(self.rows_seen, self.rows_seen + len(frame))
         drawn = self._rng.integers(0, number + 1)
         places = np.where(number < self.size, number, drawn)
@@ -97,14 +91,26 @@ class ReplayBuffer:
         Args:
             table: Today's rows.
             ratio: How many rows of the sample come to a row of the table; fewer where the sample is smaller.
+
+        Raises:
+            ValueError: It has other columns than the sample.
         """
-        frame = read_table(table)
+        frame = self._checked(table)
         check.check_number("ratio", ratio, minimum=0)
         count = min(round(ratio * len(frame)), len(self))
         if not count:
             return frame
         at = self._rng.choice(len(self), count, replace=False)
         return pd.concat([frame, self.rows.iloc[at][list(frame.columns)]], ignore_index=True)
+
+    def _checked(self, table: Any) -> pd.DataFrame:
+        frame = read_table(table)
+        if self._rows is not None and set(self._rows.columns) != set(frame.columns):
+            raise ValueError(
+                f"`table` must have the columns of the rows before it, {list(self._rows.columns)}. "
+                f"Received: {list(frame.columns)}"
+            )
+        return frame
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the sample and the state of the draws to a folder, whole or not at all."""

@@ -13,12 +13,13 @@ from mtl_zoo import _validation as check
 from mtl_zoo.datasets import Split
 from mtl_zoo.datasets.oracle import oracle_auc
 from mtl_zoo.evaluation.gain import lift_share
+from mtl_zoo.features._several import fills_of
 from mtl_zoo.features.sources import ALL, JointSources
 from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import IMPRESSIONS, observed
 from mtl_zoo.heads._funnel import and_then, steps_to
 from mtl_zoo.metrics import exact
-from mtl_zoo.models._data import checked_stream, encode_table, is_stream, is_table, labels_by_name
+from mtl_zoo.models._data import checked_stream, encode_table, is_stream, is_table, labels_by_name, require_transform
 from mtl_zoo.tasks import Task
 
 COLUMNS = ("task", "metric", "space", "observed", "value", "note")
@@ -143,7 +144,8 @@ def as_split(model: Any, split: Any) -> Split:
 
 def _joint_split(model: Any, joint: JointSources) -> Split:
     """All rows, with the labels that `fit` would read of each source."""
-    split, tasks = as_split(model, joint.table()), joint.tasks_by_source(model.tasks)
+    fills = fills_of((), model.tasks, require_transform(model).sample_weight)
+    split, tasks = as_split(model, joint.table(fills)), joint.tasks_by_source(model.tasks)
     for source, rows in rows_by_source(joint, split).items():
         for task in model.tasks:
             if task.name not in tasks[source]:

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from mtl_zoo import _validation as check
+from mtl_zoo.features._columns import read_table
 from mtl_zoo.metrics.exact import checked_arrays
 from mtl_zoo.tasks import BinaryTask
 
@@ -153,9 +154,10 @@ def evaluate_uplift(model: Any, table: Any, response: str, treated: str = "treat
     known = [output.name for output in model.outputs_info]
     for name in names:
         check.check_choice("response", name, tuple(known))
-    missing = [name for name in (response, treated) if name not in table]
+    frame = read_table(table)
+    missing = [name for name in (response, treated) if name not in frame]
     if missing:
         raise ValueError(f"`table` must hold the treatment and the response. Missing: {missing}")
-    scores = model.predict(table, **{"verbose": 0, **arguments})
+    scores = model.predict(frame, **{"verbose": 0, **arguments})
     difference = (scores[names[0]] - scores[names[1]]).ravel()
-    return uplift_metrics(difference, np.asarray(table[treated]), np.asarray(table[response]))
+    return uplift_metrics(difference, np.asarray(frame[treated]), np.asarray(frame[response]))

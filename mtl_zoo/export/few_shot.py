@@ -28,7 +28,8 @@ class FewShotScorer:
 
     The model keeps its weights. Without support rows the scores are the model's own. What adapts, and how, is by
     default what the model was trained with: the options of its step `"maml"` or `"reptile"`. For a model that was
-    trained otherwise the same is plain fine-tuning. TensorFlow only.
+    trained otherwise the same is plain fine-tuning. Support rows are all of a user's, also for a model that was trained
+    with `fit(sampling=...)`. Calibrations map the scores after it. TensorFlow only.
 
     Args:
         model: A compiled model of the zoo: its losses are what it adapts by.

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo.features import _fitted as _learned
+from mtl_zoo.features import _several
 from mtl_zoo.features import entities as _entities
-from mtl_zoo.features._columns import EMPTY, read_table
+from mtl_zoo.features._columns import EMPTY
 from mtl_zoo.features._growth import Growth, GrowthRules
 from mtl_zoo.features._joined import Joined
 from mtl_zoo.features.base import Feature, as_features
@@ -100,7 +101,8 @@ class Extending:
         Call it with each day's (or week's) table in turn, and give the result to `model.extended`.
 
         Args:
-            table: The later table. Labels are not read.
+            table: The later table, or `JointSources`. Labels are not read. Of a transform that was fitted on several
+                sources it may lack what one of them lacked, as in `encode`.
             min_count: A value gets an id once it has been seen this often in this and earlier tables of `extend`
                 together (what `fit` left out is not remembered). Default: each feature's own `min_count`.
             evict_after: A value that none of the last `evict_after` tables held loses its id, which the next new value
@@ -141,7 +143,8 @@ class Extending:
         if isinstance(entities, EntityTable) or len(entities):
             changed._entities = _entities.replaced(self._entities, entities)
         joined = Joined.of(changed._specs, changed._entities)
-        changed._fitted, changed._growth = _extended(before, changed._specs, read_table(table), joined, rules, fixed)
+        frame = _several.later_table(table, _learned.readers_of(changed._specs, joined), before.absent)
+        changed._fitted, changed._growth = _extended(before, changed._specs, frame, joined, rules, fixed)
         changed._graph, changed.unseen = None, {}
         shown = {name: growth.new for name, growth in changed._growth.items() if growth.new}
         logger.info("extended by new values of %s", shown or "no feature")
@@ -281,7 +284,7 @@ def _extended(
             states[key] = state
         growth |= {spec.name: change for spec in group}
     old = {feature.name: feature for feature in before.features}
-    sized = tuple(s.resized(states.get(s.state_key), old[s.name].sizes()) for s in specs)
+    sized = _learned.beside(s.resized(states.get(s.state_key), old[s.name].sizes()) for s in specs)
     ids = {spec.name: getattr(states.get(spec.state_key), "num_ids", None) for spec in specs}
     growth = {name: dataclasses.replace(change, ids=ids[name]) for name, change in growth.items()}
     return dataclasses.replace(before, features=sized, states=states, joined=joined), growth

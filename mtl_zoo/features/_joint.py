@@ -55,6 +55,7 @@ class JointStream:
                 return _Rows.of(source.data, self.transform, self._base, {self.joint.column: name}, unread)
             if source.data.transform.features != self.transform.features or not source.data.labels:
                 raise ValueError("`data` must be a stream with labels, made with the transform of the model.")
+            self.transform.refuse_other_ids(source.data.transform, "data")
             return _Stream(source.data.with_constant(self.joint.column, name), self._base, unread)
         except (ValueError, TypeError) as error:
             raise type(error)(f"{error} (source {name!r})") from error

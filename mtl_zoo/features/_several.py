@@ -71,6 +71,16 @@ def training_table(
     return table.joined(fills_of(features, tasks, sample_weight))
 
 
+def later_table(table: Any, features: Iterable[str], absent: Sequence[Collection[str]]) -> pd.DataFrame:
+    """What `extend` is given as one table; it may lack the columns that one of the tables that were fitted lacked."""
+    wanted = dict.fromkeys(features)
+    if isinstance(table, SeveralTables):
+        frames = table.frames()
+        held = {c: None for c in wanted if c == table.column or any(c in frame for frame in frames.values())}
+        table = below_each_other(frames, held, table.column)
+    return completed(read_table(table), absent, wanted)
+
+
 class SeveralTables:
     """Base of what holds several tables for `FeatureTransform.fit`.
 

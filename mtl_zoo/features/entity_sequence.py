@@ -74,6 +74,7 @@ class EntitySequence(Feature):
     lender: Any = dataclasses.field(default=None, kw_only=True, repr=False, compare=False)
 
     is_ordered: ClassVar[bool] = True
+    grows: ClassVar[tuple[str, ...]] = ("lender",)  # it stands beside
 
     def __post_init__(self) -> None:
         super().__post_init__()

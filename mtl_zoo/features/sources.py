@@ -182,8 +182,11 @@ class JointSources(SeveralTables):
             )
         return {name: source.data for name, source in self.sources.items()}
 
-    def table(self) -> pd.DataFrame:
+    def table(self, fills: Mapping[str, float | None] | None = None) -> pd.DataFrame:
         """All rows in one table, one source below the other, NA where a source lacks a column, and `column`.
+
+        Args:
+            fills: What stands for some columns where a source lacks them, in place of NA.
 
         Raises:
             ValueError: A source is a stream, or a column holds other kinds of values in another source.
@@ -196,7 +199,8 @@ class JointSources(SeveralTables):
         """
         frames = self.frames()
         columns = dict.fromkeys(column for frame in frames.values() for column in frame.columns)
-        return below_each_other(frames, {**dict.fromkeys(columns), self.column: None}, self.column)
+        given = {column: (fills or {}).get(column) for column in columns}
+        return below_each_other(frames, {**given, self.column: None}, self.column)
 
     def bound(self, transform: FeatureTransform, required: Collection[str] = ()) -> JointStream:
         """The sources as arrays that a fitted transform makes of them, and their batches.

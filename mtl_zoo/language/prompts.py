@@ -97,14 +97,14 @@ class PromptScorer:
         if isinstance(labels, str):
             self._require([labels], frame)
             labels = frame[labels]
-        numbers = pd.to_numeric(pd.Series(np.asarray(labels)), errors="coerce").to_numpy(dtype=np.float64)
+        given = pd.Series(np.asarray(labels))
+        numbers = pd.to_numeric(given, errors="coerce").to_numpy(dtype=np.float64)
         if len(numbers) != len(frame):
             raise ValueError(f"`labels` must have a label a row. Received: {len(numbers)} for {len(frame)} rows")
-        observed = ~np.isnan(numbers)
-        odd = observed & ~np.isin(numbers, np.arange(len(self.answers)))
+        odd = given.notna().to_numpy() & ~np.isin(numbers, np.arange(len(self.answers)))
         if odd.any():
             raise ValueError(
-                f"`labels` must be 0 .. {len(self.answers) - 1}, or NaN. Received: {check.sample_values(numbers[odd])}"
+                f"`labels` must be 0 .. {len(self.answers) - 1}, or NaN. Received: {check.sample_values(given[odd])}"
             )
         rows = self._drawn(numbers)
         texts = [

@@ -314,7 +314,8 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
 
         Raises:
             ValueError: The model has no transform; `transform` gives a value that the model knows another id (it was
-                fitted again), or has other features or tasks; weights outside of tables depend on the number of ids.
+                fitted again), or has other features or tasks; weights outside of tables depend on the number of ids;
+                its tables are int8.
 
         Example:
 

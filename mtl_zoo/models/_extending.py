@@ -16,6 +16,7 @@ from mtl_zoo.features.requests import FIRST_ID, UNKNOWN_ID
 from mtl_zoo.features.spec import features_to_config
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.layers import FeatureEmbedding
+from mtl_zoo.models._retrieval import item_counts
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ def extended(model: Any, transform: Any, rows: str) -> Any:
         )
     if not isinstance(transform, FeatureTransform) or not transform.is_fitted:
         raise ValueError(f"`transform` must be a fitted FeatureTransform. Received: transform={transform!r}")
+    if any(_backend.row_scales(variable) is not None for variable in model.weights):
+        raise ValueError(
+            "`extended` needs float32 tables, whose rows can be trained. Received: a model with int8 tables. Extend "
+            "the model that `quantize` was given, and quantize the result"
+        )
     transform.require_extension_of(model.transform)
     with _backend.scope_of(model):
         made = type(model).from_config({**model.get_config(), "features": features_to_config(transform.features)})
@@ -40,7 +46,7 @@ def extended(model: Any, transform: Any, rows: str) -> Any:
         _freeze_alike(model, made)
         if model.compiled:
             made.compile_from_config(model.get_compile_config())
-    _carry_over(_own_variables(model), _own_variables(made), tables)
+    _carry_over(_own_variables(model), _own_variables(made), [*tables, *_counts(model, made, transform)])
     for table in tables:
         table.start_new_rows(rows)
     if model.compiled and model.optimizer is not None and model.optimizer.built:
@@ -108,6 +114,15 @@ def _tables(model: Any, made: Any, transform: Any) -> list[_Table]:
                 for name, rows in group.tables.items()
             ]
             found.append(_Table(old_parts, new_parts, parts))
+    return found
+
+
+def _counts(model: Any, made: Any, transform: Any) -> list[_Table]:
+    """What counts items by their ids: those that came were not met yet."""
+    found = []
+    for (name, was), (_, now) in zip(item_counts(model), item_counts(made), strict=True):
+        rows = [(0, variable.shape[0]) for variable in (was, now)]
+        found.append(_Table([was], [now], [(name, rows[0], rows[1], *transform.ids_since(model.transform, name))]))
     return found
 
 

@@ -74,6 +74,12 @@ def _item_feature(plan: ModelPlan, task: Any) -> Feature:
     return known[name]
 
 
+def item_counts(model: Any) -> list[tuple[str, Any]]:
+    """For each such task the name of the feature that is the item's id, and the weight that counts its ids."""
+    tasks = [task for task in model.tasks if task.compares_sides]
+    return [(_item_feature(model._plan, task).name, model.get_layer(f"{task.name}_pair").counts) for task in tasks]
+
+
 # Each side as a model.
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ def transfer(
     The new model is of the same class, with the same arguments. A weight comes over where both models have one of the
     same place and shape: all of the body, and the towers of tasks that both have. Towers, gates and experts that belong
     to a new task start anew. The old model is left as it is. `made.transferred` is a table of the weights: which came
-    over, and which train. Low-rank updates that the old model has are added to their kernels.
+    over, and which train. Low-rank updates that the old model has are added to their kernels. Corrections of scores,
+    for sampling or by `calibrate`, do not come over.
 
     With `adapters`, the dense kernels W of what is frozen train by low-rank updates alone, which start as zeros:
 
@@ -61,6 +63,9 @@ def transfer(
     Raises:
         ValueError: Another `freeze`; `adapters` without `freeze="below"`, or for a body without a stack of dense layers
             or a bank of experts; a label that is a feature's column; tasks that the model cannot have.
+
+    Warns:
+        UserWarning: The old model's scores are corrected.
 
     Example:
 
@@ -85,6 +90,13 @@ def transfer(
     # A task that both have keeps the unit of its labels.
     made = _made(model, fitted_like(as_tasks(tasks), model.tasks), name)
     came = _copy_weights(model, made)
+    if model.corrections:
+        warnings.warn(
+            "The new model's scores are not corrected as the old one's are, for sampling or by `calibrate`: give "
+            "`fit(sampling=...)` and calibrate again where they are to be probabilities.",
+            UserWarning,
+            stacklevel=2,
+        )
     if freeze is not None:
         frozen = _frozen(made, freeze, came)
         adaptation = Adaptation(tuple(frozen), rank, scale)
@@ -132,10 +144,13 @@ def _copy_weights(model: Any, made: Any) -> set[int]:
 def _weights_of_new_tasks(made: Any, kept: dict[str, Task]) -> set[int]:
     """Weights that belong to one task alone, which the old model had not, or had as one of another kind."""
     new = [output.name for output in made.outputs_info if not _is_same(kept.get(output.task.name), output.task)]
+    if not new:
+        return set()
+    body = set() if _sole_reader(made) is None else _names_of_body(made)
+    own = {id(v) for layer in made.layers if layer.name not in body for v in layer.weights}
     if len(made.output) > 1:
-        return {id(variable) for name in new for variable in made.task_variables(name)}
-    body = _names_of_body(made) if new else set()
-    return {id(v) for layer in made.layers if new and layer.name not in body for v in layer.weights}
+        own &= {id(variable) for name in new for variable in made.task_variables(name)}
+    return own
 
 
 def weights_of_graph(model: Any) -> list[Any]:
@@ -160,15 +175,24 @@ def _frozen(made: Any, freeze: str, came: set[int]) -> list[str]:
 
 
 def _names_of_body(made: Any) -> set[str]:
-    """The layers of what several tasks share; of a model with one task, of what it would share with another."""
-    if len(made.output) > 1:
+    """The layers of what several tasks share; where one alone reads the body, of what it would share with another."""
+    task = _sole_reader(made)
+    if task is None:
         return {layer.name for layer in halves(made).below.layers}
     config = made.get_config()
-    (task,) = made.tasks
-    others = [dataclasses.replace(task, name=f"{task.name}.{i}", label=task.label_column) for i in (1, 2)]
+    twins = [dataclasses.replace(task, name=f"{task.name}.{i}", label=task.label_column) for i in (1, 2)]
+    tasks = [*twins, *(other for other in made.tasks if other is not task)]
     config.pop("corrections", None)
-    two = type(made).from_config({**config, "tasks": [other.get_config() for other in others]})
+    two = type(made).from_config({**config, "tasks": [other.get_config() for other in tasks]})
     return {layer.name for layer in halves(two).below.layers}
+
+
+def _sole_reader(made: Any) -> Task | None:
+    """The only task that reads the body, beside others that compare sides; None if there are several."""
+    if len(made.output) == 1:
+        return made.tasks[0]
+    readers = [output.task for output in made.outputs_info if not output.task.compares_sides]
+    return readers[0] if len(readers) == 1 else None
 
 
 def _report(made: Any, came: set[int]) -> pd.DataFrame:

@@ -84,7 +84,7 @@ class EpisodeStep(Step):
         is_support = tf.range(count) % size < support
         rows = model.row_losses(self.measured(batch, is_support), logits)
         total = _backend.sum_over_replicas(loss + rest)
-        model.optimizer.apply(gradients, model.trainable_variables)
+        model.optimizer.apply(model.anchored(gradients), model.trainable_variables)
         return Outcome(loss + rest, logits, rows, total)
 
     def _sizes(self, count: Any) -> tuple[Any, Any]:
@@ -168,7 +168,7 @@ def adapt(
         rate: The step size.
         steps: How many steps.
         second_order: Whether gradients of what is returned go through the gradients in it.
-        training: As in a call of the model.
+        training: As in a call of the model. If not, the rows are none that `fit(sampling=...)` has sampled.
     """
     import tensorflow as tf
 
@@ -176,7 +176,12 @@ def adapt(
     for _ in range(steps):
         with tf.GradientTape() as tape:
             tape.watch(values)
-            loss = episode_loss(model, rows, call_with(model, variables, values, rows.inputs, training))
+            logits = call_with(model, variables, values, rows.inputs, training)
+            if not training:
+                # Rows that are trained on may be sampled; others are not.
+                sampled = dataclasses.replace(model.corrections, calibrations={})
+                logits = sampled.apply(model.outputs_info, model.tasks, logits)
+            loss = episode_loss(model, rows, logits)
         found = tape.gradient(loss, values)
         if not second_order:
             found = [None if g is None else tf.stop_gradient(g) for g in found]

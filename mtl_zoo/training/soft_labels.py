@@ -72,6 +72,8 @@ def soft_labels(
     frame = read_table(table)
     check_columns(frame, [task.label_column])
     labels = frame[task.label_column].astype(object)
+    is_bool = labels.map(lambda label: isinstance(label, bool | np.bool_)).to_numpy(bool)
+    labels[is_bool] = labels[is_bool].astype(float)  # to stand beside a probability
     unlabelled = labels.isna().to_numpy() & _in_space(frame, task)
     if not unlabelled.any():
         raise ValueError(

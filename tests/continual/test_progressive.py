@@ -80,6 +80,15 @@ def test_a_run_that_was_cut_goes_on_to_the_same_end(whole, tmp_path):
         progressive(start(), DAYS, replay=ReplayBuffer(30), **arguments)
 
 
+def test_days_that_are_dates_are_named_alike_when_a_run_goes_on(tmp_path):
+    dates = dict(zip(pd.date_range("2024-05-01", periods=3), DAYS.values(), strict=True))
+    arguments = {"train": False, "folder": tmp_path}
+    first = progressive(start(), dict(list(dates.items())[:2]), **arguments)
+    both = progressive(start(), dates, **arguments)
+    assert both.scores("auc").index.tolist() == [str(date) for date in dates]
+    pd.testing.assert_frame_equal(both.scores("auc").iloc[:2], first.scores("auc"))
+
+
 def test_never_training_leaves_the_model(tmp_path):
     model = start()
     progress = progressive(model, list(DAYS.values()), train=False)

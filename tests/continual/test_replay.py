@@ -73,6 +73,8 @@ def test_what_is_wrong_is_refused(tmp_path):
     buffer.add({"a": [1]})
     with pytest.raises(ValueError, match="`table` must have the columns of the rows before it"):
         buffer.add({"b": [1]})
+    with pytest.raises(ValueError, match="`table` must have the columns of the rows before it"):
+        buffer.mixed({"a": [1], "b": [1]}, 1)
     with pytest.raises(ValueError, match="`ratio` must be"):
         buffer.mixed({"a": [1]}, -1)
     with pytest.raises(FileNotFoundError, match="must hold a replay buffer"):

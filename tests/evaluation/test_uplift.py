@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from mtl_zoo import FeatureTransform, Numeric, create_model
@@ -56,6 +57,7 @@ def test_two_tasks_find_who_acts_because_of_it(trial):
     model.fit(train, batch_size=512, epochs=4, verbose=0)
     found, best = evaluate_uplift(model, test, "visit"), uplift_metrics(test["x"], test["treated"], test["visit"])
     assert found.qini > 0.8 * best.qini
+    assert evaluate_uplift(model, pa.Table.from_pandas(test), "visit") == found
     with pytest.raises(ValueError, match="`response` must be one of"):
         evaluate_uplift(model, test, "buy")
     with pytest.raises(ValueError, match="`table` must hold the treatment and the response. Missing: ..treated"):

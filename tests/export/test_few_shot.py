@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric, RegressionTask, create_model
+from mtl_zoo import BinaryTask, Categorical, FeatureTransform, NegativeSampling, Numeric, RegressionTask, create_model
 from mtl_zoo.export import FewShotScorer
+from mtl_zoo.models._corrections import Corrections
 from mtl_zoo.steps import MAML
 
 pytestmark = pytest.mark.tensorflow
@@ -110,3 +111,16 @@ def test_what_is_refused(model, table):
         FewShotScorer(model)(table, model.transform.encode(table.head(2)), labels)
     with pytest.raises(TypeError, match="`model` must be a model of the zoo. Received: str"):
         FewShotScorer("model")
+
+
+def test_support_rows_are_not_sampled():
+    """What a model of sampled rows gives as a share of 1 in 11 is right for 1 of 11 support rows: nothing adapts."""
+    model = create_model("shared_bottom", [Numeric("price")], [BinaryTask("click")], bottom_units=(), tower_units=())
+    model.compile("sgd")
+    for variable in model.weights:
+        variable.assign(variable * 0)
+    model.set_corrections(Corrections(sampling=NegativeSampling("click", rate=0.1)))
+    scorer = FewShotScorer(model, inner_rate=1.0, inner_steps=3, adapts="dense")
+    x, clicks = {"price": np.ones(11, "float32")}, {"click": np.eye(11, dtype="float32")[0]}
+    np.testing.assert_allclose(scorer(x)["click"], 1 / 11, atol=1e-6)
+    np.testing.assert_allclose(scorer(x, x, clicks)["click"], 1 / 11, atol=1e-6)

@@ -502,3 +502,40 @@ def test_streams_are_refused_where_all_rows_are_needed(transform, stream):
     other = fitted(features=FEATURES[:1])
     with pytest.raises(ValueError, match=r"`data` must be a stream .*\(source 'reviews'\)"):
         sources.bound(other)
+
+
+def test_a_stream_whose_transform_gives_other_ids_is_refused(transform, tmp_path):
+    swapped = {name: frame.assign(user=20 - frame["user"]) for name, frame in tables().items()}
+    other = fitted(JointSources(swapped))
+    assert len(other.values_of("user")) == len(transform.values_of("user"))
+    tables()["ratings"].to_csv(tmp_path / "ratings.csv", index=False)
+    sources = JointSources({"ratings": TableStream(tmp_path / "ratings.csv", other), "reviews": tables()["reviews"]})
+    with pytest.raises(ValueError, match="other ids.*source 'ratings'"):
+        make_model(transform).fit(sources, verbose=0)
+
+
+@pytest.mark.parametrize("of_sources", [False, True])
+def test_later_rows_of_one_source_extend_what_all_have_learned(transform, of_sources):
+    reviews = tables(seed=3)["reviews"].assign(user=30, word="fine")
+    later = transform.extend(JointSources({"reviews": reviews}) if of_sources else reviews)
+    new = later.growth.set_index("name")["new"]
+    assert new.to_dict() == {"user": 1, "film": 0, "age": 0, "word": 1, "domain": 0}
+    assert later.encode(reviews)["user"][0] == len(transform.values_of("user")) + 2
+    for table in tables().values():
+        assert all((a == b).all() for a, b in zip(*(t.encode(table).values() for t in (transform, later)), strict=True))
+    sources = JointSources({"ratings": tables()["ratings"], "reviews": reviews})
+    make_model(transform).extended(later).fit(sources, verbose=0)
+    with pytest.raises(ValueError, match="user"):
+        transform.extend(reviews.drop(columns="user"))
+
+
+def test_sources_without_a_sample_space_or_weight_are_evaluated_as_they_are_trained():
+    rng = np.random.default_rng(0)
+    first = {"user": rng.integers(0, 5, 20), "like": rng.integers(0, 2, 20), "seen": np.ones(20), "w": rng.random(20)}
+    second = {"user": rng.integers(0, 5, 10), "buy": rng.integers(0, 2, 10)}
+    sources = JointSources({"a": first, "b": second})
+    tasks = [BinaryTask("like", sample_space="seen"), BinaryTask("buy")]
+    model = make_model(FeatureTransform(Categorical("user", dim=2), tasks, sample_weight="w").fit(sources))
+    found = mtl_zoo.evaluate(model, sources).set_index(["source", "task", "metric"])["observed"]
+    assert found["all", "like", "auc"] == found["a", "like", "auc"] == 20
+    assert found["all", "buy", "auc"] == found["b", "buy", "auc"] == 10

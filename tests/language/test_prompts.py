@@ -149,8 +149,10 @@ def test_what_a_table_lacks_is_named(llama, tmp_path):
         scorer(llama, examples=2).fit(TABLE, "gone")
     with pytest.raises(ValueError, match=r"must hold 3 rows of label \d for 6 examples. Received: 2"):
         scorer(llama, examples=6).fit(TABLE, "like")
-    with pytest.raises(ValueError, match=r"`labels` must be 0 .. 1, or NaN. Received: \[2.0\]"):
+    with pytest.raises(ValueError, match=r"`labels` must be 0 .. 1, or NaN. Received: \[2\]"):
         scorer(llama, examples=2).fit(TABLE, [0, 1, 2, 1])
+    with pytest.raises(ValueError, match=r"`labels` must be 0 .. 1, or NaN. Received: \['yes'"):
+        scorer(llama, examples=2).fit(TABLE, [0, 1, "yes", None])
     with pytest.raises(ValueError, match="`labels` must have a label a row. Received: 2 for 4"):
         scorer(llama, examples=2).fit(TABLE, [0, 1])
     with pytest.raises(ValueError, match="1 longer ones, of up to"):

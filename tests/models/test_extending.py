@@ -5,8 +5,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric, SharedBottom, create_model
-from mtl_zoo.export import export, make_scorer
+from mtl_zoo import (
+    BinaryTask,
+    Categorical,
+    EntitySequence,
+    EntityTable,
+    FeatureTransform,
+    Numeric,
+    RetrievalTask,
+    SharedBottom,
+    create_model,
+)
+from mtl_zoo.export import export, make_scorer, quantize
 from mtl_zoo.features import TableStream
 from mtl_zoo.options import MLP, Embedding
 from mtl_zoo.training import Checkpoints
@@ -180,3 +190,40 @@ def test_a_checkpoint_knows_the_transform(tmp_path):
     other.compile("adam", run_eagerly=True, metrics=None)
     with pytest.raises(ValueError, match="transform="):
         other.fit(MONDAY, verbose=0, batch_size=20, epochs=2, callbacks=[Checkpoints(tmp_path / "run")])
+
+
+def test_lists_of_entities_are_read_by_the_ids_that_came():
+    news = pd.DataFrame({"news": [7, 8, 9, 10], "topic": ["sport", "art", "sport", "food"]})
+    monday = pd.DataFrame({"news": [7, 8], "history": [[9, 8], []], "click": [0, 1]})
+    tuesday = pd.DataFrame({"news": [10, 10], "history": [[10, 9], [7]], "click": [1, 0]})
+    features = [Categorical("topic", dim=3), EntitySequence("history", of="topic", length=3)]
+    model = SharedBottom(FeatureTransform(features, CLICK, entities=EntityTable(news, key="news")).fit(monday))
+    model.compile("adam", run_eagerly=True)
+    model.fit(monday, verbose=0)
+    later = model.extended(model.transform.extend(tuesday))
+    assert [spec.lender.num_ids for spec in later.features if spec.name == "history"] == [5]
+    assert later.transform.encode(tuesday)["history"].tolist() == [[4, 3, 0], [3, 0, 0]]
+    np.testing.assert_array_equal(later.predict(monday, verbose=0)["click"], model.predict(monday, verbose=0)["click"])
+    later.fit(tuesday, verbose=0)
+
+
+def test_a_quantized_model_is_not_extended():
+    small = quantize(trained()).model
+    with pytest.raises(ValueError, match="int8 tables"):
+        small.extended(small.transform.extend(TUESDAY))
+
+
+def test_a_retrieval_task_goes_on_counting_its_items():
+    watch = RetrievalTask("like", tower_units=(3,))
+    features = [Categorical("user", dim=3, side="user"), Categorical("item", dim=3, side="item")]
+    model = SharedBottom(FeatureTransform(features, [CLICK, watch]).fit(MONDAY), bottom_units=(4,))
+    model.compile("adam", run_eagerly=True)
+    model.fit(MONDAY, verbose=0)
+    later = model.extended(model.transform.extend(TUESDAY, evict_after=1), rows="mean")
+    ids = model.transform.encode({"user": range(8), "item": range(8)})["item"]
+    before, after = (m.get_layer("like_pair").counts.numpy() for m in (model, later))
+    kept = [i for i, item in zip(ids, range(8), strict=True) if item in set(TUESDAY["item"])]
+    np.testing.assert_array_equal(after[kept], before[kept])
+    assert len(kept) and after.sum() == before[kept].sum()  # those that came, or took an id, were not met
+    later.fit(TUESDAY, verbose=0)
+    assert later.get_layer("like_pair").counts.numpy().sum() == after.sum() + len(TUESDAY)

@@ -8,6 +8,8 @@ import pytest
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric, RegressionTask, transfer
 from mtl_zoo.layers import DenseStack, ExpertBank
+from mtl_zoo.models._calibration import Affine
+from mtl_zoo.models._corrections import Corrections
 from mtl_zoo.serving import Scoring
 
 pytestmark = pytest.mark.tensorflow
@@ -124,3 +126,23 @@ def test_what_is_refused(trained):
         transfer(trained, NEW, alpha=1.0)
     with pytest.raises(ValueError, match="`features` must not read 'age'"):
         transfer(trained, RegressionTask("years", label="age"))
+
+
+def test_a_body_that_a_task_reads_beside_a_retrieval_task_comes_over():
+    table = rows().assign(film=np.arange(48) % 7)
+    features = [Categorical("user", dim=3, side="user"), Categorical("film", dim=3, side="item")]
+    watch = mtl_zoo.RetrievalTask("buy", tower_units=(4,))
+    model = mtl_zoo.SharedBottom(FeatureTransform(features, [OLD[0], watch]).fit(table), bottom_units=(5,))
+    new = transfer(model, [mtl_zoo.RegressionTask("stars"), watch], freeze="below", adapters=2)
+    report = new.transferred.set_index("weight")
+    assert report.loc["bottom/dense_0/kernel"].to_dict() == {
+        "shape": (6, 5), "numbers": 30, "came_over": True, "trains": False
+    }  # fmt: skip
+    assert all("update" in path or "stars" in path for path in report.index[~report["came_over"]])
+
+
+def test_corrections_that_do_not_come_over_are_told_of(trained):
+    model = trained.clone()
+    model.set_corrections(Corrections(calibrations={"like": Affine(2.0)}))
+    with pytest.warns(UserWarning, match="not corrected"):
+        assert not transfer(model, NEW).corrections

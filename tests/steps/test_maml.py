@@ -199,3 +199,19 @@ def test_a_balancing_method_and_half_precision_are_refused():
         toy("maml", balancing="uncertainty")
     with pytest.raises(ValueError, match="`inner_rate` must be above 0"):
         Reptile(inner_rate=0)
+
+
+@pytest.mark.parametrize("step", [MAML(2, 2), Reptile(2, 2)])
+def test_an_anchor_holds_weights_of_steps_that_adapt(step):
+    from mtl_zoo.continual import L2ToPrevious
+
+    def after(rows, anchor=None):
+        model, x, y = toy(step, learning_rate=0.5)
+        before = weights_of(model)
+        x, y = ({name: array[:rows] for name, array in part.items()} for part in (x, y))
+        model.fit(x, y, batch_size=4, shuffle=False, anchor=anchor, verbose=0)
+        return before, weights_of(model), places(model)["kernel"]
+
+    start, first, kernel = after(4)
+    free, held = (after(8, anchor)[1][kernel] for anchor in (None, L2ToPrevious(0.3)))
+    np.testing.assert_allclose(held, free - 0.5 * 0.3 * (first[kernel] - start[kernel]), atol=1e-5)

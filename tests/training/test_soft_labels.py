@@ -108,3 +108,9 @@ def test_wrong_kinds_are_refused():
     rows = pd.DataFrame({"kind": ["a", None]})
     with pytest.raises(ValueError, match="`kind` must hold"):
         soft_labels(rows, MulticlassTask("kind", classes=("a", "b")), lambda rows: [0.5] * len(rows))
+
+
+def test_labels_that_are_booleans_stand_beside_probabilities():
+    rows = pd.DataFrame({"like": [True, None, False]})
+    found = soft_labels(rows, LIKE, lambda rows: [0.7] * len(rows), calibration_rows=0)
+    assert found["like"].tolist() == [1.0, 0.7, 0.0]
