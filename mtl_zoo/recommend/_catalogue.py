@@ -183,10 +183,10 @@ def encoded(transform: Any, frame: pd.DataFrame, columns: Sequence[str], argumen
 
 def _readable(series: pd.Series) -> np.ndarray | None:
     """A column as an array that stages read; a list of numbers as a vector, other lists as one of 0 and 1."""
-    first = next((value for value in series if value is not None), None)
+    first = next((value for value in series if not _is_missing(value)), None)
     if not isinstance(first, list | tuple | np.ndarray):
         return series.to_numpy()
-    lists = [np.asarray([] if value is None else value).reshape(-1) for value in series]
+    lists = [np.asarray([] if _is_missing(value) else value).reshape(-1) for value in series]
     if len({len(values) for values in lists}) == 1 and all(values.dtype.kind in "iufb" for values in lists):
         return np.stack(lists)
     names, codes = np.unique(np.concatenate([values.astype(str) for values in lists]), return_inverse=True)
@@ -195,3 +195,7 @@ def _readable(series: pd.Series) -> np.ndarray | None:
     vectors = np.zeros((len(lists), len(names)), "float32")
     vectors[np.repeat(np.arange(len(lists)), [len(values) for values in lists]), codes] = 1
     return vectors
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))

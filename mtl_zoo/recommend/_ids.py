@@ -59,8 +59,8 @@ def is_filled(lists: np.ndarray) -> np.ndarray:
 
 def refuse_other_kind(argument: str, ids: Any, known: Any) -> None:
     """Strings among ids that are whole numbers, or the other way round: none of them would ever be found."""
-    firsts = [next((one for one in values if not pd.isna(one) and one != EMPTY), None) for values in (ids, known)]
-    if None not in firsts and isinstance(firsts[0], str) != isinstance(firsts[1], str):
+    firsts = [next((one for one in each if isinstance(one, str | int | np.integer)), None) for each in (ids, known)]
+    if firsts[0] is not None and firsts[1] is not None and isinstance(firsts[0], str) != isinstance(firsts[1], str):
         kind = "strings" if isinstance(firsts[1], str) else "whole numbers"
         raise ValueError(f"`{argument}` must hold ids that are {kind}, as the others are. Received: {firsts[0]!r}")
 

@@ -143,11 +143,15 @@ class Seen:
         table = None if rows is None else table_of(rows, [user, item], "exclude").drop_duplicates()
         return cls(table, user, item)
 
-    def check(self, items: Any, users: Any) -> None:
-        """Refuses ids of another kind than those of the catalogue and, where there is one, of the table of users."""
+    def check_items(self, catalogue: Any) -> None:
+        """Refuses pairs whose items are of another kind than the catalogue's, and would hide nothing."""
         if self.table is not None:
-            refuse_other_kind(f"exclude[{self._item!r}]", self.table[self._item], items)
-            refuse_other_kind(f"exclude[{self._user!r}]", self.table[self._user], () if users is None else users)
+            refuse_other_kind("exclude", self.table[self._item], catalogue)
+
+    def check_users(self, argument: str, users: Any) -> None:
+        """Refuses users of another kind than those of the pairs, from whom nothing would be hidden."""
+        if self.table is not None:
+            refuse_other_kind(argument, users, self.table[self._user])
 
     def of_user(self, name: Any) -> np.ndarray:
         """The items of a user, or none."""

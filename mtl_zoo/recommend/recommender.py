@@ -118,7 +118,9 @@ class Recommender:
         self.known_users = Users(users, user, self._columns[USER])
         self._seen = Seen.of(exclude, user, item)
         self._stock = Stock(model, items, item, self._columns[ITEM], self.pairs, self.fetching)
-        self._seen.check(self.catalogue.ids, None if users is None else self.known_users.table[user])
+        self._seen.check_items(self.catalogue.ids)
+        if self.known_users.table is not None:
+            self._seen.check_users("users", self.known_users.table[user])
 
     # What it is made of.
 
@@ -255,6 +257,7 @@ class Recommender:
             refuse_other_kind("exclude", ids, self.catalogue.ids)
         # Rows without the column of ids are named by their place, which is nobody's id.
         if exclude_seen and self.user in frame.columns:
+            self._seen.check_users("users", names)
             hidden = [[*ids, self._seen.of_user(name)] for ids, name in zip(hidden, names, strict=True)]
         catalogue, rows = self._stock.candidates(inputs, hidden, wanted, max(self.candidates, k))
         return catalogue, names, inputs, rows

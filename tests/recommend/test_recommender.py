@@ -524,10 +524,26 @@ def test_ids_of_another_kind_are_refused(recommender, model, tables):
     seen = rows[["user_id", "item_id"]]
     arguments = {"users": users, "sides": {"hour": "user"}, "fusion": WEIGHTS}
     for wrong, text in (
-        (seen.assign(item_id=7), r"`exclude\['item_id'\]` must hold ids that are strings"),
-        (seen.assign(user_id="7"), r"`exclude\['user_id'\]` must hold ids that are whole numbers"),
+        (seen.assign(item_id=7), "`exclude` must hold ids that are strings"),
+        (seen.assign(user_id="7"), "`users` must hold ids that are strings"),
     ):
         with pytest.raises(ValueError, match=text):
             Recommender(model, items, exclude=wrong, **arguments)
+    cold = Recommender(make_cold_model(rows), items, exclude=seen)
+    with pytest.raises(ValueError, match="`users` must hold ids that are whole numbers"):
+        cold.recommend({"user_id": "1", "age": 30.0}, 3)
     with pytest.raises(ValueError, match="below 2\\^63"):
         ExactIndex().build(np.array([2**63, 1], "uint64"), np.eye(2))
+
+
+def test_a_list_that_is_missing_is_empty(model, tables):
+    """pandas writes NaN for a list that a join did not find, and None in other places."""
+    users, items, _ = tables
+    lists = [
+        Recommender(
+            model, items.assign(tags=[empty, *items["tags"][1:]]), users=users, sides={"hour": "user"}, fusion=WEIGHTS
+        ).recommend(ANN, 5, rerank=MMR("tags", 0.5))
+        for empty in ([], None, float("nan"))
+    ]
+    for other in lists[1:]:
+        pd.testing.assert_frame_equal(lists[0], other)
