@@ -13,7 +13,7 @@ import pandas as pd
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import read_table
 from mtl_zoo.features.entities import EntityTable, homes
-from mtl_zoo.recommend._ids import id_array
+from mtl_zoo.recommend._ids import id_array, is_filled
 
 USER, ITEM, VECTOR = "user", "item", "vector"
 # A column of lists with more distinct values than this is no vector for re-ranking.
@@ -123,8 +123,9 @@ def checked_items(items: Any, item: str) -> pd.DataFrame:
     if not len(frame):
         raise ValueError("`items` must hold at least one item. Received: an empty table")
     ids = id_array(f"items[{item!r}]", frame[item].to_numpy())
-    if pd.isna(ids).any():
-        raise ValueError(f"`items` must have an id in every row. Received: {int(pd.isna(ids).sum())} rows without one")
+    missing = int((~is_filled(ids)).sum())
+    if missing:
+        raise ValueError(f"`items` must have an id in every row; -1 is none. Received: {missing} rows without one")
     if not frame[item].is_unique:
         twice = check.sample_values(check.duplicates(ids))
         raise ValueError(f"`items` must hold each id once. Received twice: {twice}")

@@ -132,6 +132,8 @@ class Seen:
         self._items: dict[Any, np.ndarray] = {}
         if table is not None and len(table):
             users, items = id_array(user, table[user].to_numpy()), id_array(item, table[item].to_numpy())
+            is_named = ~pd.isna(users)  # a pair without a user hides nothing
+            users, items = users[is_named], items[is_named]
             codes, names = pd.factorize(users)
             order = np.argsort(codes, kind="stable")
             parts = np.split(items[order], np.cumsum(np.bincount(codes))[:-1])

@@ -267,6 +267,7 @@ def test_items_come_and_go_and_change(tables, in_table):
         (recommender.remove_items, list(items["item_id"]), "`ids` must leave an item"),
         (recommender.add_items, pd.concat([new, new]), "must hold each id once"),
         (recommender.add_items, new.assign(item_id=None), "must have an id in every row"),
+        (recommender.add_items, new.assign(item_id=-1), "must have an id in every row"),
     ):
         with pytest.raises(ValueError, match=text):
             change(items_)
@@ -547,3 +548,11 @@ def test_a_list_that_is_missing_is_empty(model, tables):
     ]
     for other in lists[1:]:
         pd.testing.assert_frame_equal(lists[0], other)
+
+
+def test_a_seen_pair_without_a_user_hides_nothing(model, tables):
+    users, items, _ = tables
+    seen = pd.DataFrame({"user_id": np.array([3, None, 3], object), "item_id": ["i1", "i2", "i5"]})
+    arguments = {"users": users, "sides": {"hour": "user"}, "fusion": WEIGHTS, "exclude": seen}
+    shown = Recommender(model, items, **arguments).recommend(ANN, ITEMS)
+    assert set(items["item_id"]) - set(shown["item"]) == {"i1", "i5"}
