@@ -55,8 +55,8 @@ class SavedModelServable(Servable):
         texts = sorted(name for name, spec in self._run.structured_outputs.items() if spec.dtype.name == "string")
         if texts:
             raise ValueError(
-                f"A SavedModel must give numbers to be served. Received: the outputs {texts} of strings. Serve the lists "
-                "of a recommender from what `Recommender.save` writes"
+                f"A SavedModel must give numbers to be served. Received: the outputs {texts} of strings. Serve the "
+                "lists of a recommender from what `Recommender.save` writes"
             )
         self.units = {name: int(spec.shape[-1] or 1) for name, spec in self._run.structured_outputs.items()}
 
