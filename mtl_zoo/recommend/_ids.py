@@ -25,8 +25,9 @@ def id_array(argument: str, values: Any) -> np.ndarray:
         return array.astype("int64")
     if array.dtype.kind in "fcbmM":
         raise ValueError(f"`{argument}` must hold ids: whole numbers or strings. Received: dtype={array.dtype}")
-    if _is_number(array):
-        if array.dtype == np.uint64 and array.size and array.max() > np.iinfo("int64").max:
+    # Whole numbers are that in an array of objects, too.
+    if _is_number(array) or pd.api.types.infer_dtype(array.reshape(-1), skipna=False) == "integer":
+        if array.size and array.max() > np.iinfo("int64").max:
             raise ValueError(
                 f"`{argument}` must hold whole numbers below 2^63. Received: {array.max()}. Make them strings"
             )
