@@ -13,7 +13,7 @@ import pandas as pd
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import read_table
 from mtl_zoo.features.entities import EntityTable, homes
-from mtl_zoo.recommend._ids import id_array
+from mtl_zoo.recommend._ids import id_array, is_filled
 
 USER, ITEM, VECTOR = "user", "item", "vector"
 # A column of lists with more distinct values than this is no vector for re-ranking.
@@ -123,8 +123,9 @@ def checked_items(items: Any, item: str) -> pd.DataFrame:
     if not len(frame):
         raise ValueError("`items` must hold at least one item. Received: an empty table")
     ids = id_array(f"items[{item!r}]", frame[item].to_numpy())
-    if pd.isna(ids).any():
-        raise ValueError(f"`items` must have an id in every row. Received: {int(pd.isna(ids).sum())} rows without one")
+    missing = int((~is_filled(ids)).sum())
+    if missing:
+        raise ValueError(f"`items` must have an id in every row; -1 is none. Received: {missing} rows without one")
     if not frame[item].is_unique:
         twice = check.sample_values(check.duplicates(ids))
         raise ValueError(f"`items` must hold each id once. Received twice: {twice}")
@@ -183,10 +184,10 @@ def encoded(transform: Any, frame: pd.DataFrame, columns: Sequence[str], argumen
 
 def _readable(series: pd.Series) -> np.ndarray | None:
     """A column as an array that stages read; a list of numbers as a vector, other lists as one of 0 and 1."""
-    first = next((value for value in series if value is not None), None)
+    first = next((value for value in series if not _is_missing(value)), None)
     if not isinstance(first, list | tuple | np.ndarray):
         return series.to_numpy()
-    lists = [np.asarray([] if value is None else value).reshape(-1) for value in series]
+    lists = [np.asarray([] if _is_missing(value) else value).reshape(-1) for value in series]
     if len({len(values) for values in lists}) == 1 and all(values.dtype.kind in "iufb" for values in lists):
         return np.stack(lists)
     names, codes = np.unique(np.concatenate([values.astype(str) for values in lists]), return_inverse=True)
@@ -195,3 +196,7 @@ def _readable(series: pd.Series) -> np.ndarray | None:
     vectors = np.zeros((len(lists), len(names)), "float32")
     vectors[np.repeat(np.arange(len(lists)), [len(values) for values in lists]), codes] = 1
     return vectors
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))

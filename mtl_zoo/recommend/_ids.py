@@ -25,7 +25,12 @@ def id_array(argument: str, values: Any) -> np.ndarray:
         return array.astype("int64")
     if array.dtype.kind in "fcbmM":
         raise ValueError(f"`{argument}` must hold ids: whole numbers or strings. Received: dtype={array.dtype}")
-    if _is_number(array):
+    # Whole numbers are that in an array of objects, too.
+    if _is_number(array) or pd.api.types.infer_dtype(array.reshape(-1), skipna=False) == "integer":
+        if array.size and array.max() > np.iinfo("int64").max:
+            raise ValueError(
+                f"`{argument}` must hold whole numbers below 2^63. Received: {array.max()}. Make them strings"
+            )
         return array.astype("int64")
     # NumPy would make the string "None" of a None among strings.
     return array if array.dtype == object else np.asarray(values, dtype=object)
@@ -51,6 +56,14 @@ def checked_lists(recommended: Any, argument: str = "recommended") -> np.ndarray
 def is_filled(lists: np.ndarray) -> np.ndarray:
     """Where a place holds an id."""
     return lists != EMPTY if _is_number(lists) else ~np.asarray(pd.isna(lists))
+
+
+def refuse_other_kind(argument: str, ids: Any, known: Any) -> None:
+    """Strings among ids that are whole numbers, or the other way round: none of them would ever be found."""
+    firsts = [next((one for one in each if isinstance(one, str | int | np.integer)), None) for each in (ids, known)]
+    if firsts[0] is not None and firsts[1] is not None and isinstance(firsts[0], str) != isinstance(firsts[1], str):
+        kind = "strings" if isinstance(firsts[1], str) else "whole numbers"
+        raise ValueError(f"`{argument}` must hold ids that are {kind}, as the others are. Received: {firsts[0]!r}")
 
 
 class Pairs(NamedTuple):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import read_table
-from mtl_zoo.recommend._ids import id_array, table_of
+from mtl_zoo.recommend._ids import id_array, refuse_other_kind, table_of
 
 
 class Users:
@@ -56,7 +56,7 @@ class Users:
                 f"`users` must be a dict, a DataFrame, a list of dicts, or a list of ids. Received: {users!r:.100}"
             )
         elif any(isinstance(user, Mapping) for user in users):
-            frame = _of_dicts(users)
+            frame = self._of_dicts(users)
         else:
             frame = pd.DataFrame({self.user: id_array("users", users)})
         if not len(frame):
@@ -81,20 +81,29 @@ class Users:
             )
         return frame.assign(**{column: self.table[column].to_numpy()[rows] for column in known})
 
+    def _of_dicts(self, users: Sequence[Any]) -> pd.DataFrame:
+        """A table of dicts; what one of them leaves out and others have is what the table of users says, or missing."""
+        wrong = [user for user in users if not isinstance(user, Mapping)]
+        if wrong:
+            raise ValueError(f"`users` must all be dicts if one is. Received: {check.sample_values(wrong)}")
+        columns = dict.fromkeys(str(column) for user in users for column in user)
 
-def _of_dicts(users: Sequence[Any]) -> pd.DataFrame:
-    """A table of dicts; what one of them leaves out is missing."""
-    wrong = [user for user in users if not isinstance(user, Mapping)]
-    if wrong:
-        raise ValueError(f"`users` must all be dicts if one is. Received: {check.sample_values(wrong)}")
-    columns = dict.fromkeys(str(column) for user in users for column in user)
+        def series(column: str) -> pd.Series:
+            cells = [user[column] if column in user else self._known(user.get(self.user), column) for user in users]
+            # Whole numbers beside a missing one would become floats.
+            return pd.Series(cells, dtype=object if any(cell is None or np.ndim(cell) for cell in cells) else None)
 
-    def series(column: str) -> pd.Series:
-        cells = [user.get(column) for user in users]
-        # Whole numbers beside a missing one would become floats.
-        return pd.Series(cells, dtype=object if any(cell is None or np.ndim(cell) for cell in cells) else None)
+        return pd.DataFrame({column: series(column) for column in columns})
 
-    return pd.DataFrame({column: series(column) for column in columns})
+    def _known(self, name: Any, column: str) -> Any:
+        """A cell of the table of users; None where there is none."""
+        if self.table is None or column not in self.columns or column not in self.table.columns:
+            return None
+        try:
+            value = self.table[column].iloc[self._index.get_loc(name)]
+        except (KeyError, TypeError):  # a stranger, or what is no id
+            return None
+        return None if np.ndim(value) == 0 and pd.isna(value) else value
 
 
 def lists_of(argument: str, ids: Any, users: int, single: bool) -> list[Any] | None:
@@ -119,10 +128,12 @@ class Seen:
     """
 
     def __init__(self, table: pd.DataFrame | None, user: str, item: str):
-        self.table = table
+        self.table, self._user, self._item = table, user, item
         self._items: dict[Any, np.ndarray] = {}
         if table is not None and len(table):
             users, items = id_array(user, table[user].to_numpy()), id_array(item, table[item].to_numpy())
+            is_named = ~pd.isna(users)  # a pair without a user hides nothing
+            users, items = users[is_named], items[is_named]
             codes, names = pd.factorize(users)
             order = np.argsort(codes, kind="stable")
             parts = np.split(items[order], np.cumsum(np.bincount(codes))[:-1])
@@ -133,6 +144,16 @@ class Seen:
         """From a table or a split."""
         table = None if rows is None else table_of(rows, [user, item], "exclude").drop_duplicates()
         return cls(table, user, item)
+
+    def check_items(self, catalogue: Any) -> None:
+        """Refuses pairs whose items are of another kind than the catalogue's, and would hide nothing."""
+        if self.table is not None:
+            refuse_other_kind("exclude", self.table[self._item], catalogue)
+
+    def check_users(self, argument: str, users: Any) -> None:
+        """Refuses users of another kind than those of the pairs, from whom nothing would be hidden."""
+        if self.table is not None:
+            refuse_other_kind(argument, users, self.table[self._user])
 
     def of_user(self, name: Any) -> np.ndarray:
         """The items of a user, or none."""

@@ -14,7 +14,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo.recommend import _catalogue, _reasons, _recommender_export, _recommender_files
 from mtl_zoo.recommend._catalogue import ITEM, USER, Catalogue
 from mtl_zoo.recommend._fetching import Fetching
-from mtl_zoo.recommend._ids import EMPTY
+from mtl_zoo.recommend._ids import EMPTY, refuse_other_kind
 from mtl_zoo.recommend._pairs import PairScores
 from mtl_zoo.recommend._ranking import Ranked, Wanted, as_table, ranked_lists
 from mtl_zoo.recommend._stock import Stock
@@ -118,6 +118,9 @@ class Recommender:
         self.known_users = Users(users, user, self._columns[USER])
         self._seen = Seen.of(exclude, user, item)
         self._stock = Stock(model, items, item, self._columns[ITEM], self.pairs, self.fetching)
+        self._seen.check_items(self.catalogue.ids)
+        if self.known_users.table is not None:
+            self._seen.check_users("users", self.known_users.table[user])
 
     # What it is made of.
 
@@ -250,7 +253,11 @@ class Recommender:
         wanted = lists_of("candidates", candidates, len(names), single)
         others = lists_of("exclude", exclude, len(names), single)
         hidden = [[] if others is None else [others[number]] for number in range(len(names))]
-        if exclude_seen:
+        for ids in others or ():
+            refuse_other_kind("exclude", ids, self.catalogue.ids)
+        # Rows without the column of ids are named by their place, which is nobody's id.
+        if exclude_seen and self.user in frame.columns:
+            self._seen.check_users("users", names)
             hidden = [[*ids, self._seen.of_user(name)] for ids, name in zip(hidden, names, strict=True)]
         catalogue, rows = self._stock.candidates(inputs, hidden, wanted, max(self.candidates, k))
         return catalogue, names, inputs, rows

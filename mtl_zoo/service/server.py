@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +72,7 @@ def serve(folder: str | os.PathLike[str], settings: Settings | None = None) -> i
     # What was imported stays: collections of garbage need not look at it again.
     gc.collect()
     gc.freeze()
-    # uvicorn raises the signal once more when it has ended; these then do nothing, and the exit code is 0.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    with logs.json_lines():
+    with _nothing_on_signals(), logs.json_lines():
         logs.event("starting", folder=str(Path(folder)), name=app.state.service.name, **_limits(settings))
         if settings.host not in ("127.0.0.1", "localhost", "::1") and settings.api_key is None:
             logs.event("open_to_others", logging.WARNING, host=settings.host, advice="set an API key")
@@ -87,6 +86,18 @@ def serve(folder: str | os.PathLike[str], settings: Settings | None = None) -> i
         sys.stdout.flush()
         os._exit(1)
     return 0
+
+
+@contextlib.contextmanager
+def _nothing_on_signals() -> Iterator[None]:
+    """uvicorn raises a signal once more when it has ended, which does nothing in the block: the exit code is 0."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _limits(settings: Settings) -> dict[str, Any]:

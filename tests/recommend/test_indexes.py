@@ -334,3 +334,13 @@ def test_where_tf_keras_is_keras_3_already_the_variable_is_named(monkeypatch):
     monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
     with pytest.raises(ImportError, match="TF_USE_LEGACY_KERAS=1 before the program starts"):
         TensorFlowRecommendersIndex()
+
+
+def test_whole_numbers_are_that_in_arrays_of_objects_too(tmp_path):
+    """They were taken for strings, until the index was saved and loaded."""
+    index = ExactIndex().build(np.array([7, 8], object), np.eye(2))
+    assert index.ids.dtype == "int64"
+    assert index.query(np.eye(2), 2, exclude=[[7], [8]])[0].tolist() == [[8, -1], [7, -1]]
+    for many in (np.array([2**63, 1], object), [2**64, 1]):
+        with pytest.raises(ValueError, match="below 2\\^63"):
+            ExactIndex().build(many, np.eye(2))

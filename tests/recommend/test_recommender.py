@@ -267,6 +267,7 @@ def test_items_come_and_go_and_change(tables, in_table):
         (recommender.remove_items, list(items["item_id"]), "`ids` must leave an item"),
         (recommender.add_items, pd.concat([new, new]), "must hold each id once"),
         (recommender.add_items, new.assign(item_id=None), "must have an id in every row"),
+        (recommender.add_items, new.assign(item_id=-1), "must have an id in every row"),
     ):
         with pytest.raises(ValueError, match=text):
             change(items_)
@@ -490,3 +491,68 @@ def test_what_cannot_be_is_named(recommender, model, tables):
     ):
         with pytest.raises(ValueError, match=text):
             recommender.recommend(ANN, **arguments)
+
+
+def test_rows_without_ids_are_nobody(tables):
+    """What the user with the id 1 has seen is not hidden from the second of two rows that name no user."""
+    _, items, rows = tables
+    model = make_cold_model(rows)
+    recommender = Recommender(model, items, fusion={"click": 1.0}, exclude=rows[["user_id", "item_id"]])
+    lists = recommender(pd.DataFrame({"age": [30.0] * 3}), k=ITEMS)
+    assert (lists == lists[0]).all() and None not in lists[1]
+    assert len(recommender.recommend({"user_id": 1, "age": 30.0}, ITEMS)) < ITEMS
+
+
+def make_cold_model(rows):
+    features = [Numeric("age", side="user"), Categorical("item_id", side="item", dim=4)]
+    fitted = FeatureTransform(features, [BinaryTask("click")]).fit(rows)
+    return spread(SharedBottom(fitted, bottom_units=(8,), tower_units=(4,)))
+
+
+def test_each_dict_is_completed_by_the_table(recommender):
+    """A column that one of several dicts has is taken from the table for those that leave it out."""
+    ben = {"user_id": 5, "history": ["i1"], "hour": 7}
+    alone = [recommender.recommend(user, 4) for user in ({**ANN, "age": 70.0}, ben)]
+    together = recommender.recommend([{**ANN, "age": 70.0}, ben], 4)
+    pd.testing.assert_frame_equal(together, pd.concat(alone, ignore_index=True), rtol=1e-5)
+
+
+def test_ids_of_another_kind_are_refused(recommender, model, tables):
+    """They would hide nothing."""
+    users, items, rows = tables
+    with pytest.raises(ValueError, match="`exclude` must hold ids that are strings"):
+        recommender.recommend(ANN, 3, exclude=[3, 4])
+    seen = rows[["user_id", "item_id"]]
+    arguments = {"users": users, "sides": {"hour": "user"}, "fusion": WEIGHTS}
+    for wrong, text in (
+        (seen.assign(item_id=7), "`exclude` must hold ids that are strings"),
+        (seen.assign(user_id="7"), "`users` must hold ids that are strings"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            Recommender(model, items, exclude=wrong, **arguments)
+    cold = Recommender(make_cold_model(rows), items, exclude=seen)
+    with pytest.raises(ValueError, match="`users` must hold ids that are whole numbers"):
+        cold.recommend({"user_id": "1", "age": 30.0}, 3)
+    with pytest.raises(ValueError, match="below 2\\^63"):
+        ExactIndex().build(np.array([2**63, 1], "uint64"), np.eye(2))
+
+
+def test_a_list_that_is_missing_is_empty(model, tables):
+    """pandas writes NaN for a list that a join did not find, and None in other places."""
+    users, items, _ = tables
+    lists = [
+        Recommender(
+            model, items.assign(tags=[empty, *items["tags"][1:]]), users=users, sides={"hour": "user"}, fusion=WEIGHTS
+        ).recommend(ANN, 5, rerank=MMR("tags", 0.5))
+        for empty in ([], None, float("nan"))
+    ]
+    for other in lists[1:]:
+        pd.testing.assert_frame_equal(lists[0], other)
+
+
+def test_a_seen_pair_without_a_user_hides_nothing(model, tables):
+    users, items, _ = tables
+    seen = pd.DataFrame({"user_id": np.array([3, None, 3], object), "item_id": ["i1", "i2", "i5"]})
+    arguments = {"users": users, "sides": {"hour": "user"}, "fusion": WEIGHTS, "exclude": seen}
+    shown = Recommender(model, items, **arguments).recommend(ANN, ITEMS)
+    assert set(items["item_id"]) - set(shown["item"]) == {"i1", "i5"}

@@ -365,3 +365,18 @@ def test_settings_are_checked(given, words):
 def test_only_those_of_this_machine_are_answered_unless_asked():
     assert Settings().host == "127.0.0.1" and Settings().allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
     assert Settings(host="0.0.0.0").allowed_hosts == ("*",)
+
+
+def test_signals_are_given_back_to_who_called(folder, monkeypatch):
+    """A program that serves and goes on can be interrupted afterwards."""
+    import signal
+
+    import uvicorn
+
+    from mtl_zoo.service.server import serve
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self: None)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert serve(folder, Settings(port=0)) == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -131,3 +131,15 @@ def test_a_truncated_saved_model_rolls_back(tmp_path, folder, client):
         assert status == 200 and found["served"] == "1" and set(found["failed"]) == {"2"}
         body = json.dumps({"instances": rows({"item id": "item_id"})}).encode()
         assert other.post("/v1/models/shop:predict", body)[0] == 200
+
+
+def test_outputs_of_strings_are_refused_by_name(tmp_path):
+    """An exported recommender gives ids, which are no scores."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    spec = tf.TensorSpec((None,), tf.float32, name="age")
+    run = tf.function(lambda age: {"item": tf.as_string(age)[:, None], "score": age[:, None]}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path / "lists"), signatures=run)
+    with pytest.raises(ValueError, match=r"the outputs \['item'\] of strings"):
+        load_servable(tmp_path / "lists")

@@ -25,7 +25,8 @@ class FaissIndex(Index):
     `"hnsw"` walks a graph of neighbours, `"ivf"` looks into the lists of the centroids that are nearest to the query;
     both compute inner products of what they visit and keep vectors whole. Items may be missed: measure the recall
     against `ExactIndex` on your own vectors. Vectors of one length (as the towers of a `RetrievalTask` give) suit both;
-    where lengths differ much, a graph by inner product finds less.
+    where lengths differ much, a graph by inner product finds less, and so it does where vectors lie in a few narrow
+    clusters far apart, between which no links lead.
 
     Removed and replaced vectors stay in faiss and are passed over until they are a quarter of all; then it is made anew
     from the vectors. Ties have no stated order, and a graph that several threads built differs from run to run.

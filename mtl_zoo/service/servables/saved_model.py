@@ -52,6 +52,12 @@ class SavedModelServable(Servable):
             if dtype not in TYPES:
                 raise ValueError(f"Input {name!r} must be of one of the types {list(TYPES)}. Received: {dtype}")
             self.columns[name] = Column(name, tuple(spec.shape[1:]), dtype, is_raw=dtype in _RAW)
+        texts = sorted(name for name, spec in self._run.structured_outputs.items() if spec.dtype.name == "string")
+        if texts:
+            raise ValueError(
+                f"A SavedModel must give numbers to be served. Received: the outputs {texts} of strings. Serve the "
+                "lists of a recommender from what `Recommender.save` writes"
+            )
         self.units = {name: int(spec.shape[-1] or 1) for name, spec in self._run.structured_outputs.items()}
 
     @classmethod
