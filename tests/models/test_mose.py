@@ -138,9 +138,9 @@ def test_a_sequence_alone_of_one_step():
 def test_which_sequence_and_wrong_arguments():
     two = [Sequence("seen", size=5, dim=2, length=3), Sequence("bought", size=5, dim=2, length=4)]
     assert create_model("mose", two, [CLICK], sequence="bought").get_layer("real_steps").output.shape == (None, 4)
-    with pytest.raises(ValueError, match="`sequence` must name the Sequence feature that the experts read in order"):
+    with pytest.raises(ValueError, match="`sequence` must name the Sequence or EntitySequence feature"):
         create_model("mose", two, [CLICK])
-    with pytest.raises(ValueError, match="`sequence` must name the Sequence feature that the experts read in order"):
+    with pytest.raises(ValueError, match="`sequence` must name the Sequence or EntitySequence feature"):
         create_model("mose", [Categorical("user_id", size=5)], [CLICK])
     with pytest.raises(ValueError, match="`num_experts` must be a whole number >= 1. Received: num_experts=0"):
         build("mose", num_experts=0)
