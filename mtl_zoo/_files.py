@@ -303,6 +303,27 @@ def read_json(path: Path, what: str, keys: Mapping[str, type | tuple[type, ...]]
     return parse_json(path.read_bytes(), path, what, keys)
 
 
+def read_header(
+    folder: Path, name: str, what: str, newest: int, keys: Mapping[str, type | tuple[type, ...]]
+) -> dict[str, Any]:
+    """What says of a folder which format it has, and what else: `read_json` of a format that is known.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A newer version of mtl_zoo wrote it.
+        DamagedFile: It is no such object.
+    """
+    if not (folder / name).exists():
+        raise FileNotFoundError(f"`folder` must hold {what} ({name}). Received: folder={str(folder)!r}")
+    header = read_json(folder / name, what, {"format": int})
+    if header["format"] > newest:
+        raise ValueError(
+            f"`folder` holds {what} of format {header['format']}, written by a newer version of mtl_zoo; this one "
+            f"reads up to format {newest}. Received: folder={str(folder)!r}. Upgrade mtl_zoo to read it."
+        )
+    return read_json(folder / name, what, keys)
+
+
 def parse_json(data: bytes, path: Path, what: str, keys: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
     """`read_json` of bytes that come from within the file `path`."""
     with intact(path, what):

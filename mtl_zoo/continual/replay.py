@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
-from mtl_zoo._files import intact, read_json, refuse_other_content, whole_folder
+from mtl_zoo._files import intact, read_header, refuse_other_content, whole_folder
 from mtl_zoo.features._columns import read_table
 
 _META, _ROWS, _WHAT = "replay.json", "rows.parquet", "a replay buffer"
@@ -135,15 +135,8 @@ class ReplayBuffer:
             ValueError: A newer version of mtl_zoo wrote it, or it is damaged.
         """
         folder = Path(folder)
-        if not (folder / _META).exists():
-            raise FileNotFoundError(f"`folder` must hold {_WHAT} ({_META}). Received: folder={str(folder)!r}")
-        meta = read_json(folder / _META, _WHAT, {"format": int})
-        if meta["format"] > FORMAT:
-            raise ValueError(
-                f"`folder` holds {_WHAT} of format {meta['format']}, written by a newer version of mtl_zoo; this one "
-                f"reads up to format {FORMAT}. Received: folder={str(folder)!r}"
-            )
-        meta = read_json(folder / _META, _WHAT, {"size": int, "seed": int, "rows_seen": int, "random": dict})
+        keys = {"size": int, "seed": int, "rows_seen": int, "random": dict}
+        meta = read_header(folder, _META, _WHAT, FORMAT, keys)
         with intact(folder / _META, _WHAT):
             buffer = cls(meta["size"], meta["seed"])
             buffer._rng.bit_generator.state = meta["random"]

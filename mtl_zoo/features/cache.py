@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mtl_zoo._files import DamagedFile, intact, name_within, read_json, refuse_other_content, whole_folder
+from mtl_zoo._files import DamagedFile, intact, name_within, read_header, refuse_other_content, whole_folder
 from mtl_zoo.features.batching import Layout, Rows, as_parts
 from mtl_zoo.features.transform import FeatureTransform
 
@@ -186,15 +186,7 @@ def open_cache(folder: str | os.PathLike, *, transform: FeatureTransform | None 
     3
     """
     folder = Path(folder)
-    if not (folder / HEADER).exists():
-        raise FileNotFoundError(f"`folder` must hold a cache ({HEADER}). Received: folder={str(folder)!r}")
-    header = read_json(folder / HEADER, _WHAT, {"format": int})
-    if header["format"] > FORMAT:
-        raise ValueError(
-            f"`folder` holds a cache of format {header['format']}, written by a newer version of mtl_zoo; this one "
-            f"reads up to format {FORMAT}. Received: folder={str(folder)!r}. Upgrade mtl_zoo to read it."
-        )
-    header = read_json(folder / HEADER, _WHAT, _KEYS)
+    header = read_header(folder, HEADER, _WHAT, FORMAT, _KEYS)
     if transform is not None and header["transform"] != transform_hash(transform):
         raise ValueError(
             "`transform` must be the one that encoded the data. Received: another one than that of the cache in "

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_zoo._files import DamagedFile, intact, read_json, refuse_other_content, whole_folder
+from mtl_zoo._files import DamagedFile, intact, read_header, refuse_other_content, whole_folder
 from mtl_zoo.recommend.fusion import fusion_from_config
 from mtl_zoo.recommend.indexes import Index
 from mtl_zoo.recommend.reranking import stage_from_config
@@ -69,15 +69,7 @@ def read(folder: str | os.PathLike[str], make: Any) -> Any:
         make: `Recommender`.
     """
     place = Path(folder)
-    if not (place / META).exists():
-        raise FileNotFoundError(f"`folder` must hold {WHAT} ({META}). Received: folder={str(folder)!r}")
-    meta = read_json(place / META, WHAT, {"format": int})
-    if meta["format"] > FORMAT:
-        raise ValueError(
-            f"`folder` holds a recommender of format {meta['format']}, written by a newer version of mtl_zoo; this one "
-            f"reads up to format {FORMAT}. Received: folder={str(folder)!r}. Upgrade mtl_zoo to read it."
-        )
-    meta = read_json(place / META, WHAT, _KEYS)
+    meta = read_header(place, META, WHAT, FORMAT, _KEYS)
     with intact(place / META, WHAT):
         fusion = fusion_from_config(meta["fusion"])
         stages = [stage_from_config(config) for config in meta["rerank"]]

@@ -99,7 +99,7 @@ class EpisodeStep(Step):
 
         variables = model.trainable_variables
         tables = [v for v in variables if _backend.is_table(v)]
-        dense = [v for v in variables if not _backend.is_table(v)]
+        dense = adapted_variables(model, "dense")
         names = list(model.output)
 
         def lists(dtype: Any) -> Any:

@@ -70,7 +70,7 @@ class Reptile(EpisodeStep):
         import tensorflow as tf
 
         moving = {id(v) for v in adapted_variables(model, self.adapts)}
-        variables = [v for v in model.trainable_variables if not _backend.is_table(v)]
+        variables = adapted_variables(model, "dense")
         values = [tf.convert_to_tensor(v.value) for v in variables]
         total: list = [None] * len(model.trainable_variables)
         for step in range(self.inner_steps):
