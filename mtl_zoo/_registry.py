@@ -47,12 +47,14 @@ class Registry(Generic[Entry]):
         self._entries[name] = entry
         self._owners[name] = qualified
 
-    def register(self, name: str) -> Callable[[Any], Any]:
-        """`add` as a decorator of a class or function."""
+    def register(self, name: str, keep_as: str | None = None) -> Callable[[Any], Any]:
+        """`add` as a decorator of a class or function, which keeps its name in the attribute `keep_as`, if given."""
         check.check_name("name", name)
 
         def enter(entry: Any) -> Any:
             self.add(name, entry)
+            if keep_as is not None:
+                setattr(entry, keep_as, name)
             return entry
 
         return enter

@@ -98,13 +98,7 @@ class State:
 
 def register_state(family: str) -> Callable[[type[State]], type[State]]:
     """Decorator that enters a class of states under the name of its part of a saved transform."""
-
-    def register(cls: type[State]) -> type[State]:
-        STATES.add(family, cls)
-        cls.family = family
-        return cls
-
-    return register
+    return STATES.register(family, keep_as="family")
 
 
 def may_lack(lacking: Sequence[str], absent: Sequence[Collection[str]]) -> list[str]:

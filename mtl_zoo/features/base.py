@@ -308,13 +308,7 @@ class Feature:
 
 def register_feature(kind: str) -> Any:
     """Decorator of a feature's class: enters the kind under its name, which stands in saved files."""
-
-    def register(cls: Kind) -> Kind:
-        FEATURES.add(kind, cls)
-        cls.kind = kind
-        return cls
-
-    return register
+    return FEATURES.register(kind, keep_as="kind")
 
 
 def feature_from_config(config: dict[str, Any]) -> Feature:

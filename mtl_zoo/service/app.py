@@ -27,8 +27,8 @@ from mtl_zoo.service.versions import Versions
 EXTRA = "The service needs the packages of the extra: pip install 'mtl-zoo[serve]'."
 # A body of this size is parsed beside the loop, which answers others meanwhile.
 _LARGE = 1 << 18
-_TYPES = {"string": "DT_STRING", "bool": "DT_BOOL", "int32": "DT_INT32", "int64": "DT_INT64"}
-_TYPES |= {"float32": "DT_FLOAT", "float64": "DT_DOUBLE"}
+# TensorFlow's names of types are `DT_` and the name in capitals, but for these.
+_TYPES = {"float16": "DT_HALF", "float32": "DT_FLOAT", "float64": "DT_DOUBLE"}
 
 
 class Service:
@@ -125,11 +125,13 @@ class Service:
 
         def tensor(name: str, dtype: str, shape: tuple[int | None, ...]) -> dict[str, Any]:
             sizes = [{"size": str(-1 if size is None else size), "name": ""} for size in (None, *shape)]
-            return {"dtype": _TYPES[dtype], "tensor_shape": {"dim": sizes, "unknown_rank": False}, "name": name}
+            of_tensor = _TYPES.get(dtype, f"DT_{dtype.upper()}")
+            return {"dtype": of_tensor, "tensor_shape": {"dim": sizes, "unknown_rank": False}, "name": name}
 
+        types = servable.types
         signature = {
             "inputs": {name: tensor(name, c.dtype, c.shape) for name, c in servable.columns.items()},
-            "outputs": {name: tensor(name, "float32", (units,)) for name, units in servable.units.items()},
+            "outputs": {name: tensor(name, types.get(name, "float32"), (n,)) for name, n in servable.units.items()},
             "method_name": "tensorflow/serving/predict",
         }
         spec = {"name": self.name, "signature_name": "", "version": str(number)}

@@ -133,6 +133,22 @@ def test_a_truncated_saved_model_rolls_back(tmp_path, folder, client):
         assert other.post("/v1/models/shop:predict", body)[0] == 200
 
 
+def test_metadata_says_the_types_of_outputs(tmp_path):
+    import tensorflow as tf
+
+    def outputs_of(x):
+        return {name: tf.cast(x[:, None], kind) for name, kind in kinds.items()}
+
+    kinds, module = {"ids": "int64", "halves": "float16", "small": "uint8"}, tf.Module()
+    run = tf.function(outputs_of, input_signature=[tf.TensorSpec((None,), tf.float32, name="x")])
+    tf.saved_model.save(module, str(tmp_path / "counts" / "1"), signatures=run)
+    with served(tmp_path / "counts") as client:
+        status, found = client.get("/v1/models/counts/metadata")
+    outputs = found["metadata"]["signature_def"]["signature_def"]["serving_default"]["outputs"]
+    assert status == 200
+    assert {n: o["dtype"] for n, o in outputs.items()} == {"ids": "DT_INT64", "halves": "DT_HALF", "small": "DT_UINT8"}
+
+
 def test_outputs_of_strings_are_refused_by_name(tmp_path):
     """An exported recommender gives ids, which are no scores."""
     import tensorflow as tf

@@ -173,13 +173,7 @@ def register_fusion(kind: str) -> Callable[[_Kind], _Kind]:
     >>> fusion_from_config(Ours({"click": 1}).get_config())
     Ours(floors={}, weights={'click': 1.0})
     """
-
-    def enter(cls: _Kind) -> _Kind:
-        cls.kind = kind  # type: ignore[attr-defined]
-        FUSIONS.add(kind, cls)
-        return cls
-
-    return enter
+    return FUSIONS.register(kind, keep_as="kind")
 
 
 def list_fusions() -> list[str]:

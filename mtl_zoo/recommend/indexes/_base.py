@@ -366,13 +366,7 @@ def register_index(kind: str) -> Callable[[_Kind], _Kind]:
     >>> "exact_of_ours" in list_indexes()
     True
     """
-
-    def enter(cls: _Kind) -> _Kind:
-        INDEXES.add(kind, cls)
-        cls.kind = kind
-        return cls
-
-    return enter
+    return INDEXES.register(kind, keep_as="kind")
 
 
 def list_indexes() -> list[str]:

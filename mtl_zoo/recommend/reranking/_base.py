@@ -171,13 +171,7 @@ def register_stage(kind: str) -> Callable[[_Kind], _Kind]:
     >>> stage_from_config(MMR("vector", trade_off=0.5).get_config())
     MMR(vectors='vector', trade_off=0.5)
     """
-
-    def enter(cls: _Kind) -> _Kind:
-        cls.kind = kind  # type: ignore[attr-defined]
-        STAGES.add(kind, cls)
-        return cls
-
-    return enter
+    return STAGES.register(kind, keep_as="kind")
 
 
 def stage_from_config(config: Mapping[str, Any]) -> Stage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ class Servable:
         what: What it is called in errors.
         columns: What it is scored with. None of them if it only recommends.
         units: How many scores a row has, by output.
+        types: The type of the scores, by output; float32 where it is not said.
 
     Example:
 
@@ -35,6 +37,7 @@ class Servable:
     what: ClassVar[str]
     columns: dict[str, Column]
     units: dict[str, int]
+    types: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     def is_in(cls, path: Path) -> bool:
@@ -96,13 +99,7 @@ def register_servable(kind: str) -> Callable[[type[Servable]], type[Servable]]:
     >>> SERVABLES.names()
     ['keras_model', 'recommender', 'saved_model']
     """
-
-    def register(cls: type[Servable]) -> type[Servable]:
-        SERVABLES.add(kind, cls)
-        cls.kind = kind
-        return cls
-
-    return register
+    return SERVABLES.register(kind, keep_as="kind")
 
 
 def kind_in(path: Path) -> type[Servable] | None:

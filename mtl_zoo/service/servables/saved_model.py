@@ -58,7 +58,9 @@ class SavedModelServable(Servable):
                 f"A SavedModel must give numbers to be served. Received: the outputs {texts} of strings. Serve the "
                 "lists of a recommender from what `Recommender.save` writes"
             )
-        self.units = {name: int(spec.shape[-1] or 1) for name, spec in self._run.structured_outputs.items()}
+        outputs = self._run.structured_outputs
+        self.units = {name: int(spec.shape[-1] or 1) for name, spec in outputs.items()}
+        self.types = {name: spec.dtype.name for name, spec in outputs.items()}
 
     @classmethod
     def is_in(cls, path: Path) -> bool:

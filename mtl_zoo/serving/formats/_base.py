@@ -122,13 +122,7 @@ def register_format(name: str) -> Callable[[type[Format]], type[Format]]:
     Traceback (most recent call last):
     ValueError: `name` must not be taken. Received: 'saved_model', the name of SavedModel
     """
-
-    def register(cls: type[Format]) -> type[Format]:
-        FORMATS.add(name, cls)
-        cls.name = name
-        return cls
-
-    return register
+    return FORMATS.register(name, keep_as="name")
 
 
 def make_format(name: str, options: Mapping[str, Any]) -> Format:
