@@ -17,7 +17,7 @@ import pandas as pd
 
 from mtl_zoo import _distribute
 from mtl_zoo import _validation as check
-from mtl_zoo._files import read_json, remove_leftovers, whole_folder
+from mtl_zoo._files import read_header, remove_leftovers, whole_folder
 from mtl_zoo.continual.replay import ReplayBuffer
 from mtl_zoo.evaluation import evaluate
 from mtl_zoo.features._columns import read_table
@@ -221,12 +221,7 @@ class _Folder:
             return run
         path = days[-1]
         keys = {"given": dict, "digests": list, "measured": list, "growth": list}
-        state = read_json(path / _STATE, _WHAT, {"format": int, **keys})
-        if state["format"] > FORMAT:
-            raise ValueError(
-                f"`folder` holds {_WHAT} of format {state['format']}, written by a newer version of mtl_zoo; this one "
-                f"reads up to format {FORMAT}. Received: {path}"
-            )
+        state = read_header(path, _STATE, _WHAT, FORMAT, keys)
         other = {k: v for k, v in state["given"].items() if self.given.get(k) != v}
         if other:
             now = {name: self.given.get(name) for name in other}

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_zoo._files import intact, name_within, read_json, refuse_other_content, whole_folder
+from mtl_zoo._files import intact, name_within, read_header, refuse_other_content, whole_folder
 from mtl_zoo.features import _fitted
 from mtl_zoo.features._growth import Growth
 from mtl_zoo.features._joined import Joined
@@ -108,15 +108,8 @@ class Stored:
 def read(folder: str | os.PathLike) -> Stored:
     """The transform that `write` wrote, of this format or an older one."""
     folder = Path(folder)
-    if not (folder / META).exists():
-        raise FileNotFoundError(f"`folder` must hold a saved transform ({META}). Received: folder={str(folder)!r}")
-    meta = read_json(folder / META, "a transform", {"format": int})
-    if meta["format"] > FORMAT:
-        raise ValueError(
-            f"`folder` holds a transform of format {meta['format']}, written by a newer version of mtl_zoo; this one "
-            f"reads up to format {FORMAT}. Received: folder={str(folder)!r}. Upgrade mtl_zoo to read it."
-        )
-    meta = read_json(folder / META, "a transform", {"sample_weight": (str, type(None)), "notes": list})
+    keys = {"sample_weight": (str, type(None)), "notes": list}
+    meta = read_header(folder, META, "a transform", FORMAT, keys)
     with intact(folder / META, "a transform"):
         return _understood(folder, _from_format_1(meta) if meta["format"] == 1 else meta)
 

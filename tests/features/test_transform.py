@@ -291,7 +291,7 @@ def test_saving_refuses(tmp_path):
         transform.save(tmp_path / "file")
     with pytest.raises(ValueError, match="`folder` must be new, empty, or hold a transform"):
         transform.save(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"`folder` must hold a saved transform \(transform.json\)"):
+    with pytest.raises(FileNotFoundError, match=r"`folder` must hold a transform \(transform.json\)"):
         FeatureTransform.load(tmp_path)
     transform.save(tmp_path / "t")
     meta = tmp_path / "t" / "transform.json"

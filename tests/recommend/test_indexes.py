@@ -154,7 +154,7 @@ def test_damaged_folders_end_in_a_named_error(make, tmp_path):
         with pytest.raises(DamagedFile, match=said):
             Index.load(tmp_path)
     (tmp_path / "index.json").write_text(json.dumps(about | {"format": 2}))
-    with pytest.raises(ValueError, match="newer mtl_zoo"):
+    with pytest.raises(ValueError, match="newer version of mtl_zoo"):
         Index.load(tmp_path)
 
 

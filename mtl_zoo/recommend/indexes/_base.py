@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
-from mtl_zoo._files import intact, read_json, refuse_other_content, whole_folder
+from mtl_zoo._files import intact, read_header, refuse_other_content, whole_folder
 from mtl_zoo._registry import Registry
 from mtl_zoo.recommend._ids import EMPTY, id_array, is_filled
 from mtl_zoo.recommend.indexes._arrays import checked_ids, checked_vectors, filled_up, ids_and_vectors, without
@@ -261,13 +261,8 @@ class Index:
             ValueError: It is of another kind than `cls`, or was written by a newer version.
         """
         place = Path(folder)
-        keys = {"format": int, "kind": str, "config": dict, "items": int, "width": int, "files": dict}
-        about = read_json(place / MARKER, WHAT, keys)
-        if about["format"] > _FORMAT:
-            raise ValueError(
-                f"`folder` must hold an index of format {_FORMAT} or older. Received: format {about['format']} in "
-                f"{str(place)!r}, written by a newer mtl_zoo"
-            )
+        keys = {"kind": str, "config": dict, "items": int, "width": int, "files": dict}
+        about = read_header(place, MARKER, WHAT, _FORMAT, keys)
         with intact(place / MARKER, WHAT):
             found = INDEXES[about["kind"]]
             index: Index = found(**about["config"])
