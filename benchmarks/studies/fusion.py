@@ -1,7 +1,7 @@
 """What a tuned fusion is worth where the truth is known: expected conversions among the first of a user's candidates.
 
     python -m benchmarks.studies.fusion --out benchmarks/results/recommend/fusion.csv
-    python -m benchmarks.studies.fusion --leave-out none --epochs 1 --out benchmarks/results/recommend/fusion-1-epoch.csv
+    python -m benchmarks.studies.fusion --leave-out none --epochs 1 --out FILE
 
 A model is trained on `synthetic_funnel`, keeps its best epoch by the mean validation AUC, and scores the validation and
 test rows; the rows of a user are that user's candidates. By default it does not read the ids of users and items, which
