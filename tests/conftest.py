@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Read when TensorFlow and matplotlib are first imported, so they are set before any test module is.
@@ -30,6 +31,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("tensorflow"):
             item.add_marker(pytest.mark.skip(reason=NOT_TENSORFLOW))
+
+
+def pytest_collection_finish():
+    """What was imported stays: no later search for garbage, of which each module ends with one, looks through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,6 +71,24 @@ def fresh_keras():
 
     yield
     keras.backend.clear_session()
+
+
+@pytest.fixture(scope="module")
+def untraced():
+    """What `fit`, `evaluate` and `predict` would trace runs operation by operation, in all of a module.
+
+    For tests of what happens round a training of a few small batches, where tracing takes nearly all of the time.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture
