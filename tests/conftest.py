@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 # Read when TensorFlow and matplotlib are first imported, so they are set before any test module is.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -34,9 +35,14 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What was imported stays: no later search for garbage, of which each module ends with one, looks through it."""
+    """What was imported or made stays: searching through it, or making it anew, would take a third of a small test."""
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # each module ends with a search for garbage
+    tensorflow = sys.modules.get("tensorflow.python.pywrap_tfe")
+    if tensorflow is not None:
+        # A seed, which each test sets, makes TensorFlow forget its kernels, so that those with a random state of their
+        # own start anew. Keras draws without such a state.
+        tensorflow.TFE_ContextClearCaches = lambda context: None
 
 
 @pytest.hookimpl(wrapper=True)
