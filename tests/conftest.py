@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 # Read when TensorFlow and matplotlib are first imported, so they are set before any test module is.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -30,6 +32,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("tensorflow"):
             item.add_marker(pytest.mark.skip(reason=NOT_TENSORFLOW))
+
+
+def pytest_collection_finish():
+    """What was imported or made stays: searching through it, or making it anew, would take a third of a small test."""
+    gc.collect()
+    gc.freeze()  # each module ends with a search for garbage
+    tensorflow = sys.modules.get("tensorflow.python.pywrap_tfe")
+    if tensorflow is not None:
+        # A seed, which each test sets, makes TensorFlow forget its kernels, so that those with a random state of their
+        # own start anew. Keras draws without such a state.
+        tensorflow.TFE_ContextClearCaches = lambda context: None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,6 +77,24 @@ def fresh_keras():
 
     yield
     keras.backend.clear_session()
+
+
+@pytest.fixture(scope="module")
+def untraced():
+    """What `fit`, `evaluate` and `predict` would trace runs operation by operation, in all of a module.
+
+    For tests of what happens round a training of a few small batches, where tracing takes nearly all of the time.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

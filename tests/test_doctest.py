@@ -19,6 +19,7 @@ LONG = [f"mtl_zoo.{name}" for name in (*TRAIN, "training.callbacks", "training.g
 
 
 @pytest.mark.tensorflow
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("name", sample_of(MODULES, [name for name in MODULES if name not in LONG]))
 def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # examples may write files

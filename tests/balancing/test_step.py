@@ -262,20 +262,29 @@ def test_private_weights_receive_their_loss_times_its_loss_weight():
 # Against Keras' own step, with methods that change nothing.
 
 
-@pytest.mark.parametrize("way", LIKE_PLAIN)
-def test_a_method_that_changes_nothing_takes_the_plain_step(way):
-    def make():
-        # Normalisation, dropout, a penalty on gates and on what is looked up, several reads of a table, shards.
-        options = {"embedding": Embedding(l2=0.1, shards=2), "gate": Gate(entropy=0.1)}
-        return small("mmoe", num_experts=2, expert_units=MLP((6, 4), norm="batch", dropout=0.3), **options)
+def with_everything():
+    # Normalisation, dropout, a penalty on gates and on what is looked up, several reads of a table, shards.
+    options = {"embedding": Embedding(l2=0.1, shards=2), "gate": Gate(entropy=0.1)}
+    return small("mmoe", num_experts=2, expert_units=MLP((6, 4), norm="batch", dropout=0.3), **options)
 
-    plain, reference = trained(make, None)
-    found, model = trained(make, LIKE_PLAIN[way]())
+
+def evaluated(model):
+    return model.evaluate(inputs_for(model, 24), labels_for(model, 24), batch_size=24, verbose=0)
+
+
+@pytest.fixture(scope="module")
+def plain_with_everything():
+    weights, model = trained(with_everything, None)
+    return weights, evaluated(model)
+
+
+@pytest.mark.parametrize("way", LIKE_PLAIN)
+def test_a_method_that_changes_nothing_takes_the_plain_step(way, plain_with_everything):
+    plain, logs = plain_with_everything
+    found, model = trained(with_everything, LIKE_PLAIN[way]())
     assert any("moving" in path for path in plain)
     assert_same(plain, found)
-    x, y = inputs_for(model, 24), labels_for(model, 24)
-    logs = [m.evaluate(x, y, batch_size=24, verbose=0) for m in (reference, model)]
-    np.testing.assert_allclose(*logs, rtol=1e-4)
+    np.testing.assert_allclose(evaluated(model), logs, rtol=1e-4)
     skipped = ops.convert_to_numpy(model.balancing.skipped)
     assert skipped.tolist() == [0, 0]
     assert float(model.balancing.step) == 2
@@ -360,17 +369,20 @@ def spoiled(y, z):
     return ops.sqrt(ops.square(z[:, 0] - ops.stop_gradient(z[:, 0]))) + 1.0
 
 
+@pytest.fixture(scope="module")
+def without_like():
+    return trained(small, None, y={**labels(24), "like": np.full(24, np.nan, "float32")})[0]
+
+
 @pytest.mark.parametrize("loss", ["nan gradient", "infinite loss"])
 @pytest.mark.parametrize("way", sample_of(LIKE_PLAIN, PLACES))
-def test_a_task_that_spoils_its_gradient_is_left_out(way, loss):
+def test_a_task_that_spoils_its_gradient_is_left_out(way, loss, without_like):
     def infinite(y, z):
         return z[:, 0] * 1e30 * 1e30
 
     functions = {"click": "auto", "like": spoiled if loss == "nan gradient" else infinite}
     found, model = trained(small, LIKE_PLAIN[way](), loss=functions)
-    y = {**labels(24), "like": np.full(24, np.nan, "float32")}
-    without, _ = trained(small, None, y=y)
-    assert_same(without, found)
+    assert_same(without_like, found)
     counted = ops.convert_to_numpy(model.balancing.skipped).tolist()
     # Between two weighings nobody looks at the gradient of each task alone.
     every_other = "every other" in way and loss == "nan gradient"
@@ -424,15 +436,20 @@ def test_no_op_of_a_step_is_as_large_as_a_table(balancing):
 # Models that share nothing, or something else.
 
 
-@pytest.mark.parametrize("balancing", ["pcgrad", "mgda_ub", "grad_norm", "grad_drop", "moco"])
-def test_where_nothing_is_shared_the_losses_are_summed_with_a_warning(balancing):
-    def make():
-        return small("single_task", bottom_units=(6,))
+def sharing_nothing():
+    return small("single_task", bottom_units=(6,))
 
-    plain, _ = trained(make, None)
+
+@pytest.fixture(scope="module")
+def plain_sharing_nothing():
+    return trained(sharing_nothing, None)[0]
+
+
+@pytest.mark.parametrize("balancing", ["pcgrad", "mgda_ub", "grad_norm", "grad_drop", "moco"])
+def test_where_nothing_is_shared_the_losses_are_summed_with_a_warning(balancing, plain_sharing_nothing):
     with pytest.warns(UserWarning, match=r"`balancing='\w+'` has nothing to weigh: the losses of .* share no "):
-        found, model = trained(make, balancing)
-    assert_same(plain, found)
+        found, model = trained(sharing_nothing, balancing)
+    assert_same(plain_sharing_nothing, found)
     assert ops.convert_to_numpy(model.balancing.last_coefficients).tolist() == [1, 1]
     assert ops.convert_to_numpy(model.balancing.skipped).tolist() == [0, 0]
 
@@ -455,13 +472,18 @@ def test_where_tables_alone_are_shared_they_can_be_weighed():
     assert ops.convert_to_numpy(model.balancing.last_coefficients).sum() == pytest.approx(1, rel=1e-4)
 
 
-@pytest.mark.parametrize("balancing", ["pcgrad", "mgda_ub", "grad_norm", "grad_drop", "moco"])
-def test_one_task_takes_the_plain_step(balancing):
-    def make():
-        return small(tasks=TWO_TASKS[:1])
+def of_one_task():
+    return small(tasks=TWO_TASKS[:1])
 
-    y = {"click": labels(24)["click"]}
-    assert_same(trained(make, None, y=y)[0], trained(make, balancing, y=y)[0])
+
+@pytest.fixture(scope="module")
+def plain_of_one_task():
+    return trained(of_one_task, None)[0]
+
+
+@pytest.mark.parametrize("balancing", ["pcgrad", "mgda_ub", "grad_norm", "grad_drop", "moco"])
+def test_one_task_takes_the_plain_step(balancing, plain_of_one_task):
+    assert_same(plain_of_one_task, trained(of_one_task, balancing)[0])
 
 
 @pytest.mark.parametrize("name", ["esmm", "ple", "stem", "cross_stitch"])

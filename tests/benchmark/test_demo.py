@@ -8,6 +8,8 @@ from mtl_zoo.benchmark import plots, runner
 from mtl_zoo.benchmark.demo import demo_configs, mean_gates, run_demo, stitch_matrices
 from mtl_zoo.benchmark.results import ResultStore
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 
 def test_gates_and_stitches_of_models(small):
     mmoe = create_model("mmoe", small.features, small.tasks, num_experts=3, expert_units=(4,))

@@ -13,6 +13,8 @@ from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.benchmark.runner import run_config
 from mtl_zoo.datasets import Dataset
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 YAML = """
 dataset: visits.csv
 dataset_options:

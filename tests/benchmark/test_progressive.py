@@ -7,7 +7,7 @@ import pytest
 import mtl_zoo_cli
 from mtl_zoo.benchmark.progressive import days_of
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("untraced")]
 
 
 def test_a_table_is_cut_by_its_days_or_into_parts():

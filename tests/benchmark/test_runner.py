@@ -18,6 +18,8 @@ from mtl_zoo.benchmark.runner import run_config
 from mtl_zoo.evaluation import evaluate
 from mtl_zoo.models import create_model, parameter_count
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 
 @pytest.fixture(scope="module")
 def finished(small, tmp_path_factory):

@@ -197,7 +197,7 @@ def test_fit_lowers_the_losses(name):
 
 
 @sampled_methods
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_one_to_five_tasks_of_mixed_kinds(name, count):
     tasks = FIVE_TASKS[-count:]
     model = compiled(name, tasks)
@@ -283,8 +283,14 @@ def test_saved_training_goes_on_identically(name, tmp_path):
         assert np.abs(a - b).max() <= 1e-5 * max(np.abs(a).max(), 1e-3)
 
 
-@sampled_methods
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        pytest.param(name, policy, marks=() if name in SAMPLE[i::2] else pytest.mark.slow)
+        for i, policy in enumerate(["mixed_float16", "mixed_bfloat16"])
+        for name in METHODS
+    ],
+)
 def test_trains_under_mixed_precision(name, policy):
     keras.config.set_dtype_policy(policy)
     try:
@@ -337,9 +343,16 @@ def step_in_a_model(name, gradients, losses, names=None, active=None, **options)
     return take_step(method_of(name, names, **options), gradients, losses, names, active)
 
 
-@pytest.fixture(params=[step_alone, pytest.param(step_in_a_model, marks=pytest.mark.tensorflow)])
-def step(request):
-    return request.param
+def step_and(names):
+    """Each method's step alone, and inside of a model: there by default of one method of each kind."""
+    in_a_model = [
+        pytest.param(step_in_a_model, *given.values, marks=(pytest.mark.tensorflow, *given.marks))
+        for given in sample_of(names, always=[name for name in names if name in SAMPLE])
+    ]
+    return pytest.mark.parametrize(("step", "name"), [*((step_alone, name) for name in names), *in_a_model])
+
+
+every_step = step_and(METHODS)
 
 
 def assert_parallel(a, b):
@@ -347,20 +360,20 @@ def assert_parallel(a, b):
     np.testing.assert_allclose(a / np.linalg.norm(a), b / np.linalg.norm(b), atol=2e-4)
 
 
-@every_method
+@every_step
 def test_law_one_task_keeps_its_gradient(step, name):
     direction, _ = step(name, GRADIENTS[:1], LOSSES[:1])
     assert_parallel(direction, GRADIENTS[0])
 
 
-@every_method
+@every_step
 @pytest.mark.parametrize("count", [2, 3])
 def test_law_equal_gradients_keep_their_direction(step, name, count):
     direction, _ = step(name, [GRADIENTS[0]] * count, [0.5] * count)
     assert_parallel(direction, GRADIENTS[0])
 
 
-@every_method
+@every_step
 def test_law_the_order_of_the_tasks_does_not_matter(step, name):
     excused("permutation", name)
     count = 2 if name in TAKES_PAIRS_IN_ORDER else 3
@@ -374,14 +387,14 @@ def test_law_the_order_of_the_tasks_does_not_matter(step, name):
     np.testing.assert_allclose(permuted_coefficients, coefficients[order], atol=2e-4)
 
 
-@every_method
+@every_step
 def test_law_orthogonal_equal_gradients_weigh_the_same(step, name):
     excused("symmetry", name)
     direction, _ = step(name, 2 * np.eye(3), [0.5] * 3)
     assert_parallel(direction, np.ones(3))
 
 
-@every_method
+@every_step
 def test_law_of_scale(step, name):
     degree = 1 if is_of_losses(name) else SCALE_LAWS.get(name, "unknown")
     assert degree != "unknown", f"say in SCALE_LAWS how {name} scales, or None"
@@ -392,7 +405,7 @@ def test_law_of_scale(step, name):
     np.testing.assert_allclose(scaled, 4.0**degree * direction, rtol=2e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", sorted(TASK_SCALE_SAME | TASK_SCALE_PARALLEL))
+@step_and(sorted(TASK_SCALE_SAME | TASK_SCALE_PARALLEL))
 def test_law_of_one_tasks_scale(step, name):
     factors = np.array([1.0, 5.0, 1.0], "float32")
     direction, _ = step(name, GRADIENTS, LOSSES)
@@ -402,7 +415,7 @@ def test_law_of_one_tasks_scale(step, name):
         np.testing.assert_allclose(scaled, direction, rtol=2e-3, atol=2e-4)
 
 
-@every_method
+@every_step
 def test_law_an_inactive_task_might_as_well_not_be_there(step, name):
     excused("inactive", name)
     without, coefficients = step(name, GRADIENTS[:2], LOSSES[:2])

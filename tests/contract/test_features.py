@@ -19,6 +19,13 @@ EXAMPLES = [example for kind in FEATURES for example in FEATURES[kind].examples(
 every_example = pytest.mark.parametrize(
     ("feature", "cells"), EXAMPLES, ids=[f"{f.kind}: {f.rule}" for f, _ in EXAMPLES]
 )
+# A model is trained of one feature of each kind by default, and of all of them with the slow tests.
+FIRST = {feature.kind: i for i, (feature, _) in reversed(list(enumerate(EXAMPLES)))}
+of_each_kind = pytest.mark.parametrize(
+    ("feature", "cells"),
+    [pytest.param(f, c, marks=() if FIRST[f.kind] == i else pytest.mark.slow) for i, (f, c) in enumerate(EXAMPLES)],
+    ids=[f"{f.kind}: {f.rule}" for f, _ in EXAMPLES],
+)
 pytestmark = pytest.mark.tensorflow
 
 
@@ -89,7 +96,7 @@ def test_a_vector_comes_of_it_and_the_layer_is_saved(feature, cells):
     np.testing.assert_array_equal(ops.convert_to_numpy(again(x)), vector)
 
 
-@every_example
+@of_each_kind
 def test_a_model_of_it_is_saved_and_scores_tables(feature, cells, tmp_path):
     transform, table = fitted(feature, cells), table_of(feature, cells)
     model = SharedBottom(transform, bottom_units=(3,), tower_units=())

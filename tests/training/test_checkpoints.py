@@ -5,6 +5,7 @@ import json
 import shutil
 import zipfile
 from collections import namedtuple
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -81,6 +82,27 @@ def assert_same(model, other):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
 
 
+@pytest.fixture(scope="module")
+def cut_run(tmp_path_factory):
+    """The folder of a run that was cut at step 10: its checkpoints are of steps 4 and 8."""
+    folder = tmp_path_factory.mktemp("cut") / "run"
+    _, _, saves = train(folder, stop_after=10)
+    assert saves.resumed_from is None
+    return folder
+
+
+@pytest.fixture
+def cut(cut_run, tmp_path):
+    """A copy of it of the test's own."""
+    return Path(shutil.copytree(cut_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A model whose training was not interrupted."""
+    return train(tmp_path_factory.mktemp("whole"))[0]
+
+
 def accumulating():
     return keras.optimizers.Adam(0.01, gradient_accumulation_steps=3)
 
@@ -112,20 +134,18 @@ def test_interrupted_training_ends_with_the_same_numbers(tmp_path, name):
         np.testing.assert_array_equal(values[resumed.epoch :], rest[metric], err_msg=metric)
 
 
-def test_where_a_run_goes_on(tmp_path):
-    _, _, saves = train(tmp_path, stop_after=10)
-    assert saves.resumed_from is None
-    assert [path.name for path in checkpoints._checkpoints(tmp_path)] == [
+def test_where_a_run_goes_on(cut, whole):
+    assert [path.name for path in checkpoints._checkpoints(cut)] == [
         "step-000000000004.ckpt",
         "step-000000000008.ckpt",
     ]
-    assert Checkpoints(tmp_path).epoch == 1
-    _, _, saves = train(tmp_path)
+    assert Checkpoints(cut).epoch == 1
+    model, _, saves = train(cut)
     assert saves.resumed_from[:3] == (1, 2, 8)
+    assert_same(whole, model)
     # A run that has ended trains no more.
-    model, history, saves = train(tmp_path)
+    again, history, saves = train(cut)
     assert saves.resumed_from[:3] == (EPOCHS, 0, 18) and not history
-    again, _, _ = train(tmp_path)
     assert_same(model, again)
 
 
@@ -194,14 +214,12 @@ SPOIL = {"end": spoil_end, "middle": spoil_middle, "all": spoil_all}
 
 
 @pytest.mark.parametrize("what", sample_of(SPOIL, ("middle",)))
-def test_the_one_before_is_used_when_one_is_not_whole(tmp_path, what, caplog):
-    run, spoil = tmp_path / "run", SPOIL[what]
-    train(run, stop_after=10)
-    first, second = checkpoints._checkpoints(run)
+def test_the_one_before_is_used_when_one_is_not_whole(tmp_path, cut, whole, what, caplog):
+    spoil = SPOIL[what]
+    first, second = checkpoints._checkpoints(cut)
     spoil(second)
-    shutil.copytree(run, tmp_path / "copy")
-    whole, _, _ = train(tmp_path / "whole")
-    model, _, saves = train(run)
+    shutil.copytree(cut, tmp_path / "copy")
+    model, _, saves = train(cut)
     assert saves.resumed_from.total == 4
     assert "step-000000000008.ckpt is not whole" in caplog.text
     assert_same(whole, model)
@@ -209,15 +227,14 @@ def test_the_one_before_is_used_when_one_is_not_whole(tmp_path, what, caplog):
     assert Checkpoints(tmp_path / "copy").epoch == 0
 
 
-def test_one_that_is_not_whole_does_not_crowd_out_those_that_are(tmp_path):
-    train(tmp_path, stop_after=10)
-    spoil_end(checkpoints._checkpoints(tmp_path)[-1])
-    train(tmp_path, stop_after=3, every={"every_steps": 3, "keep": 1})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+def test_one_that_is_not_whole_does_not_crowd_out_those_that_are(cut):
+    spoil_end(checkpoints._checkpoints(cut)[-1])
+    train(cut, stop_after=3, every={"every_steps": 3, "keep": 1})
+    assert sorted(path.name for path in cut.iterdir()) == [
         "step-000000000006.ckpt",
         "step-000000000008.ckpt.bad",
     ]
-    _, _, saves = train(tmp_path)
+    _, _, saves = train(cut, stop_after=1)
     assert saves.resumed_from.total == 6
 
 
@@ -303,6 +320,14 @@ def test_only_its_own_leftovers_are_removed(tmp_path):
     ]
 
 
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory):
+    """The folder of a run on all rows."""
+    folder = tmp_path_factory.mktemp("other") / "run"
+    fit_some(folder)
+    return folder
+
+
 def fit_some(folder, count=ROWS, batch=BATCH, change=None, **arguments):
     model = make_model()
     x, y = rows()
@@ -324,11 +349,14 @@ def fit_some(folder, count=ROWS, batch=BATCH, change=None, **arguments):
     ],
     ids=["batch", "rows", "label", "order", "weights"],
 )
-def test_other_data_or_batches_are_refused_with_both_shown(tmp_path, other, message):
-    fit_some(tmp_path)
+def test_other_data_or_batches_are_refused_with_both_shown(other_run, other, message):
     with pytest.raises(ValueError, match=f"`folder` must hold checkpoints of a run on the same data.*{message}"):
-        fit_some(tmp_path, **other)
-    fit_some(tmp_path, epochs=2)
+        fit_some(other_run, **other)
+
+
+# fault 29
+def test_the_same_data_for_more_epochs_go_on(other_run, tmp_path):
+    fit_some(shutil.copytree(other_run, tmp_path / "run"), epochs=2)
 
 
 # fault 29
@@ -372,9 +400,8 @@ def test_a_batch_size_may_be_a_numpy_number(tmp_path):
 
 # fault 32
 @pytest.mark.parametrize("header", ["{", "[]", '{"format": 1}', '{"format": "1"}', "position"])
-def test_a_damaged_header_is_as_a_damaged_file(tmp_path, header, caplog):
-    train(tmp_path, stop_after=10)
-    path = checkpoints._checkpoints(tmp_path)[-1]
+def test_a_damaged_header_is_as_a_damaged_file(cut, header, caplog):
+    path = checkpoints._checkpoints(cut)[-1]
     with zipfile.ZipFile(path) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
     if header == "position":
@@ -382,7 +409,7 @@ def test_a_damaged_header_is_as_a_damaged_file(tmp_path, header, caplog):
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in {**content, "header.json": header.encode()}.items():
             archive.writestr(name, data)
-    _, _, saves = train(tmp_path)
+    _, _, saves = train(cut, stop_after=1)
     assert saves.resumed_from.total == 4 and "step-000000000008.ckpt is not whole" in caplog.text
 
 
