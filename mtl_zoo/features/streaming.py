@@ -110,6 +110,9 @@ class TableStream:
         self._columns = columns_of(transform, labels)
         self.sampling: NegativeSampling | None = None
         self._constants: dict[str, str] = {}
+        # Rows without labels are scored, which needs no column that only training reads.
+        unread = () if labels else transform.training_columns
+        self._may_lack = [(*columns, *unread) for columns in transform.absent or ((),)]
         self.files = tuple(find_files(paths))
         self._parts = self._find_parts()
         self.rows = sum(part.rows for part in self._parts)
@@ -136,7 +139,7 @@ class TableStream:
 
     def _open(self, path: str) -> Source | CorruptFile:
         try:
-            return open_source(path, *self._columns, self._csv, self.transform.absent)
+            return open_source(path, *self._columns, self._csv, self._may_lack)
         except CorruptFile as error:
             if self.on_corrupt == "raise":
                 raise

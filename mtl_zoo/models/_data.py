@@ -81,6 +81,8 @@ def labels_by_name(model: Any, y: Any) -> Mapping:
 
 def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any) -> tuple[Any, Any, dict[str, Any]]:
     names = x.names if isinstance(x, JointStream) else ()
+    if is_table(x):
+        _check_training_columns(model, x)
     if is_stream(x):
         x, arguments = _stream_batches(checked_stream(model, x), y, arguments, run)
     x, y, arguments = prepare(model, x, y, arguments)
@@ -103,6 +105,15 @@ def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any)
         # A tf.data.Dataset brings its own order; Keras warns of shuffle=True, which is its default.
         arguments["shuffle"] = False
     return x, y, arguments
+
+
+def _check_training_columns(model: Any, table: Any) -> None:
+    columns = getattr(table, "column_names", getattr(table, "columns", ()))
+    missing = [name for name in require_transform(model).training_columns if name not in columns]
+    if missing:
+        raise ValueError(
+            f"`x` must hold the columns of features with bias=True, which training reads. Received without: {missing}"
+        )
 
 
 def _stream_batches(

@@ -11,6 +11,7 @@ import numpy as np
 
 from mtl_zoo.features.sampling import NegativeSampling
 from mtl_zoo.models import _data
+from mtl_zoo.models._biases import bias_inputs
 from mtl_zoo.models._corrections import effects_of
 from mtl_zoo.models._fingerprint import rows_digest
 
@@ -87,7 +88,8 @@ def _sampled(
         arguments["sample_weight"] = {name: np.asarray(weight)[keep] for name, weight in weights.items()}
     elif weights is not None:
         arguments["sample_weight"] = np.asarray(weights)[keep]
-    x = model.scoring.shaped("x", x)
+    biases = {name: np.asarray(x[name]) for name in bias_inputs(model) if name in x}
+    x = {**model.scoring.shaped("x", x), **biases}
     rows = len(next(iter(x.values())))
     if rows != len(keep):
         raise ValueError(f"`x` and `y` must have the same number of rows. Received: {rows} and {len(keep)}")
