@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
+from mtl_zoo.features._balanced import BalancedStream
 from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features.batching import batches_of_epochs
 from mtl_zoo.features.sources import JointSources
@@ -33,7 +34,7 @@ def is_table(x: Any) -> bool:
 
 
 def is_stream(x: Any) -> bool:
-    return isinstance(x, TableStream | JointStream)
+    return isinstance(x, TableStream | JointStream | BalancedStream)
 
 
 def bound(model: Any, x: Any, whole: bool = True) -> Any:
@@ -117,7 +118,7 @@ def _check_training_columns(model: Any, table: Any) -> None:
 
 
 def _stream_batches(
-    stream: TableStream | JointStream, y: Any, arguments: dict[str, Any], run: Any
+    stream: TableStream | JointStream | BalancedStream, y: Any, arguments: dict[str, Any], run: Any
 ) -> tuple[Any, dict[str, Any]]:
     """The stream's batches, in an order of their own for each epoch."""
     if y is not None or arguments.get("sample_weight") is not None:

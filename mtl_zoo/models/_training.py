@@ -312,7 +312,8 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         an error that names it, the epoch and the step; illegal labels and weights of a `tf.data.Dataset` make it so.
 
         `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
-        `sampling`, a `NegativeSampling`, drops a share of the training rows with label 0; scores are corrected for it.
+        `sampling`, a `NegativeSampling`, drops a share of the training rows with label 0, and a `BalancedBatches` makes
+        each batch hold a share of rows with label 1; scores are corrected for it.
         `anchor`, such as `mtl_zoo.continual.L2ToPrevious`, holds weights to what they are when training begins.
         Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
 
