@@ -17,6 +17,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo.features._balanced import BalancedStream
 from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features.batching import batches_of_epochs
+from mtl_zoo.features.generated import refuse_generated
 from mtl_zoo.features.sources import JointSources
 from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.features.transform import FeatureTransform
@@ -41,6 +42,8 @@ def bound(model: Any, x: Any, whole: bool = True) -> Any:
     """`x`, or the batches of several sources for the model's transform; `whole` if it is to be trained on them."""
     if not isinstance(x, JointSources):
         return x
+    for source in x.sources.values() if not whole else ():
+        refuse_generated("sources", source.data)
     return x.bound(require_transform(model), [task.name for task in model.tasks] if whole else ())
 
 
@@ -84,6 +87,8 @@ def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any)
     names = x.names if isinstance(x, JointStream) else ()
     if is_table(x):
         _check_training_columns(model, x)
+        if arguments.get("validation_split"):
+            refuse_generated("x", x)
     if is_stream(x):
         x, arguments = _stream_batches(checked_stream(model, x), y, arguments, run)
     x, y, arguments = prepare(model, x, y, arguments)
@@ -142,6 +147,7 @@ def _prepare_validation(model: Any, arguments: dict[str, Any], sources: Sequence
         validation = validation.numbered(sources or validation.names)
     size = arguments.get("validation_batch_size") or arguments.get("batch_size") or TRAIN_BATCH_SIZE
     if is_table(validation):
+        refuse_generated("validation_data", validation)
         return {**arguments, "validation_data": encode_table(model, validation)}
     if is_stream(validation):
         return {**arguments, "validation_data": checked_stream(model, validation, "validation_data").batches(size)}

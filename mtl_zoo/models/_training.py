@@ -14,6 +14,7 @@ from mtl_zoo import _allocator, _backend, _distribute, _keras_private
 from mtl_zoo.balancing import Balancing, as_balancing
 from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features._plain_errors import plain_errors
+from mtl_zoo.features.generated import refuse_generated
 from mtl_zoo.heads import RowLosses
 from mtl_zoo.heads._base import row_weight
 from mtl_zoo.losses import Batch, TaskLoss
@@ -343,6 +344,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""
         self._require_compiled()
         x, first = _data.bound(self, self.scoring.table_of(x), whole=False), FirstBatch(self)
+        refuse_generated("x", x)
         if isinstance(x, JointStream):
             self._measure_by_source(x.tasks)
         x, y, arguments = _data.prepare(self, x, y, arguments)
