@@ -6,6 +6,7 @@ from mtl_zoo.balancing import list_balancing
 from mtl_zoo.datasets import list_datasets, load_dataset
 from mtl_zoo.evaluation import balancing_report, calibrate, evaluate, gate_report
 from mtl_zoo.export import export_serving, make_scorer
+from mtl_zoo.features.balanced import BalancedBatches
 from mtl_zoo.features.entities import EntityTable
 from mtl_zoo.features.sampling import NegativeSampling
 from mtl_zoo.features.sources import JointSources, Source
@@ -70,6 +71,7 @@ __all__ = [
     "AITM",
     "AdaTT",
     "AdaTTSp",
+    "BalancedBatches",
     "BinaryTask",
     "CGC",
     "Categorical",

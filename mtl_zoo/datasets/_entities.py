@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mtl_zoo.datasets._dataset import Split
+from mtl_zoo.features.generated import refuse_generated
 from mtl_zoo.tasks import Task
 
 
@@ -51,6 +52,8 @@ def fitted_splits(
     """The transform fitted on the training rows, and each split encoded by it."""
     from mtl_zoo.features.transform import FeatureTransform
 
+    for name in raw.keys() - {"train"}:
+        refuse_generated(name, raw[name])
     tables = {name: joined(table, entities) for name, table in raw.items()}
     transform = FeatureTransform(features, tasks).fit(tables["train"])
     splits = {

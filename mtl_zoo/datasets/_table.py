@@ -12,6 +12,7 @@ import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo.datasets._base import Dataset, fitted_dataset
+from mtl_zoo.features.generated import refuse_generated
 from mtl_zoo.features.spec import Feature
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.tasks import TASKS, Task
@@ -40,6 +41,8 @@ def dataset_from_table(
         missing, given = ("validation", "test") if validation is None else ("test", "validation")
         raise ValueError(f"`validation` and `test` must be given both or neither. Received: {given}, but no {missing}")
     tables = {"train": read_rows("train", train)}
+    if validation is None:
+        refuse_generated("train", tables["train"])
     if validation is not None and test is not None:
         tables |= {"validation": read_rows("validation", validation), "test": read_rows("test", test)}
         rule = "rows as the given tables have them"

@@ -14,6 +14,7 @@ from mtl_zoo.datasets import Split
 from mtl_zoo.datasets.oracle import oracle_auc
 from mtl_zoo.evaluation.gain import lift_share
 from mtl_zoo.features._several import fills_of
+from mtl_zoo.features.generated import refuse_generated
 from mtl_zoo.features.sources import ALL, JointSources
 from mtl_zoo.heads import Output
 from mtl_zoo.heads._base import IMPRESSIONS, observed
@@ -137,6 +138,7 @@ def as_split(model: Any, split: Any) -> Split:
         return _joint_split(model, split)
     if not is_table(split):
         return split
+    refuse_generated("split", split)
     inputs, labels, weights = encode_table(model, split)
     groups = {name: np.asarray(split[name]) for name in getattr(split, "column_names", split.columns)}
     return Split(inputs, labels, weights, groups)

@@ -125,6 +125,11 @@ class Fitted:
         """What reads each column of the rows' table: features, or an entity table by its ids."""
         return readers_of(self.features, self.joined)
 
+    @functools.cached_property
+    def of_training(self) -> tuple[str, ...]:
+        """The columns that only features with `bias=True` read: tables and requests to be scored may lack them."""
+        return tuple(name for name, readers in self.readers().items() if all(feature.bias for feature in readers))
+
     def raw_forms(self) -> dict[str, InputSpec]:
         """How an exported model takes each column."""
         return {name: form for name, form, _ in self._raw_columns()}
@@ -132,6 +137,8 @@ class Fitted:
     def _raw_columns(self) -> Iterator[tuple[str, InputSpec, Feature | None]]:
         """Each column, its form, and the feature whose form it is if its readers agree on one of their own."""
         for name, readers in self.readers().items():
+            if name in self.of_training:
+                continue
             forms = {feature.raw_form() for feature in readers}
             form = next(iter(forms)) if len(forms) == 1 else None
             if form is None and any(form and form.meaning for form in forms):
@@ -155,7 +162,9 @@ class Fitted:
 
     def _columns_of(self, frame: pd.DataFrame, only: Iterable[str] | None = None) -> dict[str, Column]:
         names = list(dict.fromkeys(self.readers() if only is None else only))
-        return read_columns(names, completed(frame, self.absent, dict.fromkeys(names)))
+        fills: dict[str, float | None] = dict.fromkeys(names)
+        frame = completed(frame, [self.of_training], fills)
+        return read_columns(names, completed(frame, self.absent, fills))
 
     def warm_up(self) -> None:
         """Makes what states make at the first use, before several threads encode."""
@@ -310,7 +319,7 @@ def _make_graph(fitted: Fitted) -> Any:
             raw = _checked(fitted, raw)
             encoded: dict[str, Any] = {}
             places = {title: table.places(raw) for title, table in self.entities.items()}
-            for feature in fitted.features:
+            for feature in [feature for feature in fitted.features if not feature.bias]:
                 home = fitted.homes.get(feature.name)
                 if home is not None:
                     encoded |= self.entities[home.table.title].rows(feature, places[home.table.title])

@@ -48,7 +48,7 @@ class Mixing:
                     f"`epoch` must have room for each of the {len(sizes)} sources. Received: epoch={self.epoch}, "
                     f"alternating={self.alternating}, batches of {batch_size}"
                 )
-            return [size * count for count in _apportioned(units, shares)]
+            return [size * count for count in apportioned(units, shares)]
         rows = list(sizes.values())
         whole = int(np.argmax(rows) if self.epoch == "largest" else np.argmin(rows))
         exact = rows[whole] * (shares / shares[whole]) / size
@@ -59,7 +59,7 @@ class Mixing:
         return {**dataclasses.asdict(dataclasses.replace(self, ratios=None)), "ratios": ratios}
 
 
-def _apportioned(total: int, shares: np.ndarray) -> list[int]:
+def apportioned(total: int, shares: np.ndarray) -> list[int]:
     """Whole numbers >= 1 near `total * shares` that add up to `total`."""
     exact = total * shares
     counts = np.maximum(np.floor(exact), 1)

@@ -18,6 +18,7 @@ from mtl_zoo.features._columns import BOOLEAN, BYTES, DATE, FLOAT, INTEGER, STRI
 from mtl_zoo.features._states import may_lack
 from mtl_zoo.features._stream_find import COMPRESSIONS, is_parquet, partitions_of, suffix_of
 from mtl_zoo.features._times import ZONED
+from mtl_zoo.features.generated import GENERATED
 
 # What reading a damaged file may raise; UnicodeDecodeError comes with text whose bytes were changed.
 UNREADABLE = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError)
@@ -128,6 +129,11 @@ def check_columns(
     path: str, names: Sequence[str], wanted: Sequence[str], absent: Sequence[Sequence[str]] = ()
 ) -> list[str]:
     """The wanted columns that are there; refuses a file that lacks others than those of a group of `absent`."""
+    if GENERATED in names:
+        raise ValueError(
+            f"`{path}` must hold no generated rows, which nobody could tell from others in a stream. Received a column "
+            f"{GENERATED!r}. Train on both: JointSources({{'real': stream, 'generated': table}})"
+        )
     lacking = [column for column in wanted if column not in names]
     excused = may_lack(lacking, absent)
     missing = [column for column in lacking if column not in excused]

@@ -92,6 +92,8 @@ class Feature:
     # Whether it says which domain a row belongs to, or whose lists are read in order: what some models ask for.
     names_domain: ClassVar[bool] = False
     is_ordered: ClassVar[bool] = False
+    # Whether only training knows it: scores are made without its column.
+    bias: ClassVar[bool] = False
     # Whether it holds one of many values a row.
     is_id: ClassVar[bool] = False
     # Whether what it reads of its column teaches nothing to features that share its state, if there are others.
@@ -158,11 +160,9 @@ class Feature:
     def _refuse_difference(self, first: Any, argument: str) -> None:
         ours, others = getattr(self, argument), getattr(first, argument)
         if ours != others:
-            what, key = self.share_key or ("", "")
-            raise ValueError(
-                f"`{argument}` must be the same for features that share the {what} {key!r}. "
-                f"Received: {first.name}.{argument}={others!r}, {self.name}.{argument}={ours!r}"
-            )
+            share = "the {} {!r}".format(*self.share_key or ("", ""))
+            received = f"{first.name}.{argument}={others!r}, {self.name}.{argument}={ours!r}"
+            raise ValueError(f"`{argument}` must be the same for features that share {share}. Received: {received}")
 
     # From a table.
 

@@ -63,6 +63,8 @@ class Categorical(IdFeature):
             stood together is not kept. Values are read as strings. An exported model takes a string, as if the column
             had held all values with `separator` between them.
         num_ids: Rows of the table, ids 0 and 1 included. Follows from the above, or set by `fit`.
+        bias: What only training knows, such as the position in a list: no model reads it but the towers of tasks with
+            `bias=` (see `BinaryTask`), and tables and requests to be scored need no such column.
         unknown_rate: In training, a known value is read as unknown with this probability, at each step anew, so that
             the row of unknown values learns what is true of all of them: without it that row is never trained where
             the vocabulary is learned from the training table. For ids that new ones will join; 0.05 to 0.2.
@@ -79,6 +81,7 @@ class Categorical(IdFeature):
     separator: str = dataclasses.field(default="|", kw_only=True)  # type: ignore[misc]
     weights: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
     nested: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
+    bias: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
 
     names_domain: ClassVar[bool] = True
     is_id: ClassVar[bool] = True
@@ -89,6 +92,8 @@ class Categorical(IdFeature):
             if not self.multi_hot:
                 raise ValueError(f"`length` needs multi_hot=True. Received: length={self.length!r}")
             check.check_int("length", self.length)
+        if not isinstance(self.bias, bool):
+            raise ValueError(f"`bias` must be True or False. Received: bias={self.bias!r}")
         if self.weights and not self.multi_hot:
             raise ValueError(f"`weights` needs multi_hot=True. Received: weights={self.weights!r}")
 

@@ -14,6 +14,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo.features._columns import BYTES, DATE, EMPTY, PAIRS, Column, check_columns
 from mtl_zoo.features.base import FEATURES, Choice, Feature, InferRules, as_features
 from mtl_zoo.features.categorical import Categorical, is_named_like_an_id
+from mtl_zoo.features.generated import GENERATED
 from mtl_zoo.features.numeric import Numeric
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def infer_features(
     notes, all_differ = [], []
     taken = {feature.name for feature in given}
     for name in frame.columns:
-        if name in own or name in reserved or name in exclude:
+        if name in own or name in reserved or name in exclude or name == GENERATED:
             continue
         choice = _choose(Column(name, frame[name]), _legal_name(name, taken), rules)
         feature = choice.feature

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from mtl_zoo.features._columns import Column, check_columns, read_table
 from mtl_zoo.features._stream_files import Source
 from mtl_zoo.features._stream_read import Part
 from mtl_zoo.tasks import Task
+
+Keep = Callable[[Any, int], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,19 @@ class NegativeSampling:
     def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    def is_like(self, other: Any) -> bool:
+        """Whether another sampling gives scores the same correction; seeds may differ."""
+        return isinstance(other, NegativeSampling) and (self.task, self.rate) == (other.task, other.rate)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """How often a row comes that stops at each step of a funnel, against one that passes all."""
+        return (self.rate,)
+
+    def steps(self, tasks: Task | Sequence[Task]) -> tuple[Task, ...]:
+        """The steps of a funnel whose labels decide how often a row comes: the task whose rows are dropped."""
+        return (self.task_among(tasks),)
+
     def task_among(self, tasks: Task | Sequence[Task]) -> Task:
         """The task whose rows are dropped.
 
@@ -104,13 +119,7 @@ class NegativeSampling:
 
     def kept_of_table(self, table: Any, task: Task, first_row: int = 0) -> np.ndarray:
         """Which rows of a table stay."""
-        frame = read_table(table)
-        labels = _labels.read_labels(frame, [dataclasses.replace(task, sample_space=None)], whole=False)
-        if task.sample_space is not None:
-            # It may be another task's label, and not observed: the row is then outside.
-            check_columns(frame, [task.sample_space])
-            labels[task.sample_space] = Column(task.sample_space, frame[task.sample_space]).numbers()
-        return self.kept(task, labels, first_row)
+        return self.kept(task, labels_of_steps(table, [task]), first_row)
 
     def sample(self, table: Any, tasks: Task | Sequence[Task]) -> Any:
         """The rows of a table that stay, in their order.
@@ -130,6 +139,17 @@ class NegativeSampling:
         return {name: np.asarray(values)[keep] for name, values in table.items()}
 
 
+def labels_of_steps(table: Any, steps: Sequence[Task]) -> dict[str, np.ndarray]:
+    """The labels of a funnel's steps in a table, and the sample space of the first by name."""
+    frame, space = read_table(table), steps[0].sample_space
+    labels = _labels.read_labels(frame, [dataclasses.replace(task, sample_space=None) for task in steps], whole=False)
+    if space is not None:
+        # It may be another task's label, and not observed: the row is then outside.
+        check_columns(frame, [space])
+        labels[space] = Column(space, frame[space]).numbers()
+    return labels
+
+
 def _uniform(seed: int, first: int, rows: int) -> np.ndarray:
     """Numbers in [0, 1) that depend on the seed and the position alone: SplitMix64 of both."""
     with np.errstate(over="ignore"):
@@ -146,8 +166,7 @@ class SampledSource:
 
     Args:
         source: The file.
-        sampling: Which rows stay.
-        task: The task whose rows are dropped.
+        keep: Which rows stay, (rows,) booleans from a table and the position of its first row.
         first_rows: Position in the stream of the first row of each part.
         rows: How many rows of each part stay.
     """
@@ -155,14 +174,13 @@ class SampledSource:
     def __init__(
         self,
         source: Source,
-        sampling: NegativeSampling,
-        task: Task,
+        keep: Keep,
         first_rows: Mapping[int, int],
         rows: Mapping[int, int],
     ):
         self.path, self.part_name = source.path, source.part_name
         self.rows = tuple(rows.get(part, 0) for part in range(len(source.rows)))
-        self._source, self._sampling, self._task, self._first_rows = source, sampling, task, first_rows
+        self._source, self._keep, self._first_rows = source, keep, first_rows
 
     def types(self) -> Mapping[str, str]:
         return self._source.types()
@@ -170,20 +188,19 @@ class SampledSource:
     def read(self, part: int, max_rows: int) -> Iterator[pa.RecordBatch]:
         start = self._first_rows[part]
         for batch in self._source.read(part, max_rows):
-            keep = self._sampling.kept_of_table(pa.Table.from_batches([batch]), self._task, start)
+            stays = self._keep(pa.Table.from_batches([batch]), start)
             start += len(batch)
-            if keep.any():
-                yield batch.filter(pa.array(keep))
+            if stays.any():
+                yield batch.filter(pa.array(stays))
 
 
-def sampled_parts(parts: Sequence[Part], labels: Any, sampling: NegativeSampling, task: Task) -> list[Part]:
+def sampled_parts(parts: Sequence[Part], labels: Any, keep: Keep) -> list[Part]:
     """The parts of a stream with the rows that stay. The labels of all rows are read once, to count them.
 
     Args:
         parts: Those of the stream.
         labels: From the path of a file to a source that reads the columns of labels.
-        sampling: Which rows stay.
-        task: The task whose rows are dropped.
+        keep: Which rows stay.
     """
     first_rows: dict[str, dict[int, int]] = {}
     rows: dict[str, dict[int, int]] = {}
@@ -194,14 +211,12 @@ def sampled_parts(parts: Sequence[Part], labels: Any, sampling: NegativeSampling
         first_rows.setdefault(path, {})[part.index] = start = position
         count = 0
         for batch in source.read(part.index, max(part.rows, 1)):
-            count += int(sampling.kept_of_table(pa.Table.from_batches([batch]), task, start).sum())
+            count += int(keep(pa.Table.from_batches([batch]), start).sum())
             start += len(batch)
         rows.setdefault(path, {})[part.index] = count
         position += part.rows
     made = {
-        part.source.path: SampledSource(
-            part.source, sampling, task, first_rows[part.source.path], rows[part.source.path]
-        )
+        part.source.path: SampledSource(part.source, keep, first_rows[part.source.path], rows[part.source.path])
         for part in parts
     }
     starts: dict[str, int] = dict.fromkeys(made, 0)

@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,8 +24,9 @@ from mtl_zoo.features._stream_find import find_files
 from mtl_zoo.features._stream_plan import MAX_PIECE_ROWS, OPEN_PARTS, Plan, make_plan
 from mtl_zoo.features._stream_read import Part, WindowReader, parts_of
 from mtl_zoo.features.batching import batch_runs
-from mtl_zoo.features.sampling import NegativeSampling, sampled_parts
+from mtl_zoo.features.sampling import Keep, NegativeSampling, sampled_parts
 from mtl_zoo.features.transform import FeatureTransform
+from mtl_zoo.tasks import Task
 
 _ON_CORRUPT = ("raise", "skip")
 # Of a piece while it is encoded: its Arrow and pandas columns, codes and results, a row and column.
@@ -106,10 +107,13 @@ class TableStream:
         self.transform, self.labels = transform, labels
         self._csv = CsvOptions(encoding, null_values)
         self.encoding, self.null_values = encoding, null_values
-        self._layout = layout_of(transform, labels)
+        self.layout = layout_of(transform, labels)
         self._columns = columns_of(transform, labels)
         self.sampling: NegativeSampling | None = None
         self._constants: dict[str, str] = {}
+        # Rows without labels are scored, which needs no column that only training reads.
+        unread = () if labels else transform.training_columns
+        self._may_lack = [(*columns, *unread) for columns in transform.absent or ((),)]
         self.files = tuple(find_files(paths))
         self._parts = self._find_parts()
         self.rows = sum(part.rows for part in self._parts)
@@ -136,7 +140,7 @@ class TableStream:
 
     def _open(self, path: str) -> Source | CorruptFile:
         try:
-            return open_source(path, *self._columns, self._csv, self.transform.absent)
+            return open_source(path, *self._columns, self._csv, self._may_lack)
         except CorruptFile as error:
             if self.on_corrupt == "raise":
                 raise
@@ -157,13 +161,23 @@ class TableStream:
             found = "labels=False" if not self.labels else f"a stream with sampling={self.sampling!r}"
             raise ValueError(f"`sampling` needs a stream with labels and all of its rows. Received: {found}")
         task = sampling.task_among(self.transform.tasks)
-        columns = dict.fromkeys(_labels.label_columns([task]), (FLOAT, BOOLEAN))
-        made = copy.copy(self)
+        made = self.chosen([task], lambda table, first: sampling.kept_of_table(table, task, first))
         made.sampling = sampling
-        made._parts = sampled_parts(self._parts, lambda path: open_source(path, columns, [], self._csv), sampling, task)
-        made.rows = sum(part.rows for part in made._parts)
         if not made.rows:
             raise ValueError(f"`sampling` must leave at least one row. Received: {sampling!r}, none of {self.rows}")
+        return made
+
+    def chosen(self, tasks: Sequence[Task], keep: Keep) -> TableStream:
+        """The stream with some of its rows, of which their labels decide. These are read once, to count the rows.
+
+        Args:
+            tasks: The tasks whose labels, and sample spaces, `keep` reads.
+            keep: Which rows stay, (rows,) booleans from a table and the position of its first row.
+        """
+        columns = dict.fromkeys(_labels.label_columns(tasks), (FLOAT, BOOLEAN))
+        made = copy.copy(self)
+        made._parts = sampled_parts(self._parts, lambda path: open_source(path, columns, [], self._csv), keep)
+        made.rows = sum(part.rows for part in made._parts)
         return made
 
     @property
@@ -174,11 +188,11 @@ class TableStream:
         Strings and lists count as long as they are in the first rows of some parts.
         """
         columns = len(self._columns[0])
-        row_bytes = self._layout.row_bytes + 8  # the order of a window is in memory, too
+        row_bytes = self.layout.row_bytes + 8  # the order of a window is in memory, too
         window_rows = min(self.shuffle_rows, self.rows)
         piece_rows = min(MAX_PIECE_ROWS, window_rows)
         # In a piece as Arrow's, pandas' and Python's; in a window where an encoder reads them.
-        row_bytes += self._text_bytes if any(dtype.kind in "OSU" for dtype, _ in self._layout.specs) else 0
+        row_bytes += self._text_bytes if any(dtype.kind in "OSU" for dtype, _ in self.layout.specs) else 0
         piece_bytes = columns * _PIECE_BYTES + 3 * self._text_bytes
         pages = OPEN_PARTS * columns * _PAGES_BYTES
         return 2 * window_rows * row_bytes + self.workers * piece_rows * piece_bytes + pages + _FIXED_BYTES
@@ -245,7 +259,7 @@ class TableStream:
 
         all_full = drop_remainder or self.rows % batch_size == 0
         known = None if start else num_batches
-        data = self._layout.dataset(one_epoch, batch_size, all_full=all_full, num_batches=known)
+        data = self.layout.dataset(one_epoch, batch_size, all_full=all_full, num_batches=known)
         data.encoded_features = self.transform.features  # a model of these need not look at the rows again
         return data
 
@@ -285,7 +299,7 @@ class TableStream:
     def _rows_of(self, plan: Plan, start: int, sizes: list[int]) -> Iterator[tuple[np.ndarray, ...]]:
         encode = Encoder(self.transform, self.labels, self._constants)
         index, place = plan.find(start)
-        windows = WindowReader(self._parts, encode, self._layout, self.workers).read(plan, index)
+        windows = WindowReader(self._parts, encode, self.layout, self.workers).read(plan, index)
         try:
             yield from _regrouped(windows, place, sizes)
         finally:

@@ -155,8 +155,14 @@ class FeatureTransform(Extending):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the rows' table that are read: those of features, and the ids of entities."""
-        return tuple(self._require_fitted().readers())
+        """The columns of a table to be scored that are read: those of features, and the ids of entities."""
+        fitted = self._require_fitted()
+        return tuple(name for name in fitted.readers() if name not in fitted.of_training)
+
+    @property
+    def training_columns(self) -> tuple[str, ...]:
+        """The columns that only training reads: those of features with `bias=True`."""
+        return self._require_fitted().of_training
 
     def column_of(self, feature: Feature) -> str:
         """The column of the rows' table that decides a feature: its own, or that of its entity's id."""
@@ -213,7 +219,8 @@ class FeatureTransform(Extending):
         Values outside the vocabularies become id 1; they are counted in `unseen` and logged.
 
         Args:
-            table: Needs the features' columns only; rows keep their order.
+            table: Needs the features' columns only, and none of features with `bias=True`, which are then missing;
+                rows keep their order.
             features: Names of those that are encoded. Default: None, all.
 
         Raises:
@@ -353,7 +360,7 @@ class FeatureTransform(Extending):
         return self._require_fitted().raw_arrays(read_table(table), columns)
 
     def encode_in_graph(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """What `encode` gives, from tensors by column name and inside a TensorFlow graph.
+        """What `encode` gives, from tensors by column name and inside a TensorFlow graph; nothing for bias features.
 
         A graph cannot refuse a value: ids that `encode` refuses (negative, not whole) become id 1, and numbers that it
         refuses (NaN, infinities) become the mean of the training table. `graph` is the module that holds the lookup

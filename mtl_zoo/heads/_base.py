@@ -15,6 +15,8 @@ from mtl_zoo.options import MLP, as_mlp
 from mtl_zoo.tasks import Task
 
 IMPRESSIONS = "impressions"
+# By a task's name, what makes the logit that is trained of its own: see `mtl_zoo.tasks.Bias`.
+Biases = Mapping[str, Callable[[Any], Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,9 +141,21 @@ class Head:
         return {name: output.task.loss_name for name, output in self.losses(tasks).items()}
 
     def logits(
-        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+        self,
+        tasks: Sequence[Task],
+        towers: Mapping[str, Any],
+        tower_units: MLP | Sequence[int],
+        biases: Biases | None = None,
     ) -> dict[str, Any]:
-        """The graph from the backbone's tensors to the logits of every output, by name."""
+        """The graph from the backbone's tensors to the logits of every output, by name.
+
+        Args:
+            tasks: The tasks.
+            towers: The backbone's tensors by tower.
+            tower_units: Layer widths of each tower.
+            biases: Of tasks with a bias, what takes its tower's logit to the one that outputs are made of. None is
+                given where there is no such task.
+        """
         raise NotImplementedError
 
     def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -243,11 +257,14 @@ def tower_hidden(name: str, inputs: Any, tower_units: MLP | Sequence[int]) -> An
     return DenseStack(tower, name=f"{name}_tower")(inputs) if tower.units else inputs
 
 
-def tower_logits(name: str, units: int, hidden: Any) -> Any:
-    """A tower's linear layer: (batch, width) -> (batch, units) logits in float32."""
-    return keras.layers.Dense(units, name=f"{name}_head", dtype="float32")(hidden)
+def tower_logits(name: str, units: int, hidden: Any, biases: Biases | None = None) -> Any:
+    """A tower's linear layer, and its bias if it has one: (batch, width) -> (batch, units) logits in float32."""
+    logits = keras.layers.Dense(units, name=f"{name}_head", dtype="float32")(hidden)
+    return biases[name](logits) if biases and name in biases else logits
 
 
-def task_tower(name: str, units: int, inputs: Any, tower_units: MLP | Sequence[int]) -> Any:
+def task_tower(
+    name: str, units: int, inputs: Any, tower_units: MLP | Sequence[int], biases: Biases | None = None
+) -> Any:
     """An MLP and a linear layer: (batch, width) -> (batch, units) logits in float32."""
-    return tower_logits(name, units, tower_hidden(name, inputs, tower_units))
+    return tower_logits(name, units, tower_hidden(name, inputs, tower_units), biases)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, observed
+from mtl_zoo.heads._base import IMPRESSIONS, Biases, Head, Output, observed
 from mtl_zoo.losses import Batch
 from mtl_zoo.options import MLP
 from mtl_zoo.tasks import Task
@@ -45,9 +45,13 @@ class BesideHead(Head):
         return {**self._asked("default_losses", tasks, {}), **own}
 
     def logits(
-        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+        self,
+        tasks: Sequence[Task],
+        towers: Mapping[str, Any],
+        tower_units: MLP | Sequence[int],
+        biases: Biases | None = None,
     ) -> dict[str, Any]:
-        return self._asked("logits", tasks, {}, towers, tower_units)
+        return self._asked("logits", tasks, {}, towers, tower_units, *([biases] if biases else []))
 
     def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         own = {output.name: observed(output.task, labels) for output in _of_sides(tasks)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, observed, task_tower
+from mtl_zoo.heads._base import IMPRESSIONS, Biases, Head, Output, observed, task_tower
 from mtl_zoo.heads._funnel import and_then, click_action_conversion, contradictions, free_name, product_name
 from mtl_zoo.layers.funnel_mixture import FunnelMixture
 from mtl_zoo.layers.funnel_product import FunnelProduct
@@ -87,12 +87,18 @@ class ActionFunnel(Head):
         return {output.name: output for output in self.outputs(tasks) if output.name not in derived}
 
     def logits(
-        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+        self,
+        tasks: Sequence[Task],
+        towers: Mapping[str, Any],
+        tower_units: MLP | Sequence[int],
+        biases: Biases | None = None,
     ) -> dict[str, Any]:
         click, action, conversion = (task.name for task in self.funnel(tasks))
         with_action, with_conversion = self.products(tasks)
         other = self.without_action(tasks)
-        logits = {task.name: task_tower(task.name, task.units, towers[task.name], tower_units) for task in tasks}
+        logits = {
+            task.name: task_tower(task.name, task.units, towers[task.name], tower_units, biases) for task in tasks
+        }
         logits[with_action] = FunnelProduct(name=f"{with_action}_product")(logits[click], logits[action])
         before = with_action
         if other:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from mtl_zoo import _validation as check
-from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, observed, tower_hidden, tower_logits
+from mtl_zoo.heads._base import IMPRESSIONS, Biases, Head, Output, observed, tower_hidden, tower_logits
 from mtl_zoo.heads._funnel import space_owner
 from mtl_zoo.layers.dense_stack import DenseStack
 from mtl_zoo.options import MLP, as_mlp
@@ -92,7 +92,11 @@ class Cascade(Head):
         return tuple(Output(task.name, task, task.sample_space or IMPRESSIONS) for task in tasks)
 
     def logits(
-        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+        self,
+        tasks: Sequence[Task],
+        towers: Mapping[str, Any],
+        tower_units: MLP | Sequence[int],
+        biases: Biases | None = None,
     ) -> dict[str, Any]:
         relation = as_mlp("relation_units", self.relation_units, allow_empty=True)
         hidden: dict[str, Any] = {}
@@ -101,7 +105,7 @@ class Cascade(Head):
             if others:
                 x = keras.layers.Concatenate(name=f"{name}_evidence")([x, *(hidden[other] for other in others)])
             hidden[name] = DenseStack(relation, name=f"{name}_relation")(x) if relation.units else x
-        return {task.name: tower_logits(task.name, task.units, hidden[task.name]) for task in tasks}
+        return {task.name: tower_logits(task.name, task.units, hidden[task.name], biases) for task in tasks}
 
     def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         return {task.name: observed(task, labels) for task in tasks}

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
-from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, row_weight, task_tower
+from mtl_zoo.heads._base import IMPRESSIONS, Biases, Head, Output, row_weight, task_tower
 from mtl_zoo.heads._funnel import free_name
 from mtl_zoo.heads._propensity import flat, inverse_propensity, weighed_rows
 from mtl_zoo.heads.entire_space import EntireSpace
@@ -78,10 +78,17 @@ class CounterfactualTwin(EntireSpace):
         return {**Head.losses(self, tasks), self.twin(tasks): Output(self.twin(tasks), conversion, IMPRESSIONS)}
 
     def logits(
-        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+        self,
+        tasks: Sequence[Task],
+        towers: Mapping[str, Any],
+        tower_units: MLP | Sequence[int],
+        biases: Biases | None = None,
     ) -> dict[str, Any]:
         name = self.twin(tasks)
-        return {**super().logits(tasks, towers, tower_units), name: task_tower(name, 1, towers[name], tower_units)}
+        return {
+            **super().logits(tasks, towers, tower_units, biases),
+            name: task_tower(name, 1, towers[name], tower_units),
+        }
 
     def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         targets = super().targets(tasks, labels)

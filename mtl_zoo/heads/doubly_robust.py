@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mtl_zoo.heads._base import task_tower
+from mtl_zoo.heads._base import Biases, task_tower
 from mtl_zoo.heads._funnel import free_name
 from mtl_zoo.heads._propensity import CounterfactualRisk, flat
 from mtl_zoo.options import MLP
@@ -65,10 +65,17 @@ class DoublyRobust(CounterfactualRisk):
         return (self.imputation(tasks),)
 
     def logits(
-        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+        self,
+        tasks: Sequence[Task],
+        towers: Mapping[str, Any],
+        tower_units: MLP | Sequence[int],
+        biases: Biases | None = None,
     ) -> dict[str, Any]:
         name = self.imputation(tasks)
-        return {**super().logits(tasks, towers, tower_units), name: task_tower(name, 1, towers[name], tower_units)}
+        return {
+            **super().logits(tasks, towers, tower_units, biases),
+            name: task_tower(name, 1, towers[name], tower_units),
+        }
 
     def risk(
         self,

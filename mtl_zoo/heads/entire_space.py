@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, observed, task_tower
+from mtl_zoo.heads._base import IMPRESSIONS, Biases, Head, Output, observed, task_tower
 from mtl_zoo.heads._funnel import and_then, click_and_conversion, contradictions, product_name
 from mtl_zoo.layers.funnel_product import FunnelProduct
 from mtl_zoo.options import MLP
@@ -62,10 +62,16 @@ class EntireSpace(Head):
         return {output.name: output for output in self.outputs(tasks) if output.name != conversion.name}
 
     def logits(
-        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+        self,
+        tasks: Sequence[Task],
+        towers: Mapping[str, Any],
+        tower_units: MLP | Sequence[int],
+        biases: Biases | None = None,
     ) -> dict[str, Any]:
         click, conversion = self.funnel(tasks)
-        logits = {task.name: task_tower(task.name, task.units, towers[task.name], tower_units) for task in tasks}
+        logits = {
+            task.name: task_tower(task.name, task.units, towers[task.name], tower_units, biases) for task in tasks
+        }
         name = self.product(tasks)
         logits[name] = FunnelProduct(name=f"{name}_product")(logits[click.name], logits[conversion.name])
         return logits

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, observed, task_tower
+from mtl_zoo.heads._base import IMPRESSIONS, Biases, Head, Output, observed, task_tower
 from mtl_zoo.options import MLP
 from mtl_zoo.tasks import Task
 
@@ -28,9 +28,13 @@ class Towers(Head):
         return tuple(Output(task.name, task, task.sample_space or IMPRESSIONS) for task in tasks)
 
     def logits(
-        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+        self,
+        tasks: Sequence[Task],
+        towers: Mapping[str, Any],
+        tower_units: MLP | Sequence[int],
+        biases: Biases | None = None,
     ) -> dict[str, Any]:
-        return {task.name: task_tower(task.name, task.units, towers[task.name], tower_units) for task in tasks}
+        return {task.name: task_tower(task.name, task.units, towers[task.name], tower_units, biases) for task in tasks}
 
     def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         return {task.name: observed(task, labels) for task in tasks}

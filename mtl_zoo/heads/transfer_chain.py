@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
-from mtl_zoo.heads._base import IMPRESSIONS, Head, Output, observed, row_weight, tower_hidden, tower_logits
+from mtl_zoo.heads._base import IMPRESSIONS, Biases, Head, Output, observed, row_weight, tower_hidden, tower_logits
 from mtl_zoo.heads._funnel import and_then, contradictions, product_name, step_before, steps_to
 from mtl_zoo.heads._propensity import flat
 from mtl_zoo.layers.dense_stack import DenseStack
@@ -82,7 +82,11 @@ class TransferChain(Head):
         )
 
     def logits(
-        self, tasks: Sequence[Task], towers: Mapping[str, Any], tower_units: MLP | Sequence[int]
+        self,
+        tasks: Sequence[Task],
+        towers: Mapping[str, Any],
+        tower_units: MLP | Sequence[int],
+        biases: Biases | None = None,
     ) -> dict[str, Any]:
         hidden = {task.name: tower_hidden(task.name, towers[task.name], tower_units) for task in tasks}
         for task, before in self.later_steps(tasks):
@@ -90,7 +94,10 @@ class TransferChain(Head):
             transfer = DenseStack(MLP((own.shape[-1],), dropout=self.dropout), name=f"{task.name}_passed")
             passed = transfer(hidden[before.name])
             hidden[task.name] = TransferAttention(name=f"{task.name}_transfer_attention")(own, passed)
-        return {self.output_name(tasks, task): tower_logits(task.name, task.units, hidden[task.name]) for task in tasks}
+        return {
+            self.output_name(tasks, task): tower_logits(task.name, task.units, hidden[task.name], biases)
+            for task in tasks
+        }
 
     def targets(self, tasks: Sequence[Task], labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         by_task = {task.name: observed(task, labels) for task in tasks}

@@ -1,6 +1,7 @@
 """Layers that multi-task models are built from. They know features by name and nothing of tasks."""
 
 from mtl_zoo.layers.balanced_mixture import BalancedMixture
+from mtl_zoo.layers.biased_logit import BiasedLogit
 from mtl_zoo.layers.cross_stitch_unit import CrossStitchUnit
 from mtl_zoo.layers.datetime_encoder import DatetimeEncoder
 from mtl_zoo.layers.dense_stack import DenseStack
@@ -37,6 +38,7 @@ from mtl_zoo.layers.star_stack import StarStack
 from mtl_zoo.layers.stop_gradient import StopGradient
 from mtl_zoo.layers.sub_network_routing import SubNetworkRouting
 from mtl_zoo.layers.tied_bank import TiedBank
+from mtl_zoo.layers.training_only import TrainingOnly
 from mtl_zoo.layers.transfer_attention import TransferAttention
 from mtl_zoo.layers.unstack_columns import UnstackColumns
 from mtl_zoo.layers.user_item_pair import UserItemPair
@@ -46,6 +48,7 @@ __all__ = [
     "AttentionFusion",
     "BalancedMixture",
     "BaseGate",
+    "BiasedLogit",
     "CrossStitchUnit",
     "DSelectKGate",
     "DatetimeEncoder",
@@ -81,6 +84,7 @@ __all__ = [
     "StopGradient",
     "SubNetworkRouting",
     "TiedBank",
+    "TrainingOnly",
     "TransferAttention",
     "UnstackColumns",
     "UserItemPair",

@@ -13,6 +13,7 @@ from mtl_zoo import _distribute
 from mtl_zoo.features._plain_errors import plain_errors
 from mtl_zoo.features.sources import JointSources
 from mtl_zoo.models import _data, _predict, _retrieval
+from mtl_zoo.models._biases import with_unknown
 from mtl_zoo.models._configured import CONFIG_FORMAT
 from mtl_zoo.models._first_batch import FirstBatch
 from mtl_zoo.models._plan import ModelPlan
@@ -66,23 +67,34 @@ class MultiTaskModel(TrainableModel):
         name: str | None = None,
     ) -> None:
         if logits is None:
-            logits = plan.head.logits(plan.tasks, towers or {}, tower_units)
+            logits = plan.logits(inputs, towers or {}, tower_units)
         if any(task.compares_sides and task.name not in logits for task in plan.tasks):
             logits = {**logits, **_retrieval.pair_logits(plan, inputs)}
         super().__init__(plan, inputs, logits, tower_units, name)
 
     # The graph.
 
+    def __call__(self, inputs: Any, *arguments: Any, **options: Any) -> Any:
+        # Keras looks for every input before `call`.
+        if isinstance(inputs, dict):
+            inputs = with_unknown(self, inputs, bool(options.get("training")))
+        return super().__call__(inputs, *arguments, **options)
+
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> dict[str, Any]:
-        inputs = self.select_inputs(inputs) if isinstance(inputs, dict) else inputs
+        inputs = self.select_inputs(inputs, bool(training)) if isinstance(inputs, dict) else inputs
         return super().call(inputs, training=training, mask=mask)
 
-    def select_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def select_inputs(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """Those of the model's features; there may be others beside them.
+
+        Args:
+            inputs: Tensors by name. Those of features with `bias=True` may be left out where nothing is trained.
+            training: Whether the model is trained on them.
 
         Raises:
             ValueError: A feature is missing.
         """
+        inputs = with_unknown(self, inputs, training)
         _data.check_input_names(self, inputs)
         # Keras pairs a dict's values with the inputs in sorted order: an extra key would shift them.
         return {name: inputs[name] for name in self.input}

@@ -14,8 +14,10 @@ import pyarrow as pa
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
+from mtl_zoo.features._balanced import BalancedStream
 from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features.batching import batches_of_epochs
+from mtl_zoo.features.generated import refuse_generated
 from mtl_zoo.features.sources import JointSources
 from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.features.transform import FeatureTransform
@@ -33,13 +35,15 @@ def is_table(x: Any) -> bool:
 
 
 def is_stream(x: Any) -> bool:
-    return isinstance(x, TableStream | JointStream)
+    return isinstance(x, TableStream | JointStream | BalancedStream)
 
 
 def bound(model: Any, x: Any, whole: bool = True) -> Any:
     """`x`, or the batches of several sources for the model's transform; `whole` if it is to be trained on them."""
     if not isinstance(x, JointSources):
         return x
+    for source in x.sources.values() if not whole else ():
+        refuse_generated("sources", source.data)
     return x.bound(require_transform(model), [task.name for task in model.tasks] if whole else ())
 
 
@@ -81,6 +85,10 @@ def labels_by_name(model: Any, y: Any) -> Mapping:
 
 def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any) -> tuple[Any, Any, dict[str, Any]]:
     names = x.names if isinstance(x, JointStream) else ()
+    if is_table(x):
+        _check_training_columns(model, x)
+        if arguments.get("validation_split"):
+            refuse_generated("x", x)
     if is_stream(x):
         x, arguments = _stream_batches(checked_stream(model, x), y, arguments, run)
     x, y, arguments = prepare(model, x, y, arguments)
@@ -105,8 +113,17 @@ def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any)
     return x, y, arguments
 
 
+def _check_training_columns(model: Any, table: Any) -> None:
+    columns = getattr(table, "column_names", getattr(table, "columns", ()))
+    missing = [name for name in require_transform(model).training_columns if name not in columns]
+    if missing:
+        raise ValueError(
+            f"`x` must hold the columns of features with bias=True, which training reads. Received without: {missing}"
+        )
+
+
 def _stream_batches(
-    stream: TableStream | JointStream, y: Any, arguments: dict[str, Any], run: Any
+    stream: TableStream | JointStream | BalancedStream, y: Any, arguments: dict[str, Any], run: Any
 ) -> tuple[Any, dict[str, Any]]:
     """The stream's batches, in an order of their own for each epoch."""
     if y is not None or arguments.get("sample_weight") is not None:
@@ -130,6 +147,7 @@ def _prepare_validation(model: Any, arguments: dict[str, Any], sources: Sequence
         validation = validation.numbered(sources or validation.names)
     size = arguments.get("validation_batch_size") or arguments.get("batch_size") or TRAIN_BATCH_SIZE
     if is_table(validation):
+        refuse_generated("validation_data", validation)
         return {**arguments, "validation_data": encode_table(model, validation)}
     if is_stream(validation):
         return {**arguments, "validation_data": checked_stream(model, validation, "validation_data").batches(size)}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from mtl_zoo.features._balanced import BalancedStream
 from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features.streaming import TableStream
 
@@ -19,7 +20,7 @@ _SAMPLE_ROWS = 256
 
 def fingerprint(x: Any, y: Any, sample_weight: Any, batch_size: int, shuffle: Any) -> dict[str, Any]:
     """Plain values, which an error can show. A `tf.data.Dataset` is not looked into: that would be an epoch of it."""
-    if isinstance(x, TableStream | JointStream):
+    if isinstance(x, TableStream | JointStream | BalancedStream):
         return {**x.known_by(), "batch_size": batch_size, "shuffle": bool(shuffle)}
     if not isinstance(x, Mapping | pd.DataFrame | pa.Table):
         return {"batches": int(x.cardinality()), "batch_spec": str(x.element_spec)}

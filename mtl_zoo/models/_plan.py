@@ -6,6 +6,7 @@ from mtl_zoo.features.spec import FEATURES, as_features, require_fitted
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.heads import Head, Towers, beside
 from mtl_zoo.layers import FeatureEmbedding
+from mtl_zoo.models._biases import biases_of, check_biases
 from mtl_zoo.options import Embedding, as_embedding
 from mtl_zoo.tasks import as_tasks, fitted_like
 
@@ -33,6 +34,10 @@ class ModelPlan:
         self.tasks = as_tasks(self._tasks_or_those_of_transform(tasks))
         if self.transform is not None:
             self.tasks = fitted_like(self.tasks, self.transform.tasks)
+        check_biases(self.features, self.tasks)
+        # What the model's body reads, and what only the towers of tasks with a bias do.
+        self.read_features = tuple(feature for feature in self.features if not feature.bias)
+        self.bias_features = tuple(feature for feature in self.features if feature.bias)
         self.given_head = Towers() if head is None else head
         if not isinstance(self.given_head, Head):
             raise TypeError(f"`head` must be a Head, such as EntireSpace(). Received: head={head!r}")
@@ -47,7 +52,7 @@ class ModelPlan:
 
     def _check_embedding(self) -> None:
         """Refuses options of features that there are not."""
-        names = {feature.name for feature in self.features}
+        names = {feature.name for feature in self.read_features}
         asked = {
             name for one in self.embedding.fusions for name in (*one.features, *([one.query] if one.query else []))
         }
@@ -65,11 +70,32 @@ class ModelPlan:
             raise ValueError("`tasks` must be given where `features` is no FeatureTransform. Received: tasks=None")
         return self.transform.tasks
 
+    def logits(self, inputs: Any, towers: Any, tower_units: Any) -> dict[str, Any]:
+        """The head's logits of the towers, with the biases of tasks that have one.
+
+        Raises:
+            ValueError: The head makes no logit of its own for a task with a bias.
+        """
+        biases, used = biases_of(self, inputs), set[str]()
+        if not biases:
+            return self.head.logits(self.tasks, towers, tower_units)
+
+        def noted(name: str) -> Any:
+            return lambda logit: (used.add(name), biases[name](logit))[1]
+
+        found = self.head.logits(self.tasks, towers, tower_units, {name: noted(name) for name in biases})
+        if used != set(biases):
+            raise ValueError(
+                f"`bias` needs a head with a logit of its own for the task. Received: {sorted(set(biases) - used)} "
+                f"with head={self.given_head!r}"
+            )
+        return found
+
     def embedding_layer(self, name: str = "embedding", features: Any = None, joined: bool = False) -> FeatureEmbedding:
         """A `FeatureEmbedding` of the plan's features (or of some of them), with its options."""
         options = self.embedding
         lookup = FeatureEmbedding(
-            self.features if features is None else features,
+            self.read_features if features is None else features,
             options.initializer,
             shards=options.shards,
             l2=options.l2,
@@ -109,7 +135,7 @@ class ModelPlan:
         Raises:
             ValueError: No such feature, or several and none named.
         """
-        candidates = {f.name: f for f in self.features if getattr(f, role)}
+        candidates = {f.name: f for f in self.read_features if getattr(f, role)}
         if name is None:
             name = argument if argument in candidates else None
             if name is None and by_default and len(candidates) == 1:

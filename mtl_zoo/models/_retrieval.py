@@ -64,7 +64,7 @@ def _tower(plan: ModelPlan, task: Any, side: str, lookup: Any) -> Any:
 
 
 def _item_feature(plan: ModelPlan, task: Any) -> Feature:
-    known = {f.name: f for f in plan.features if f.side == "item" and f.is_id}
+    known = {f.name: f for f in plan.read_features if f.side == "item" and f.is_id}
     name = next(iter(known)) if task.item is None and len(known) == 1 else task.item
     if name not in known:
         raise ValueError(
@@ -95,7 +95,7 @@ def retrieval_task(model: Any, name: str | None) -> Task:
 def side_features(model: Any, side: str) -> list[Feature]:
     """The features of a side, and what their encoders ask for."""
     check.check_choice("side", side, SIDES)
-    return [feature for feature in model.features if feature.side == side]
+    return [feature for feature in model.features if feature.side == side and not feature.bias]
 
 
 def side_tower(model: Any, side: str, task: str | None = None) -> keras.Model:

@@ -14,6 +14,7 @@ from mtl_zoo import _allocator, _backend, _distribute, _keras_private
 from mtl_zoo.balancing import Balancing, as_balancing
 from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features._plain_errors import plain_errors
+from mtl_zoo.features.generated import refuse_generated
 from mtl_zoo.heads import RowLosses
 from mtl_zoo.heads._base import row_weight
 from mtl_zoo.losses import Batch, TaskLoss
@@ -312,7 +313,8 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         an error that names it, the epoch and the step; illegal labels and weights of a `tf.data.Dataset` make it so.
 
         `class_weight` holds a dict of weights by class for each task; rows then weigh that much more, in metrics too.
-        `sampling`, a `NegativeSampling`, drops a share of the training rows with label 0; scores are corrected for it.
+        `sampling`, a `NegativeSampling`, drops a share of the training rows with label 0, and a `BalancedBatches` makes
+        each batch hold a share of rows with label 1; scores are corrected for it.
         `anchor`, such as `mtl_zoo.continual.L2ToPrevious`, holds weights to what they are when training begins.
         Of Keras' callbacks, those that monitor a metric of a task know whether more of it is better.
 
@@ -342,6 +344,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""
         self._require_compiled()
         x, first = _data.bound(self, self.scoring.table_of(x), whole=False), FirstBatch(self)
+        refuse_generated("x", x)
         if isinstance(x, JointStream):
             self._measure_by_source(x.tasks)
         x, y, arguments = _data.prepare(self, x, y, arguments)

@@ -93,7 +93,7 @@ class MoSE(MultiTaskModel):
         plan = ModelPlan(features, tasks, head, embedding)
         read = plan.feature("sequence", sequence, "is_ordered", "that the experts read in order", by_default=True)
         inputs = make_inputs(plan.features)
-        in_order = [dataclasses.replace(f, pooling=None) if f is read else f for f in plan.features]
+        in_order = [dataclasses.replace(f, pooling=None) if f is read else f for f in plan.read_features]
         lookup = plan.embedding_layer(features=in_order)
         vectors = lookup(inputs)
         steps = vectors.pop(read.name)

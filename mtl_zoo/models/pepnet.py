@@ -125,7 +125,7 @@ def _prior_names(
     plan: ModelPlan, prior: str | Sequence[str] | None, of_domain: Categorical, known: list[str]
 ) -> list[str]:
     if prior is None:
-        prior = [f.name for f in plan.features if f.is_id and f is not of_domain and f.name in known]
+        prior = [f.name for f in plan.read_features if f.is_id and f is not of_domain and f.name in known]
         return prior or [of_domain.name]
     names = [prior] if isinstance(prior, str) else list(prior)
     unknown = [n for n in names if n not in known]

@@ -12,6 +12,7 @@ from mtl_zoo.heads._base import task_tower
 from mtl_zoo.layers import DenseStack, StopGradient
 from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
+from mtl_zoo.models._biases import biases_of
 from mtl_zoo.models._plan import ModelPlan
 from mtl_zoo.models._registry import register_model
 from mtl_zoo.options import Embedding, Units
@@ -112,12 +113,13 @@ class Serial(MultiTaskModel):
         stages: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
         passed: Tensor | None = None
+        biases = biases_of(plan, inputs)
         for tower in chain:
             z = u if passed is None else _combine(tower, u, passed, combine)
             stages[tower] = passed = DenseStack(stage_units, name=f"{tower}_stage")(z)
             if transfer != "hidden":
                 task = by_name[tower]
-                logits[tower] = passed = task_tower(tower, task.units, stages[tower], tower_units)
+                logits[tower] = passed = task_tower(tower, task.units, stages[tower], tower_units, biases)
             if tower == chain[-1]:
                 break
             if transfer == "probability":

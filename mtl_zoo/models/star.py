@@ -89,7 +89,7 @@ class STAR(MultiTaskModel):
     ) -> None:
         plan = ModelPlan(features, tasks, head, embedding)
         of_domain = domain_feature(plan, domain)
-        if len(plan.features) == 1:
+        if len(plan.read_features) == 1:
             raise ValueError(f"`features` must hold more than the domain. Received: {[of_domain.name]}")
         inputs = make_inputs(plan.features)
         shares = domain_shares(of_domain, inputs)

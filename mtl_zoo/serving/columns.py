@@ -121,9 +121,11 @@ Columns = Mapping[str, Column]
 
 
 def encoded_columns(model: Any) -> dict[str, Column]:
-    """The model's inputs, in the order of its features."""
+    """The model's inputs that scores are made of, in the order of its features."""
     columns = {}
     for feature in model.features:
+        if feature.bias:
+            continue
         for name in feature.input_specs():
             tensor = model.input[name]
             num_ids = getattr(feature.embed(), "num_ids", None)

@@ -1,5 +1,6 @@
 """What a model predicts: one object a task. A kind of task is one file here, and owns all that is its own."""
 
+from mtl_zoo.tasks._bias import Bias
 from mtl_zoo.tasks._binary_losses import Focal, LabelSmoothing, LogitAdjustment
 from mtl_zoo.tasks._ranking_losses import JRC, Listwise, Pairwise
 from mtl_zoo.tasks.base import TASKS, ExactMetric, Task, as_tasks, fit_tasks, fitted_like, label_names, task_from_config
@@ -10,6 +11,7 @@ from mtl_zoo.tasks.retrieval import RetrievalTask
 
 __all__ = [
     "TASKS",
+    "Bias",
     "BinaryTask",
     "ExactMetric",
     "Focal",

@@ -123,6 +123,8 @@ class Task:
     is_event: ClassVar[bool] = False
     is_gaussian: ClassVar[bool] = False
     compares_sides: ClassVar[bool] = False
+    # How features that only training knows enter the logit: a `Bias`, of a kind that may have one.
+    bias: ClassVar[Any] = None
 
     def __post_init__(self) -> None:
         if type(self) is Task:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mtl_zoo import _validation as check
+from mtl_zoo.tasks._bias import Bias, as_bias
 from mtl_zoo.tasks._binary_losses import BinaryLoss, Focal, LabelSmoothing, LogitAdjustment, crossentropy
 from mtl_zoo.tasks._ranking_losses import JRC, Listwise, Pairwise
 from mtl_zoo.tasks.base import TASKS, ExactMetric, LabelColumn, RowLoss, Task
@@ -33,6 +34,9 @@ class BinaryTask(Task):
         soft: Labels may be probabilities, as a teacher gives them (`mtl_zoo.training.soft_labels`): the cross-entropy
             is then that between two distributions, and no other loss is allowed. Metrics over whole columns need labels
             0 and 1: evaluate on rows that have them.
+        bias: How the model's features with `bias=True`, such as the position in a list, enter this task's logit in
+            training: `"add"` or `"multiply"`, or a `mtl_zoo.tasks.Bias` with options. Scores do not know them.
+            Default: None, not at all.
         rate: Rate of label 1 among the observed training labels, for a loss that needs it. It is learned from a
             transform's training table, or from the first arrays that `fit` is given; nobody needs to give it.
 
@@ -48,6 +52,7 @@ class BinaryTask(Task):
     loss: str | BinaryLoss = dataclasses.field(default="auto", kw_only=True)  # type: ignore[assignment]
     positive_weight: float = dataclasses.field(default=1.0, kw_only=True)
     soft: bool = dataclasses.field(default=False, kw_only=True)
+    bias: str | Bias | None = dataclasses.field(default=None, kw_only=True)
     rate: float | None = dataclasses.field(default=None, kw_only=True, compare=False, repr=False)
 
     kind: ClassVar[str] = "binary"
@@ -63,6 +68,7 @@ class BinaryTask(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         check.check_number("positive_weight", self.positive_weight, above=0)
+        object.__setattr__(self, "bias", as_bias(self.bias))
         if not isinstance(self.soft, bool):
             raise ValueError(f"`soft` must be True or False. Received: soft={self.soft!r}")
         if self.soft and self.loss_name != "binary_crossentropy":
@@ -139,6 +145,10 @@ class BinaryTask(Task):
         rate = config.pop("rate")
         if not self.soft:
             del config["soft"]  # what 0.1.0 wrote
+        if isinstance(self.bias, Bias):
+            config["bias"] = self.bias.get_config()
+        else:
+            del config["bias"]
         if isinstance(self.loss, BinaryLoss):
             config["loss"] = self.loss.get_config()
         return config if rate is None else {**config, "rate": rate}
@@ -153,7 +163,7 @@ class BinaryTask(Task):
         return cls(**config)
 
     def arrays_config(self) -> dict[str, Any]:
-        return {k: v for k, v in self.get_config().items() if k not in ("positive_weight", "rate")}
+        return {k: v for k, v in self.get_config().items() if k not in ("positive_weight", "rate", "bias")}
 
     def read_label(self, column: LabelColumn) -> np.ndarray:
         what = "within 0..1" if self.soft else "0 or 1"

@@ -6,6 +6,7 @@ from mtl_zoo.training.callbacks import ExactValidation
 from mtl_zoo.training.checkpoints import Checkpoints
 from mtl_zoo.training.distillation import distill
 from mtl_zoo.training.gate_callback import GateLogger
+from mtl_zoo.training.generate_rows import SMOTENC, WGANGP, generate_rows
 from mtl_zoo.training.launch import Launched, launch
 from mtl_zoo.training.parameter_server import ParameterServerTrainer, SideEvaluation
 from mtl_zoo.training.pruning import Pruned, hold_zeros, prune, save_compressed
@@ -22,9 +23,12 @@ __all__ = [
     "ParetoImprovement",
     "PrimaryTask",
     "Pruned",
+    "SMOTENC",
     "SideEvaluation",
+    "WGANGP",
     "WeightedScore",
     "distill",
+    "generate_rows",
     "hold_zeros",
     "keep_freed_memory",
     "launch",

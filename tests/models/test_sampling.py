@@ -159,7 +159,7 @@ def test_training_again_needs_the_same_rate():
     model.fit(x, labels, sampling=SAMPLING, verbose=0)
     model.fit(x, labels, sampling=NegativeSampling("click", rate=RATE, seed=9), verbose=0)
     for given in (None, NegativeSampling("click", rate=0.5)):
-        with pytest.raises(ValueError, match="`sampling` must drop the same share as before"):
+        with pytest.raises(ValueError, match="`sampling` must have the same share as before"):
             model.fit(x, labels, sampling=given, verbose=0)
     fresh = compile_eagerly(model.clone())
     fresh.fit(x, labels, verbose=0)
@@ -169,7 +169,7 @@ def test_training_again_needs_the_same_rate():
 def test_what_fit_cannot_sample_is_refused():
     x, y = rows(100)
     model = compile_eagerly(small([CLICK], bottom_units=(4,)))
-    with pytest.raises(TypeError, match="`sampling` must be a NegativeSampling or None"):
+    with pytest.raises(TypeError, match="`sampling` must be a NegativeSampling, a BalancedBatches or None"):
         model.fit(x, y, sampling=0.1)
     with pytest.raises(ValueError, match="`validation_split` must be None with `sampling`"):
         model.fit(x, y, sampling=SAMPLING, validation_split=0.1)

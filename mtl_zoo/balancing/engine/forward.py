@@ -62,7 +62,7 @@ def forward_pass(model: Any, batch: Batch) -> Forward:
             logits = model(batch.inputs, training=True)
         else:
             upper = stack.enter_context(tf.GradientTape(persistent=True))
-            logits, representation = halves.record(model.select_inputs(batch.inputs), upper)
+            logits, representation = halves.record(model.select_inputs(batch.inputs, training=True), upper)
         rows = model.row_losses(batch, logits)
         losses, rest = model.weigh_losses(rows), model.other_losses(batch, logits)
         scaled = [loss * scale for loss in losses]
