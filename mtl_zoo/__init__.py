@@ -63,7 +63,17 @@ from mtl_zoo.models import (
     transfer,
 )
 from mtl_zoo.options import MLP, DSelectK, Embedding, FeatureFusion, Gate
-from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask, RetrievalTask
+from mtl_zoo.tasks import (
+    BinaryTask,
+    ContrastiveTask,
+    MeanTeacherTask,
+    MulticlassTask,
+    NextItemTask,
+    PseudoLabelTask,
+    ReconstructionTask,
+    RegressionTask,
+    RetrievalTask,
+)
 from mtl_zoo.training import ExactValidation
 
 __all__ = [
@@ -73,6 +83,7 @@ __all__ = [
     "BinaryTask",
     "CGC",
     "Categorical",
+    "ContrastiveTask",
     "CrossStitch",
     "DBMTL",
     "DCMT",
@@ -102,15 +113,19 @@ __all__ = [
     "MLP",
     "MMoE",
     "MTAN",
+    "MeanTeacherTask",
     "MoSE",
     "MulticlassTask",
     "NegativeSampling",
     "Neighbours",
+    "NextItemTask",
     "Numeric",
     "OMoE",
     "PEPNet",
     "PLE",
     "PromptScorer",
+    "PseudoLabelTask",
+    "ReconstructionTask",
     "RegressionTask",
     "RetrievalTask",
     "SNRAver",
