@@ -167,7 +167,7 @@ class Head:
         return RowLosses(targets, self.loss_rows(tasks, batch, targets, logits, loss_functions))
 
     def measures(self, tasks: Sequence[Task]) -> dict[str, Task]:
-        """By the name of a log, the tasks without a label that are measured by more than their loss. None by default."""
+        """By the name of a log, tasks without a label that are measured by more than their loss. None by default."""
         return {}
 
     def loss_rows(

@@ -1,4 +1,4 @@
-"""A head for tasks of the backbone's towers; beside them tasks that compare the two sides of a row, or have no label."""
+"""A head for tasks of the backbone's towers; beside them tasks that compare a row's two sides, or have no label."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def bound(model: Any, x: Any, whole: bool = True) -> Any:
     """`x`, or the batches of several sources for the model's transform; `whole` if it is to be trained on them."""
     if not isinstance(x, JointSources):
         return x
-    return x.bound(require_transform(model), [task.name for task in model.tasks if task.is_labelled] if whole else ())
+    return x.bound(require_transform(model), [task.name for task in model.labelled_tasks] if whole else ())
 
 
 def checked_stream(model: Any, stream: TableStream, argument: str = "x") -> TableStream:

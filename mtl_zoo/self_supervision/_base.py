@@ -42,7 +42,8 @@ class Objective(keras.layers.Layer):
     """Base of objectives: what a task without a label makes of a batch, in training. Not part of a model's graph.
 
     A subclass is entered under the kind of its task by `register_objective`, makes its weights in `__init__`, and gives
-    `call(passes)`: one tensor in the layout of `SelfSupervisedTask`, which `rows` makes. `passes` is what a model offers:
+    `call(passes)`: one tensor in the layout of `SelfSupervisedTask`, which `rows` makes. `passes` has what a model
+    offers:
 
         passes.inputs                     the batch's inputs, by name
         passes.logits                     those of the complete rows

@@ -21,7 +21,7 @@ def _value(y: Any, rows: Any) -> Any:
 class SelfSupervisedTask(Task):
     """Base of tasks that have no label and no output: they train beside others, and cost nothing afterwards.
 
-    In training the model gives, under the task's name, what an objective of `mtl_zoo.self_supervision` makes of a batch:
+    In training the model gives, under the task's name, what an objective of `mtl_zoo.self_supervision` makes of rows:
 
         (batch, 2 + 2 measures): a row's loss and its weight, then of each measure of the logs a value and its weight
 

@@ -17,8 +17,8 @@ class MeanTeacherTask(SelfSupervisedTask):
 
         theta' <- d theta' + (1 - d) theta,    d = min(decay, 1 - 1 / (t + 1))
 
-    The teacher reads the complete row, as in prediction; the model (the student) reads it with each feature dropped with
-    probability `rate`, as in training. With `f_k` and `f'_k` what they give for output k, probabilities or, of a
+    The teacher reads the complete row, as in prediction; the model (the student) reads it with each feature dropped
+    with probability `rate`, as in training. With `f_k` and `f'_k` what they give for output k, probabilities or, of a
     regression, the standardised value,
 
         loss = r(t) * mean_k mean_c (f_kc - f'_kc)^2,    r(t) = exp(-5 (1 - min(t / ramp_up, 1))^2)
