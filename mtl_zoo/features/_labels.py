@@ -26,7 +26,7 @@ def refuse_unlabelled(tasks: Sequence[Task]) -> None:
 
 def label_columns(tasks: Sequence[Task]) -> tuple[str, ...]:
     """The columns that labels and sample spaces are read from."""
-    names = [task.label_column for task in tasks]
+    names = [task.label_column for task in tasks if task.is_labelled]
     names += [task.sample_space for task in tasks if task.sample_space is not None]
     return tuple(dict.fromkeys(names))
 

@@ -117,7 +117,7 @@ def _made(model: Any, tasks: tuple[Task, ...], name: str | None) -> Any:
     if model.transform is not None:
         transform = copy.copy(model.transform)
         _labels.refuse_features(transform.specs, tasks, transform.sample_weight)
-        transform.tasks = made.tasks
+        transform.tasks = made.labelled_tasks
         made._plan.transform = transform.frozen()
     return made
 

@@ -31,6 +31,7 @@ class MeanTeacher(Objective):
 
     def call(self, passes: Any) -> Any:
         step = ops.convert_to_tensor(self.step)
+        ramp = self._ramp(step)  # of the step before it is written
         stays = ops.minimum(self.task.decay, 1.0 - 1.0 / (step + 1.0))
         averages = []
         for student, teacher in zip(self._students(), self.teachers, strict=True):
@@ -43,7 +44,7 @@ class MeanTeacher(Objective):
         logits = passes.logits if self.dropping is None else passes.logits_of(self.dropping(passes.inputs)[0])
         distance = sum(_distance(output, logits, taught) for output in self.compared) / len(self.compared)
         ones = ops.ones_like(distance)
-        return rows(self._ramp(step) * distance, ones, (distance, ones))
+        return rows(ramp * distance, ones, (distance, ones))
 
     def _ramp(self, step: Any) -> Any:
         if not self.task.ramp_up:
