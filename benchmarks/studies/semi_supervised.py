@@ -40,7 +40,7 @@ def methods(tasks: Sequence[str]) -> dict[str, list[Any]]:
     """The tasks without a label of each method, beside tasks of these names."""
     return {
         "none": [],
-        "reconstruction": [ReconstructionTask("masked", rate=0.3, loss_weight=0.3)],
+        "reconstruction": [ReconstructionTask("masked", rate=0.3, negatives=2000, loss_weight=0.3)],
         "contrast": [ContrastiveTask("views", rate=0.3, temperature=0.2, units=(32, 16), loss_weight=0.1)],
         "pseudo-labels": [PseudoLabelTask(f"sure_{t}", of=t, threshold=0.9, rate=0.2) for t in tasks],
         "mean teacher": [MeanTeacherTask("teacher", decay=0.99, ramp_up=200, rate=0.2, loss_weight=10.0)],

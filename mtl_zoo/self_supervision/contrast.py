@@ -20,10 +20,10 @@ class Contrast(Objective):
         super().__init__(task, setting)
         self.dropping = FeatureDropping(task, setting)
         *hidden, last = task.units
-        self.hidden = DenseStack(tuple(hidden), name="hidden", dtype="float32") if hidden else None
+        self.hidden = DenseStack(tuple(hidden), name=f"{task.name}_hidden", dtype="float32") if hidden else None
         if self.hidden is not None:
             self.hidden.build((None, setting.width))
-        self.linear = dense("vector", last, hidden[-1] if hidden else setting.width)
+        self.linear = dense(f"{task.name}_vector", last, hidden[-1] if hidden else setting.width)
 
     def call(self, passes: Any) -> Any:
         views = [self._vector(passes.representation(self.dropping(passes.inputs)[0])) for _ in range(2)]

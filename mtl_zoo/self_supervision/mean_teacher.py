@@ -20,8 +20,8 @@ class MeanTeacher(Objective):
         self.dropping = FeatureDropping(task, setting) if task.rate else None
         students = [v for v in setting.weights if task.tables or not _backend.is_table(v)]
         self._students = lambda: students  # the model's, and no part of this layer, which Keras would make them
-        self.step = self._state((), "step")
-        self.teachers = [self._state(v.shape, f"teacher_{i}", v.dtype) for i, v in enumerate(students)]
+        self.step = self._state((), f"{task.name}_step")
+        self.teachers = [self._state(v.shape, f"{task.name}_{i}", v.dtype) for i, v in enumerate(students)]
 
     def _state(self, shape: Any, name: str, dtype: str = "float32") -> Any:
         # Each replica writes its own copy, from what is the same on all.

@@ -24,13 +24,13 @@ class NextItem(Objective):
                 f"sequence={task.sequence!r}. Expected: one of {list(known)}"
             )
         lookup = setting.lookup_of(feature.name)
-        self.softmax = IdSoftmax(lookup, feature, task.negatives)
+        self.softmax = IdSoftmax(lookup, feature, task.negatives, ranks=True)
         encoder = lookup.encoder_of(feature.name)
         self.own = None
         if not isinstance(encoder, HistorySelfAttention):
             longest = feature.shape[0]
             self.own = HistorySelfAttention(
-                task.num_blocks, dropout=task.dropout, max_positions=longest, name="encoder", dtype="float32"
+                task.num_blocks, dropout=task.dropout, max_positions=longest, name=f"{task.name}_encoder", dtype="float32"
             )
             self.own.build((None, longest - 1, self.softmax.dim))
             encoder = self.own

@@ -24,10 +24,10 @@ class Reconstruction(Objective):
         for place in self.dropping.places:
             if isinstance(place.request, Rows) and place.request.num_ids > FIRST_ID + 1:
                 softmax = IdSoftmax(setting.lookup_of(place.name), features[place.name], task.negatives)
-                self.ids[place.name] = (dense(f"{place.name}_query", softmax.dim, setting.width), softmax)
+                self.ids[place.name] = (dense(f"{task.name}_{place.name}_query", softmax.dim, setting.width), softmax)
             elif isinstance(place.request, Number):
                 values = [name for name in place.inputs if name not in place.says_missing]
-                self.numbers[place.name] = dense(f"{place.name}_value", len(values), setting.width)
+                self.numbers[place.name] = dense(f"{task.name}_{place.name}_value", len(values), setting.width)
         if not self.ids and not self.numbers:
             raise ValueError(
                 f"`features` of the task `{task.name}` must hold ids or numbers that can be predicted. Received: "
