@@ -64,7 +64,17 @@ from mtl_zoo.models import (
     transfer,
 )
 from mtl_zoo.options import MLP, DSelectK, Embedding, FeatureFusion, Gate
-from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask, RetrievalTask
+from mtl_zoo.tasks import (
+    BinaryTask,
+    ContrastiveTask,
+    MeanTeacherTask,
+    MulticlassTask,
+    NextItemTask,
+    PseudoLabelTask,
+    ReconstructionTask,
+    RegressionTask,
+    RetrievalTask,
+)
 from mtl_zoo.training import ExactValidation
 
 __all__ = [
@@ -75,6 +85,7 @@ __all__ = [
     "BinaryTask",
     "CGC",
     "Categorical",
+    "ContrastiveTask",
     "CrossStitch",
     "DBMTL",
     "DCMT",
@@ -104,15 +115,19 @@ __all__ = [
     "MLP",
     "MMoE",
     "MTAN",
+    "MeanTeacherTask",
     "MoSE",
     "MulticlassTask",
     "NegativeSampling",
     "Neighbours",
+    "NextItemTask",
     "Numeric",
     "OMoE",
     "PEPNet",
     "PLE",
     "PromptScorer",
+    "PseudoLabelTask",
+    "ReconstructionTask",
     "RegressionTask",
     "RetrievalTask",
     "SNRAver",

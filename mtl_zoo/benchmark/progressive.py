@@ -102,7 +102,7 @@ def _optimizer(args: argparse.Namespace) -> Any:
 
 def _main_metric(progress: Progress) -> str:
     """That of the first task."""
-    return progress.model.tasks[0].selection_metric
+    return progress.model.labelled_tasks[0].selection_metric
 
 
 def _of_tasks(progress: Progress, metric: str) -> pd.DataFrame:

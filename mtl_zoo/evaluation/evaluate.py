@@ -146,10 +146,10 @@ def as_split(model: Any, split: Any) -> Split:
 
 def _joint_split(model: Any, joint: JointSources) -> Split:
     """All rows, with the labels that `fit` would read of each source."""
-    fills = fills_of((), model.tasks, require_transform(model).sample_weight)
-    split, tasks = as_split(model, joint.table(fills)), joint.tasks_by_source(model.tasks)
+    fills = fills_of((), model.labelled_tasks, require_transform(model).sample_weight)
+    split, tasks = as_split(model, joint.table(fills)), joint.tasks_by_source(model.labelled_tasks)
     for source, rows in rows_by_source(joint, split).items():
-        for task in model.tasks:
+        for task in model.labelled_tasks:
             if task.name not in tasks[source]:
                 split.labels[task.name][rows] = np.nan
     return split

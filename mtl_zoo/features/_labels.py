@@ -14,9 +14,19 @@ from mtl_zoo.features.base import Feature
 from mtl_zoo.tasks import Task, label_names
 
 
+def refuse_unlabelled(tasks: Sequence[Task]) -> None:
+    """Refuses tasks that have no column to read."""
+    names = [task.name for task in tasks if not task.is_labelled]
+    if names:
+        raise ValueError(
+            f"`tasks` of a transform must have labels. Received: {names}. Give a task without a label to the model: "
+            "create_model(name, transform, [*transform.tasks, task])"
+        )
+
+
 def label_columns(tasks: Sequence[Task]) -> tuple[str, ...]:
     """The columns that labels and sample spaces are read from."""
-    names = [task.label_column for task in tasks]
+    names = [task.label_column for task in tasks if task.is_labelled]
     names += [task.sample_space for task in tasks if task.sample_space is not None]
     return tuple(dict.fromkeys(names))
 

@@ -70,6 +70,7 @@ class FeatureTransform(Extending):
         self._entities = _entities.as_tables(entities)
         self._specs = _entities.with_sides(as_features(features), self._entities)
         self.tasks = as_tasks(tasks) if isinstance(tasks, Task) or len(tasks) else ()
+        _labels.refuse_unlabelled(self.tasks)
         if sample_weight is not None and (not isinstance(sample_weight, str) or not sample_weight):
             raise ValueError(f"`sample_weight` must name a column. Received: sample_weight={sample_weight!r}")
         self.sample_weight = sample_weight

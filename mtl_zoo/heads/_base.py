@@ -60,7 +60,9 @@ class RowLosses:
     Args:
         targets: For each output, and each logit with a loss, its cleaned labels and which rows count, as `observed`
             gives them.
-        rows: For each loss its values and the weights of the rows, two (batch,) tensors.
+        rows: For each loss its values and the weights of the rows, two (batch,) tensors. In evaluation tasks without a
+            label have none.
+        measures: By the name of a log, what else tasks without a label are measured by, as `rows`.
 
     Example:
 
@@ -71,6 +73,7 @@ class RowLosses:
 
     targets: dict[str, tuple[Any, Any]]
     rows: dict[str, tuple[Any, Any]]
+    measures: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
     def means(self, local: bool = False) -> dict[str, Any]:
         """Every loss by name: a scalar, masked, and normalised over the global batch, or over these rows if `local`."""
@@ -176,6 +179,10 @@ class Head:
         """The labels of a batch, cleaned, and every loss by row."""
         targets = self.targets(tasks, batch.labels)
         return RowLosses(targets, self.loss_rows(tasks, batch, targets, logits, loss_functions))
+
+    def measures(self, tasks: Sequence[Task]) -> dict[str, Task]:
+        """By the name of a log, tasks without a label that are measured by more than their loss. None by default."""
+        return {}
 
     def loss_rows(
         self,

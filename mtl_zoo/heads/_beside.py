@@ -1,4 +1,4 @@
-"""A head for tasks of the backbone's towers, and tasks that compare the two sides of a row beside them."""
+"""A head for tasks of the backbone's towers; beside them tasks that compare a row's two sides, or have no label."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mtl_zoo.heads._base import IMPRESSIONS, Biases, Head, Output, observed
+from keras import ops
+
+from mtl_zoo.heads._base import IMPRESSIONS, Biases, Head, Output, RowLosses, observed, row_weight
 from mtl_zoo.losses import Batch
 from mtl_zoo.options import MLP
 from mtl_zoo.tasks import Task
@@ -14,9 +16,10 @@ from mtl_zoo.tasks import Task
 
 @dataclasses.dataclass(frozen=True)
 class BesideHead(Head):
-    """What `given` says of the tasks that read towers; the others have outputs and losses of their own names.
+    """What `given` says of the tasks that read towers; the others have losses of their own names.
 
-    The logits of the others are made by the model, from the features of each side.
+    Tasks that compare sides have outputs too, whose logits the model makes from the features of each side. Tasks
+    without a label have no outputs: what their losses are made of is among the logits in training alone.
 
     Args:
         given: The head of the tasks that read towers.
@@ -31,17 +34,17 @@ class BesideHead(Head):
         return (*self._asked("outputs", tasks, ()), *_of_sides(tasks))
 
     def losses(self, tasks: Sequence[Task]) -> dict[str, Output]:
-        return {**self._asked("losses", tasks, {}), **{output.name: output for output in _of_sides(tasks)}}
+        return {**self._asked("losses", tasks, {}), **{output.name: output for output in _of_others(tasks)}}
 
     def loss_weights(self, tasks: Sequence[Task]) -> dict[str, float]:
-        own = {output.name: output.task.loss_weight for output in _of_sides(tasks)}
+        own = {output.name: output.task.loss_weight for output in _of_others(tasks)}
         return {**self._asked("loss_weights", tasks, {}), **own}
 
     def auxiliary(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         return self._asked("auxiliary", tasks, ())
 
     def default_losses(self, tasks: Sequence[Task]) -> dict[str, Any]:
-        own = {output.name: output.task.loss_name for output in _of_sides(tasks)}
+        own = {output.name: output.task.loss_name for output in _of_others(tasks)}
         return {**self._asked("default_losses", tasks, {}), **own}
 
     def logits(
@@ -70,7 +73,32 @@ class BesideHead(Head):
     ) -> dict[str, tuple[Any, Any]]:
         rows = self._asked("loss_rows", tasks, {}, batch, targets, logits, loss_functions)
         own = self.plain_loss_rows({o.name: o for o in _of_sides(tasks)}, (), batch, targets, logits, loss_functions)
-        return {**rows, **own}
+        unlabelled = {
+            o.name: (
+                loss_functions[o.name](ops.zeros_like(logits[o.name][:, 0]), logits[o.name], batch),
+                o.task.weights(logits[o.name], batch.labels, tasks) * row_weight(batch.weights, o.task),
+            )
+            for o in _unlabelled(tasks)
+            if o.name in logits
+        }
+        return {**rows, **own, **unlabelled}
+
+    def measures(self, tasks: Sequence[Task]) -> dict[str, Task]:
+        return {f"{o.name}_{measure}": o.task for o in _unlabelled(tasks) for measure in o.task.measures}
+
+    def row_losses(
+        self,
+        tasks: Sequence[Task],
+        batch: Batch,
+        logits: Mapping[str, Any],
+        loss_functions: Mapping[str, Callable[..., Any]],
+    ) -> RowLosses:
+        found = super().row_losses(tasks, batch, logits, loss_functions)
+        for output in _unlabelled(tasks):
+            if output.name in logits:
+                measured = output.task.measured(logits[output.name], batch.labels, tasks)
+                found.measures.update({f"{output.name}_{name}": rows for name, rows in measured.items()})
+        return found
 
     def penalty_rows(
         self, tasks: Sequence[Task], labels: Mapping[str, Any], logits: Mapping[str, Any], weights: Any
@@ -98,8 +126,16 @@ def beside(head: Head, tasks: Sequence[Task]) -> Head:
 
 
 def _of_towers(tasks: Sequence[Task]) -> tuple[Task, ...]:
-    return tuple(task for task in tasks if not task.compares_sides)
+    return tuple(task for task in tasks if task.is_labelled and not task.compares_sides)
 
 
 def _of_sides(tasks: Sequence[Task]) -> list[Output]:
     return [Output(task.name, task, task.sample_space or IMPRESSIONS) for task in tasks if task.compares_sides]
+
+
+def _unlabelled(tasks: Sequence[Task]) -> list[Any]:
+    return [Output(task.name, task, IMPRESSIONS) for task in tasks if not task.is_labelled]
+
+
+def _of_others(tasks: Sequence[Task]) -> list[Output]:
+    return [*_of_sides(tasks), *_unlabelled(tasks)]

@@ -157,6 +157,20 @@ class FeatureEmbedding(keras.layers.Layer):
         for group in self._groups:
             yield group, [next(tables) for _ in shard_bounds(group.num_rows, self.shards)]
 
+    def rows_of(self, feature: str, ids: Any) -> Any:
+        """Rows of the table that a feature reads, in the shape of `ids`, which are int32; as `call` reads them.
+
+        What predicts an id compares with them.
+        """
+        request = self._places[feature].request
+        group, shards = next(found for found in self.tables_by_group() if feature in found[0].offsets)
+        return _backend.gather_rows(shards, within(ids, request.num_ids) + group.offsets[feature])
+
+    def encoder_of(self, feature: str) -> Any:
+        """The layer that makes a feature's vector, a copy of that in its spec; None where there is none."""
+        encoder = self._places[feature].encoder
+        return self.encoders[encoder.key] if encoder else None
+
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
         blocks: list[tuple[list[Place], Any]] = []
         vectors: dict[str, Any] = {}

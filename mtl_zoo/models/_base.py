@@ -12,7 +12,7 @@ from keras import ops
 from mtl_zoo import _distribute
 from mtl_zoo.features._plain_errors import plain_errors
 from mtl_zoo.features.sources import JointSources
-from mtl_zoo.models import _data, _predict, _retrieval
+from mtl_zoo.models import _data, _predict, _retrieval, _unlabelled
 from mtl_zoo.models._biases import with_unknown
 from mtl_zoo.models._configured import CONFIG_FORMAT
 from mtl_zoo.models._first_batch import FirstBatch
@@ -71,6 +71,7 @@ class MultiTaskModel(TrainableModel):
         if any(task.compares_sides and task.name not in logits for task in plan.tasks):
             logits = {**logits, **_retrieval.pair_logits(plan, inputs)}
         super().__init__(plan, inputs, logits, tower_units, name)
+        self._objectives = _unlabelled.objectives_of(self, inputs, towers)
 
     # The graph.
 
@@ -82,6 +83,12 @@ class MultiTaskModel(TrainableModel):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> dict[str, Any]:
         inputs = self.select_inputs(inputs, bool(training)) if isinstance(inputs, dict) else inputs
+        logits = self.graph(inputs, training, mask)
+        # The graph gives outputs alone: in training, tasks without a label have passes of their own.
+        return _unlabelled.with_objectives(self, inputs, logits) if training and self._objectives else logits
+
+    def graph(self, inputs: Any, training: bool | None = None, mask: Any = None) -> dict[str, Any]:
+        """The logits of the outputs alone, in training too."""
         return super().call(inputs, training=training, mask=mask)
 
     def select_inputs(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def check_labels(model: Any, y: Mapping[str, Any], argument: str = "y", whole: b
         argument: What the user calls them.
         whole: They are what a model is trained on: each task must have an observed label.
     """
-    for task in model.tasks:
+    for task in model.labelled_tasks:
         values = np.asarray(y[task.name])
         if values.dtype.kind not in "fiub":
             raise ValueError(
@@ -92,7 +92,7 @@ def weigh_classes(model: Any, y: Mapping[str, Any], weights: Any, class_weight: 
         weights: The sample weights so far: None, one array, or arrays by task.
         class_weight: For each task, or for the only one, a dict of numbers by class; classes left out weigh 1.
     """
-    by_task = {task.name: task for task in model.tasks}
+    by_task = {task.name: task for task in model.labelled_tasks}
     if not isinstance(class_weight, Mapping):
         raise ValueError(f"`class_weight` must be a dict. Received: class_weight={class_weight!r}")
     if len(by_task) == 1 and not any(isinstance(value, Mapping) for value in class_weight.values()):

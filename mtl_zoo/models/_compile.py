@@ -22,13 +22,16 @@ class Meters:
     Args:
         losses: By name of the loss.
         metrics: By name of the output.
+        measures: Of tasks without a label, by name of the log.
     """
 
     losses: dict[str, keras.metrics.Metric]
     metrics: dict[str, list[keras.metrics.Metric]]
+    measures: dict[str, keras.metrics.Metric] = dataclasses.field(default_factory=dict)
 
     def all(self) -> list[keras.metrics.Metric]:
-        return [*self.losses.values(), *(metric for metrics in self.metrics.values() for metric in metrics)]
+        of_outputs = [metric for metrics in self.metrics.values() for metric in metrics]
+        return [*self.losses.values(), *of_outputs, *self.measures.values()]
 
     @property
     def names(self) -> list[str]:
@@ -41,12 +44,14 @@ class Meters:
         """Enters a batch.
 
         Args:
-            losses: Of each loss, values and weights by row.
+            losses: Of each loss and measure, values and weights by row; those that are left out stay as they are.
             outputs: Of each output that is measured, labels, scores and weights by row.
             counts: Which rows count, (batch,) of 0 and 1; None: all.
         """
         factor = 1.0 if counts is None else counts
-        for name, tracker in self.losses.items():
+        for name, tracker in (self.losses | self.measures).items():
+            if name not in losses:
+                continue
             values, weights = losses[name]
             tracker.update_state(values, sample_weight=weights * factor)
         for name, metrics in self.metrics.items():
@@ -76,10 +81,13 @@ class TrainingSetup:
         self.given_metrics = _given_metrics(metrics, model.outputs_info)
         self._of_outputs = {output.name: output for output in model.outputs_info}
         self._of_losses = outputs
+        self._measures = tuple(model.head.measures(model.tasks))
         self.meters = self._meters()
         self.by_source: dict[str, Meters] = {}
         # Whether the batches that were last measured said which source their rows are from.
         self.sees_sources = False
+        # Whether they were of training, which tasks without a label are a part of.
+        self.sees_unlabelled = False
         check.check_unique_names("metrics", [metric.name for metric in self.all_metrics()])
 
     def _meters(self, source: str = "", tasks: Collection[str] | None = None) -> Meters:
@@ -90,6 +98,7 @@ class TrainingSetup:
         return Meters(
             {name: keras.metrics.Mean(name=f"{prefix}{name}_loss") for name in losses},
             {name: [_metric(output, m, prefix) for m in self.given_metrics[name]] for name, output in found.items()},
+            {} if source else {name: keras.metrics.Mean(name=name) for name in self._measures},
         )
 
     def measure_by_source(self, tasks: Mapping[str, Collection[str]]) -> bool:
@@ -110,10 +119,11 @@ class TrainingSetup:
         return [metric for meters in (self.meters, *self.by_source.values()) for metric in meters.all()]
 
     def hidden_logs(self) -> set[str]:
-        """Logs of sources, where rows do not say which they are from."""
-        if self.sees_sources:
-            return set()
-        return {name for meters in self.by_source.values() for name in meters.names}
+        """Logs of sources, where rows do not say which they are from, and of tasks without a label in evaluation."""
+        of_sources = {name for meters in self.by_source.values() for name in meters.names}
+        losses = [self.meters.losses[n].name for n, o in self._of_losses.items() if not o.task.is_labelled]
+        unlabelled = {*losses, *self._measures}
+        return (set() if self.sees_sources else of_sources) | (set() if self.sees_unlabelled else unlabelled)
 
     def directions(self) -> dict[str, str]:
         """Whether more of each log is better, `"max"` or `"min"`; those that nobody knows are left out."""

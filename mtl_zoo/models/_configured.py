@@ -115,6 +115,11 @@ class ConfiguredModel(_keras_private.CloneHook, keras.Model):
         return self._plan.tasks
 
     @property
+    def labelled_tasks(self) -> tuple[Task, ...]:
+        """Those of the tasks that have a label and outputs."""
+        return tuple(task for task in self.tasks if task.is_labelled)
+
+    @property
     def head(self) -> Head:
         """What turns the towers into logits."""
         return self._plan.head

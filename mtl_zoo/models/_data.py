@@ -44,7 +44,7 @@ def bound(model: Any, x: Any, whole: bool = True) -> Any:
         return x
     for source in x.sources.values() if not whole else ():
         refuse_generated("sources", source.data)
-    return x.bound(require_transform(model), [task.name for task in model.tasks] if whole else ())
+    return x.bound(require_transform(model), [task.name for task in model.labelled_tasks] if whole else ())
 
 
 def checked_stream(model: Any, stream: TableStream, argument: str = "x") -> TableStream:

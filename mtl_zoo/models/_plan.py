@@ -48,6 +48,8 @@ class ModelPlan:
         self.outputs = self.head.outputs(self.tasks)
         self.lookups: list[FeatureEmbedding] = []  # in the order in which the model made them
         self.towers_by_side: dict[str, Any] = {}  # what `side_tower` made
+        self.body: Any = None  # from the inputs to what the towers read, once a task without a label asks for it
+        self.objectives: list[Any] = []  # of those tasks
         self.backbone_options = None  # of a model that is a head: what its backbone was made with, a paper's included
 
     def _check_embedding(self) -> None:

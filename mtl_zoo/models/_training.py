@@ -279,7 +279,8 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
                 y, counts = rows.targets[output.name]
                 weights = counts * row_weight(batch.weights, output.task)
                 outputs[output.name] = (y, output.scores(corrected[output.name]), weights)
-        setup.meters.update(rows.rows, outputs)
+        setup.meters.update(rows.rows | rows.measures, outputs)
+        setup.sees_unlabelled = len(rows.rows) == len(self.loss_names)
         setup.sees_sources = batch.source is not None
         if setup.sees_sources:
             for number, meters in enumerate(setup.by_source.values()):

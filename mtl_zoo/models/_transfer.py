@@ -117,7 +117,7 @@ def _made(model: Any, tasks: tuple[Task, ...], name: str | None) -> Any:
     if model.transform is not None:
         transform = copy.copy(model.transform)
         _labels.refuse_features(transform.specs, tasks, transform.sample_weight)
-        transform.tasks = made.tasks
+        transform.tasks = made.labelled_tasks
         made._plan.transform = transform.frozen()
     return made
 
@@ -190,7 +190,7 @@ def _names_of_body(made: Any) -> set[str]:
 def _sole_reader(made: Any) -> Task | None:
     """The only task that reads the body, beside others that compare sides; None if there are several."""
     if len(made.output) == 1:
-        return made.tasks[0]
+        return made.outputs_info[0].task
     readers = [output.task for output in made.outputs_info if not output.task.compares_sides]
     return readers[0] if len(readers) == 1 else None
 

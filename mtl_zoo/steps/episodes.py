@@ -46,6 +46,12 @@ class EpisodeStep(Step):
 
     def check(self, model: Any, balancing: Balancing | None) -> None:
         super().check(model, balancing)
+        unlabelled = [task.name for task in model.tasks if not task.is_labelled]
+        if unlabelled:
+            raise ValueError(
+                f"`tasks` must have labels with step={self.step_name!r}, which adapts copies of the weights. Received: "
+                f"{unlabelled}"
+            )
         if balancing is not None:
             raise ValueError(
                 f"`balancing` must be None with step={self.step_name!r}, whose gradients are those of episodes. Weigh "

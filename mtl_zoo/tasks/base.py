@@ -97,6 +97,7 @@ class Task:
         is_event: The label says whether something happened: it may be a step of a funnel, and has an AUC.
         is_gaussian: The loss is that of a normal distribution, up to its unknown variance.
         compares_sides: Its logits are made from the features of each `side`, and not from a tower of the backbone.
+        is_labelled: It has a label, and an output. One without trains beside others, on rows without labels too.
 
     Example:
 
@@ -125,6 +126,7 @@ class Task:
     compares_sides: ClassVar[bool] = False
     # How features that only training knows enter the logit: a `Bias`, of a kind that may have one.
     bias: ClassVar[Any] = None
+    is_labelled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if type(self) is Task:
@@ -188,6 +190,9 @@ class Task:
     def arrays_config(self) -> dict[str, Any]:
         """The config by which caches of encoded arrays are known: without what only training asks for."""
         return self.get_config()
+
+    def check_beside(self, tasks: Sequence[Task]) -> None:
+        """Refuses other tasks that it cannot stand beside; nothing by default."""
 
     # What a task learns from the training labels.
 
@@ -312,7 +317,7 @@ TASKS: Registry[type[Task]] = Registry("kind")
 
 
 def _kinds() -> str:
-    *others, last = (cls.__name__ for cls in TASKS.in_order())
+    *others, last = (cls.__name__ for cls in TASKS.in_order() if cls.is_labelled)
     return f"{', '.join(others)} or {last}"
 
 
@@ -349,6 +354,7 @@ def as_tasks(tasks: Task | Sequence[Task]) -> tuple[Task, ...]:
     check.check_unique_names("tasks", [task.name for task in tasks])
     by_name = {task.name: task for task in tasks}
     for task in tasks:
+        task.check_beside(tasks)
         other = by_name.get(task.sample_space or "")
         if other is not None and other.label_column != task.sample_space:
             raise ValueError(
@@ -398,7 +404,7 @@ def fitted_like(tasks: Sequence[Task], others: Sequence[Task]) -> tuple[Task, ..
 
 
 def label_names(tasks: Sequence[Task]) -> tuple[str, ...]:
-    """The keys of a label dict: the tasks' names, then the sample-space columns that are not a task's name.
+    """The keys of a label dict: the names of tasks with labels, then the sample-space columns that are no task's name.
 
     Example:
 
@@ -407,6 +413,6 @@ def label_names(tasks: Sequence[Task]) -> tuple[str, ...]:
     >>> label_names([BinaryTask("conversion", sample_space="click")])
     ('conversion', 'click')
     """
-    names = [task.name for task in tasks]
+    names = [task.name for task in tasks if task.is_labelled]
     spaces = dict.fromkeys(task.sample_space for task in tasks if task.sample_space is not None)
     return (*names, *(space for space in spaces if space not in names))

@@ -110,7 +110,7 @@ class ExactValidation(keras.callbacks.Callback):
                 f"Received: per_task=True with {type(self.model).__name__}"
             )
         if self.per_task:
-            self._own = {task.name: self.model.task_variables(task.name) for task in self.model.tasks}
+            self._own = {task.name: self.model.task_variables(task.name) for task in self.model.labelled_tasks}
         self._rows = as_split(self.model, self.split)
         joint = self.split if isinstance(self.split, JointSources) else None
         self._rows_by_source = {} if joint is None else rows_by_source(joint, self._rows)
@@ -153,7 +153,7 @@ class ExactValidation(keras.callbacks.Callback):
                 return False
             self._best = tasks
             # The weights are of one epoch, whichever tasks it was chosen by.
-            self.best_epochs = dict.fromkeys((task.name for task in self.model.tasks), epoch)
+            self.best_epochs = dict.fromkeys((task.name for task in self.model.labelled_tasks), epoch)
             if self.restore_best:
                 self._weights[""] = self.model.get_weights()
             return True

@@ -20,7 +20,7 @@ def judged_outputs(model: Any) -> dict[str, str]:
 
 def tasks_by_name(model: Any) -> dict[str, Task]:
     """The task of each output, and each task."""
-    return {o.name: o.task for o in model.outputs_info} | {task.name: task for task in model.tasks}
+    return {o.name: o.task for o in model.outputs_info} | {task.name: task for task in model.labelled_tasks}
 
 
 class Selection:
@@ -61,7 +61,7 @@ class Selection:
     def metrics_of(self, model: Any) -> dict[str, str]:
         """The metric of each name that is compared; refuses what the model does not have."""
         known = tasks_by_name(model)
-        arguments = self.compared([task.name for task in model.tasks])
+        arguments = self.compared([task.name for task in model.labelled_tasks])
         names = [name for given in arguments.values() for name in given]
         for argument, given in arguments.items():
             unknown = [name for name in given if name not in known]

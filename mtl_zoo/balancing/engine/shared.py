@@ -46,8 +46,9 @@ def logits_of_losses(model: Any, labels: Sequence[str]) -> list[set[str]]:
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(logits)
             losses = model.task_losses(y, logits)
-        for loss in losses.values():
-            given = tape.gradient(loss, logits)
+        for name in model.loss_names:
+            # A task without a label has no loss here.
+            given = tape.gradient(losses[name], logits) if name in losses else {}
             found.append({name for name, gradient in given.items() if gradient is not None})
 
     logits = {name: _any_rows(tensor) for name, tensor in model.output.items()}

@@ -45,6 +45,12 @@ class GradientMethod(Balancing):
 
     def prepare_for(self, model: Any, labels: Sequence[str], kinds: Sequence[str]) -> None:
         if self.taken_of == "representation":
+            if not all(task.is_labelled for task in model.tasks):
+                raise ValueError(
+                    "`balancing` must not look at the shared representation in a model with tasks without a label, "
+                    "which see one of other rows: with features dropped. Received: balancing="
+                    f"{self.method_name!r}. Expected: a method of losses or of the gradients of weights"
+                )
             self.halves = halves(model, logits_of_losses(model, labels))
         super().prepare_for(model, labels, kinds)
 

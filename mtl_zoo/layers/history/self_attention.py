@@ -99,21 +99,32 @@ class HistorySelfAttention(keras.layers.Layer):
     def call(
         self, rows: Tensor, query: Tensor | None = None, mask: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
-        length, dim = ops.shape(rows)[1], rows.shape[-1]
         real = real_tokens(rows, mask)
-        at = ops.arange(length, dtype="int32")
-        age = ops.sum(ops.cast(real, "int32"), axis=1, keepdims=True) - 1 - at[None, :]
-        ages = ops.take(ops.cast(self.ages, rows.dtype), ops.clip(age, 0, self.max_positions - 1), axis=0)
-        x = without_padding(rows * dim**0.5 + ages, real)
-        may_look = ops.logical_and(real[:, None, :], (at[:, None] >= at[None, :])[None])
-        for block in self.blocks:
-            x = block(x, may_look, training=training)
-        is_newest = ops.logical_and(real, age == 0)
-        x = self.norm(x)
+        x = self.states(rows, real, training=training)
+        at = ops.arange(ops.shape(rows)[1], dtype="int32")
+        is_newest = ops.logical_and(real, _ages(real, at) == 0)
         newest = ops.sum(without_padding(x, is_newest), axis=1)
         if query is None:
             return newest
         return ops.concatenate([newest, newest * ops.cast(query, newest.dtype)], axis=-1)
+
+    def states(self, rows: Tensor, real: Tensor, training: bool | None = None) -> Tensor:
+        """`LN(H)` at every event, of which none looks at a later one.
+
+        Args:
+            rows: The vectors, (batch, length, dim).
+            real: Which are no padding, bool (batch, length).
+            training: Whether branches leave numbers out.
+        """
+        length, dim = ops.shape(rows)[1], rows.shape[-1]
+        at = ops.arange(length, dtype="int32")
+        age = ops.clip(_ages(real, at), 0, self.max_positions - 1)
+        ages = ops.take(ops.cast(self.ages, rows.dtype), age, axis=0)
+        x = without_padding(rows * dim**0.5 + ages, real)
+        may_look = ops.logical_and(real[:, None, :], (at[:, None] >= at[None, :])[None])
+        for block in self.blocks:
+            x = block(x, may_look, training=training)
+        return self.norm(x)
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None  # the output is no list
@@ -124,3 +135,8 @@ class HistorySelfAttention(keras.layers.Layer):
     def get_config(self) -> Config:
         names = ("num_blocks", "num_heads", "hidden_units", "max_positions", "dropout")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _ages(real: Tensor, at: Tensor) -> Tensor:
+    """How many events came after each, (batch, length), from the places `at` (length,)."""
+    return ops.sum(ops.cast(real, "int32"), axis=1, keepdims=True) - 1 - at[None, :]
