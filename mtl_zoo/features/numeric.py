@@ -22,7 +22,9 @@ from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, InputSpec, Number, R
 
 logger = logging.getLogger(__name__)
 
-_ENCODINGS = ("piecewise_linear", "periodic")
+ENCODINGS = (None, "piecewise_linear", "periodic")
+# Distinct whole numbers above which they may be ids.
+_MANY = 1000
 
 
 @register_state("moments")
@@ -116,7 +118,7 @@ class Numeric(Feature):
         check.check_choice("normalization", self.normalization, ("standardize", "log", "quantile", None))
         check.check_int("buckets", self.buckets, minimum=2)
         check.check_int("dim", self.dim)
-        check.check_choice("encoding", self.encoding, (None, *_ENCODINGS))
+        check.check_choice("encoding", self.encoding, ENCODINGS)
         if self.encoding is not None and self.is_bucketed:
             raise ValueError(
                 "`encoding` must be None with normalization='quantile', which has a vector for each interval. "
@@ -330,12 +332,13 @@ class Numeric(Feature):
             rule += "; missing ones become the mean, and an indicator says which"
         source = None if name == column.name else column.name
         warning = ""
-        if (numbers[finite] == np.floor(numbers[finite])).all() and distinct > rules.threshold:
+        if (numbers[finite] == np.floor(numbers[finite])).all() and distinct > max(rules.threshold, _MANY):
             warning = (
                 f"holds whole numbers, {distinct:,} distinct, and becomes a Numeric. If they are ids, their order "
                 f"means nothing: say so with categorical=[{column.name!r}], or with numeric= if they are not."
             )
-        return Choice(cls(name, column=source), rule, distinct, int((~finite).sum()), warning)
+        feature = cls(name, column=source, encoding=rules.encoding, dim=rules.dim)
+        return Choice(feature, rule, distinct, int((~finite).sum()), warning)
 
     @classmethod
     def examples(cls) -> list[tuple[Feature, list[Any]]]:
@@ -354,7 +357,7 @@ class Numeric(Feature):
     @classmethod
     def asked_for(cls, column: Column, name: str, source: str | None, rules: InferRules) -> Feature:
         """What `infer(numeric=[...])` makes of a column."""
-        return cls(name, column=source)
+        return cls(name, column=source, encoding=rules.encoding, dim=rules.dim)
 
     # Kept in files.
 

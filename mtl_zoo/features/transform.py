@@ -92,7 +92,8 @@ class FeatureTransform(Extending):
         features: SequenceABC[Feature] = (),
         numeric: SequenceABC[str] = (),
         categorical: SequenceABC[str] = (),
-        threshold: int = 1000,
+        threshold: int = 2,
+        number_encoding: str | None = "piecewise_linear",
         embedding_dim: int = 16,
         sample_weight: str | None = None,
     ) -> FeatureTransform:
@@ -138,7 +139,7 @@ class FeatureTransform(Extending):
         tasks = as_tasks(tasks)
         frame = read_table(table)
         reserved = (*_labels.label_columns(tasks), *_labels.weight_columns(tasks, sample_weight))
-        rules = InferRules(embedding_dim, threshold)
+        rules = InferRules(embedding_dim, threshold, number_encoding)
         specs, notes = infer_features(
             frame, reserved, exclude=exclude, features=features, numeric=numeric, categorical=categorical, rules=rules
         )
