@@ -15,15 +15,16 @@ from mtl_zoo._types import Config, Shape, Tensor
 class PiecewiseLinearEncoder(keras.layers.Layer):
     """Numbers as vectors that change linearly within each of a number's pieces.
 
-    A number `x` whose boundaries are `b_0 < b_1 < ... < b_T` fills its T pieces one after the other, and is then mapped
-    to a vector by weights of its own:
+    A number `x` whose boundaries are `b_0 < b_1 < ... < b_T` fills its T pieces one after the other, and is mapped to a
+    vector by weights of its own:
 
         e_t = min(max((x - b_(t-1)) / (b_t - b_(t-1)), 0), 1)
-        y   = W e + c
+        y   = W [x; e] + c
 
-    So `y` is any continuous function of `x` that bends at the boundaries. Outside of the boundaries it is constant, as
-    a tree is; in the paper it goes on linearly, which makes a single number far outside of the training table's range
-    as large as all else together.
+    So `y` is any function of `x` that is continuous and bends at the boundaries. The number itself stands beside its
+    pieces, since what is linear in it is then learned at once and goes on outside of the boundaries; in the paper the
+    first and the last piece go on instead, which makes a number far outside of the training table's range as large as
+    its piece is narrow.
 
     Args:
         boundaries: The boundaries of each number, increasing, at least two of each.
@@ -63,9 +64,9 @@ class PiecewiseLinearEncoder(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         numbers, pieces = self._starts.shape
-        limit = pieces**-0.5
+        limit = (1 + pieces) ** -0.5
         start = keras.initializers.RandomUniform(-limit, limit)
-        self.kernel = self.add_weight((numbers, pieces, self.dim), start, name="kernel")
+        self.kernel = self.add_weight((numbers, 1 + pieces, self.dim), start, name="kernel")
         self.bias = self.add_weight((numbers, self.dim), "zeros", name="bias")
 
     def pieces(self, numbers: Tensor) -> Tensor:
@@ -74,8 +75,9 @@ class PiecewiseLinearEncoder(keras.layers.Layer):
         return ops.clip((x - self._starts) * self._scales, 0.0, 1.0)
 
     def call(self, numbers: Tensor) -> Tensor:
-        e = ops.cast(self.pieces(numbers), self.compute_dtype)
-        return ops.einsum("bnp,npd->bnd", e, self.kernel) + self.bias
+        x = ops.cast(numbers, "float32")[..., None]
+        v = ops.cast(ops.concatenate([x, self.pieces(numbers)], axis=-1), self.compute_dtype)
+        return ops.einsum("bnv,nvd->bnd", v, self.kernel) + self.bias
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], len(self.boundaries), self.dim)

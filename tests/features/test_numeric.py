@@ -80,7 +80,7 @@ def test_numbers_of_one_encoding_share_a_layer_and_nothing_else():
     for i, name in enumerate(["a", "d", "b"]):  # those with an indicator come last
         alone = FeatureEmbedding([f for f in transform.features if f.name == name])
         alone.build()
-        alone.set_weights([kernel[i : i + 1, : len(alone.features[0].boundaries) - 1], bias[i : i + 1]])
+        alone.set_weights([kernel[i : i + 1, : len(alone.features[0].boundaries)], bias[i : i + 1]])
         expected = ops.convert_to_numpy(alone({n: x[n] for n in alone.features[0].input_specs()})[name])
         np.testing.assert_allclose(vectors[name], expected, atol=1e-6)
     joined = FeatureEmbedding(transform.features, joined=True)

@@ -31,16 +31,17 @@ def test_piecewise_linear_against_numpy():
     expected = np.zeros((4, 3, 5))
     for row in range(4):
         for i, boundaries in enumerate(BOUNDARIES):
-            e = np.array(filled(NUMBERS[row, i], boundaries))
-            expected[row, i] = e @ kernel[i, : len(e)] + bias[i]
+            v = np.array([NUMBERS[row, i], *filled(NUMBERS[row, i], boundaries)])
+            expected[row, i] = v @ kernel[i, : len(v)] + bias[i]
     np.testing.assert_allclose(ops.convert_to_numpy(layer(NUMBERS)), expected, atol=1e-5)
 
 
-def test_what_lies_outside_of_the_boundaries_is_its_nearest_end():
+def test_pieces_outside_of_the_boundaries_are_those_of_the_nearest_end():
     layer = piecewise()
     ends = np.array([[-2.0, 1.0, 0.0], [3.0, 2.0, 0.5]], "float32")
     far = np.array([[-1e6, -50.0, -0.1], [1e6, 50.0, 0.6]], "float32")
-    np.testing.assert_array_equal(ops.convert_to_numpy(layer(far)), ops.convert_to_numpy(layer(ends)))
+    pieces = [ops.convert_to_numpy(layer.pieces(x)) for x in (far, ends)]
+    np.testing.assert_array_equal(*pieces)
 
 
 def test_between_boundaries_a_vector_is_the_mean_of_its_neighbours():
