@@ -77,7 +77,8 @@ def transform_of(case: Case, mixed: Mixed, train: pd.DataFrame) -> FeatureTransf
     """What `infer` gives, with numbers as the case has them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = FeatureTransform.infer(train, mixed.tasks, exclude=mixed.exclude, threshold=case.threshold)
+        options = {"exclude": mixed.exclude, "threshold": case.threshold, "number_encoding": None}
+        found = FeatureTransform.infer(train, mixed.tasks, **options)
         ids = [feature for feature in found.features if isinstance(feature, Categorical)]
         features: list[Any] = []
         for feature in found.features:

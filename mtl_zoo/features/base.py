@@ -46,7 +46,7 @@ class InferRules:
     """
 
     dim: int = 16
-    threshold: int = 2
+    threshold: int = 20
     encoding: str | None = "piecewise_linear"
 
     def __post_init__(self) -> None:

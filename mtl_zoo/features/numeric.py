@@ -327,12 +327,13 @@ class Numeric(Feature):
         numbers = column.numbers()
         finite = np.isfinite(numbers)
         distinct = len(pd.unique(numbers[finite]))
-        rule = f"numbers, {distinct} distinct"
+        is_whole = bool((numbers[finite] == np.floor(numbers[finite])).all())
+        rule = f"{'whole numbers' if is_whole else 'numbers'}, {distinct} distinct"
         if not finite.all():
             rule += "; missing ones become the mean, and an indicator says which"
         source = None if name == column.name else column.name
         warning = ""
-        if (numbers[finite] == np.floor(numbers[finite])).all() and distinct > max(rules.threshold, _MANY):
+        if is_whole and distinct > max(rules.threshold, _MANY):
             warning = (
                 f"holds whole numbers, {distinct:,} distinct, and becomes a Numeric. If they are ids, their order "
                 f"means nothing: say so with categorical=[{column.name!r}], or with numeric= if they are not."
