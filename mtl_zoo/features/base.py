@@ -42,10 +42,12 @@ class InferRules:
     Args:
         dim: Width of embeddings.
         threshold: Whole numbers with at most so many distinct values are categories.
+        encoding: Of numbers, as `Numeric` has it.
     """
 
     dim: int = 16
-    threshold: int = 1000
+    threshold: int = 20
+    encoding: str | None = "piecewise_linear"
 
     def __post_init__(self) -> None:
         check.check_int("embedding_dim", self.dim)

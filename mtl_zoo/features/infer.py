@@ -15,7 +15,7 @@ from mtl_zoo.features._columns import BYTES, DATE, EMPTY, PAIRS, Column, check_c
 from mtl_zoo.features.base import FEATURES, Choice, Feature, InferRules, as_features
 from mtl_zoo.features.categorical import Categorical, is_named_like_an_id
 from mtl_zoo.features.generated import GENERATED
-from mtl_zoo.features.numeric import Numeric
+from mtl_zoo.features.numeric import ENCODINGS, Numeric
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ def infer_features(
     rules: InferRules,
 ) -> tuple[tuple[Feature, ...], list[dict[str, Any]]]:
     """A spec for each column that is neither reserved nor excluded, and a note on each."""
+    check.check_choice("number_encoding", rules.encoding, ENCODINGS)
     exclude = _columns_named("exclude", exclude)
     given = as_features(features) if isinstance(features, Feature) or len(features) else ()
     given += tuple(_of_kind(Numeric, n, frame, rules) for n in _columns_named("numeric", numeric))
@@ -126,6 +127,9 @@ def _report(notes: list[dict[str, Any]], all_differ: list[str], num_rows: int) -
     left_out = [f"{note['column']} ({note['rule']})" for note in notes if note["kind"] == "left out"]
     if left_out:
         logger.warning("Columns left out, since they say nothing: %s", ", ".join(left_out))
+    whole = [note["column"] for note in notes if note["kind"] == Numeric.kind and note["rule"].startswith("whole")]
+    if whole:
+        logger.warning("Whole numbers that are read as numbers; `categorical=` makes ids of them: %s", ", ".join(whole))
     if all_differ:
         logger.warning(
             "Columns where every row differs, so that an embedding learns nothing; `exclude=` leaves them out: %s",

@@ -1,8 +1,9 @@
-"""Numbers become scaled numbers, or the ids of buckets with equal shares of the training rows."""
+"""Numbers become scaled numbers, vectors of these, or the ids of buckets with equal shares of the training rows."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Sequence as SequenceABC
 from pathlib import Path
@@ -20,6 +21,10 @@ from mtl_zoo.features.base import Choice, Feature, InferRules, Summary, register
 from mtl_zoo.features.requests import FIRST_ID, MISSING_ID, InputSpec, Number, Rows
 
 logger = logging.getLogger(__name__)
+
+ENCODINGS = (None, "piecewise_linear", "periodic")
+# Distinct whole numbers above which they may be ids.
+_MANY = 1000
 
 
 @register_state("moments")
@@ -70,27 +75,60 @@ class Numeric(Feature):
             or `"median"` of the training table, or a number. `"bucket"`, with `"quantile"`: an id of their own. None
             refuses them in tables; a graph, which cannot refuse, takes the mean (0 without a normalization).
         buckets: Number of intervals, with `"quantile"`.
-        dim: Width of the embedding, with `"quantile"`.
+        dim: Width of the vector, with `"quantile"` or an `encoding`.
+        encoding: How the normalised number enters a model. None: as it is, one number. `"piecewise_linear"`: as a
+            vector that changes linearly within each of `pieces` intervals with equal shares of the training rows
+            (`mtl_zoo.layers.PiecewiseLinearEncoder`), so that a model can bend at each of their boundaries, as trees
+            do. `"periodic"`: as a vector of waves with trained frequencies (`mtl_zoo.layers.PeriodicEncoder`).
+        pieces: The most intervals, with `"piecewise_linear"`. A number with fewer distinct values has a boundary at
+            each of them.
+        frequencies: Number of waves, with `"periodic"`.
+        frequency_scale: Standard deviation of the frequencies at the start, with `"periodic"`, in periods a unit of the
+            normalised number.
         indicator: Whether there is the second input. Set by `fit`.
+        boundaries: Of the pieces, in units of the normalised number, with `"piecewise_linear"`. Set by `fit`.
+
+    Raises:
+        ValueError: An option is none of these; `encoding` comes with `"quantile"`, which has a vector of its own.
 
     Example:
 
-    >>> from mtl_zoo import Numeric
-    >>> Numeric("price", normalization="log", missing="median").missing
-    'median'
+    >>> from mtl_zoo import FeatureTransform, Numeric
+    >>> transform = FeatureTransform(Numeric("rooms", normalization=None, encoding="piecewise_linear", pieces=2))
+    >>> transform.fit({"rooms": [1, 2, 2, 3, 9]}).features[0].boundaries
+    (1.0, 2.0, 9.0)
+
+    Reference: Gorishniy, Rubachev and Babenko, "On Embeddings for Numerical Features in Tabular Deep Learning",
+    NeurIPS 2022, arXiv:2203.05556, for the encodings.
     """
 
     normalization: str | None = dataclasses.field(default="standardize", kw_only=True)
     missing: str | float | None = dataclasses.field(default="auto", kw_only=True)
     buckets: int = dataclasses.field(default=10, kw_only=True)
     dim: int = dataclasses.field(default=16, kw_only=True)
+    encoding: str | None = dataclasses.field(default=None, kw_only=True)
+    pieces: int = dataclasses.field(default=32, kw_only=True)
+    frequencies: int = dataclasses.field(default=16, kw_only=True)
+    frequency_scale: float = dataclasses.field(default=0.1, kw_only=True)
     indicator: bool = dataclasses.field(default=False, kw_only=True)
+    boundaries: tuple[float, ...] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check.check_choice("normalization", self.normalization, ("standardize", "log", "quantile", None))
         check.check_int("buckets", self.buckets, minimum=2)
         check.check_int("dim", self.dim)
+        check.check_choice("encoding", self.encoding, ENCODINGS)
+        if self.encoding is not None and self.is_bucketed:
+            raise ValueError(
+                "`encoding` must be None with normalization='quantile', which has a vector for each interval. "
+                f"Received: encoding={self.encoding!r}"
+            )
+        check.check_int("pieces", self.pieces, maximum=check.MAX_UNITS)
+        check.check_int("frequencies", self.frequencies, maximum=check.MAX_UNITS)
+        check.check_number("frequency_scale", self.frequency_scale, above=0)
+        if self.boundaries is not None:
+            object.__setattr__(self, "boundaries", tuple(float(one) for one in self.boundaries))
         if isinstance(self.missing, str):
             known = ("auto", "mean", "median", *(("bucket",) if self.is_bucketed else ()))
             check.check_choice("missing", self.missing, known)
@@ -109,9 +147,13 @@ class Numeric(Feature):
     @property
     def rule(self) -> str:
         shown = f"{self.missing!r}, with an indicator" if self.indicator else repr(self.missing)
-        return f"normalization={self.normalization!r}, missing={shown}"
+        encoding = "" if self.encoding is None else f", encoding={self.encoding!r}"
+        return f"normalization={self.normalization!r}, missing={shown}{encoding}"
 
     # In a model.
+
+    def unknown_sizes(self) -> tuple[str, ...]:
+        return ("boundaries",) if self.encoding == "piecewise_linear" and self.boundaries is None else ()
 
     def input_specs(self) -> dict[str, InputSpec]:
         specs = {self.name: InputSpec((), "int32" if self.is_bucketed else "float32")}
@@ -122,8 +164,17 @@ class Numeric(Feature):
         return f"{self.name}.missing"
 
     def embed(self) -> Rows | Number:
-        # No other feature shares a bucketed number's table, whatever its key.
-        return Rows(f"number {self.name}", self.num_ids, self.dim) if self.is_bucketed else Number()
+        if self.is_bucketed:
+            # No other feature shares a bucketed number's table, whatever its key.
+            return Rows(f"number {self.name}", self.num_ids, self.dim)
+        if self.encoding == "piecewise_linear":
+            make = functools.partial(_piecewise_linear, dim=self.dim)
+            return Number(f"piecewise_linear_{self.dim}", make, self.dim, self.boundaries or ())
+        if self.encoding == "periodic":
+            options = {"dim": self.dim, "frequencies": self.frequencies, "scale": float(self.frequency_scale)}
+            group = f"periodic_{self.dim}_{self.frequencies}_{options['scale']:g}".replace(".", "_")
+            return Number(group, functools.partial(_periodic, **options), self.dim)
+        return Number()
 
     # From a table.
 
@@ -157,10 +208,10 @@ class Numeric(Feature):
     def extended(
         self, state: Moments, sharing: SequenceABC[tuple[Any, Column]], rules: GrowthRules
     ) -> tuple[Moments, Growth]:
-        """Moments stay, or are those of the new table if `rules` ask for it; boundaries of buckets always stay."""
+        """Moments stay, or are those of the new table if `rules` ask for it; boundaries always stay, with theirs."""
         numbers = np.concatenate([np.zeros(0), *(self._checked(column) for _, column in sharing)])
         observed = numbers[np.isfinite(numbers)]
-        if rules.numbers == "keep" or self.is_bucketed or not len(observed):
+        if rules.numbers == "keep" or state.boundaries or not len(observed):
             return state, Growth()
         # Whether there is the input that says what is missing stays as the model knows it.
         return self._moments(observed, state.has_missing), Growth("refitted")
@@ -171,20 +222,33 @@ class Numeric(Feature):
             shares = np.linspace(0, 1, self.buckets + 1)[1:-1]
             boundaries = tuple(np.unique(np.quantile(observed, shares)).tolist())
             return Moments(fill, boundaries=boundaries, has_missing=has_missing)
-        if self.normalization is None:
-            return Moments(fill, has_missing=has_missing)
         scaled = _log(observed) if self.normalization == "log" else observed
-        if scaled.min() == scaled.max():
-            # Its mean may be rounded, and its std is then no 0.
-            return Moments(fill, float(scaled[0]), 1.0, has_missing=has_missing)
-        return Moments(fill, float(scaled.mean()), float(scaled.std()) or 1.0, has_missing=has_missing)
+        mean, std = 0.0, 1.0
+        if self.normalization is not None:
+            # Of equal numbers, the mean may be rounded, and the std is then no 0.
+            is_constant = scaled.min() == scaled.max()
+            mean, std = (float(scaled[0]), 1.0) if is_constant else (float(scaled.mean()), float(scaled.std()) or 1.0)
+        boundaries = self._boundaries((scaled - mean) / std) if self.encoding == "piecewise_linear" else ()
+        return Moments(fill, mean, std, boundaries, has_missing=has_missing)
+
+    def _boundaries(self, normalised: np.ndarray) -> tuple[float, ...]:
+        """Those of pieces with equal shares of the rows, or all distinct values if they are that few."""
+        numbers = normalised.astype(np.float32)
+        distinct = np.unique(numbers)
+        if len(distinct) > self.pieces + 1:
+            shares = np.linspace(0, 1, self.pieces + 1)
+            distinct = np.unique(np.quantile(numbers, shares, method="closest_observation"))
+        if len(distinct) == 1:
+            distinct = np.append(distinct, distinct + np.maximum(1, np.abs(distinct)))
+        return tuple(distinct.tolist())
 
     def sized(self, state: Moments, reading: Column) -> Feature:
         return self.resized(state, {})
 
     def resized(self, state: Moments, sizes: dict[str, Any]) -> Feature:
         indicator = self.missing == "auto" and not self.is_bucketed and state.has_missing
-        return dataclasses.replace(self, indicator=indicator)
+        boundaries = state.boundaries if self.encoding == "piecewise_linear" else None
+        return dataclasses.replace(self, indicator=indicator, boundaries=boundaries)
 
     def _fill(self, observed: np.ndarray) -> float | None:
         """What replaces missing numbers; None where they are refused or have a bucket of their own."""
@@ -263,17 +327,19 @@ class Numeric(Feature):
         numbers = column.numbers()
         finite = np.isfinite(numbers)
         distinct = len(pd.unique(numbers[finite]))
-        rule = f"numbers, {distinct} distinct"
+        is_whole = bool((numbers[finite] == np.floor(numbers[finite])).all())
+        rule = f"{'whole numbers' if is_whole else 'numbers'}, {distinct} distinct"
         if not finite.all():
             rule += "; missing ones become the mean, and an indicator says which"
         source = None if name == column.name else column.name
         warning = ""
-        if (numbers[finite] == np.floor(numbers[finite])).all() and distinct > rules.threshold:
+        if is_whole and distinct > max(rules.threshold, _MANY):
             warning = (
                 f"holds whole numbers, {distinct:,} distinct, and becomes a Numeric. If they are ids, their order "
                 f"means nothing: say so with categorical=[{column.name!r}], or with numeric= if they are not."
             )
-        return Choice(cls(name, column=source), rule, distinct, int((~finite).sum()), warning)
+        feature = cls(name, column=source, encoding=rules.encoding, dim=rules.dim)
+        return Choice(feature, rule, distinct, int((~finite).sum()), warning)
 
     @classmethod
     def examples(cls) -> list[tuple[Feature, list[Any]]]:
@@ -284,21 +350,38 @@ class Numeric(Feature):
             (cls("price", normalization="log", missing="median"), holes),
             (cls("price", normalization=None, missing=0.0), holes),
             (cls("price", normalization="quantile", buckets=3, dim=4), holes),
+            (cls("age", encoding="piecewise_linear", pieces=3, dim=4), whole),
+            (cls("price", normalization="log", encoding="piecewise_linear", dim=4), holes),
+            (cls("price", encoding="periodic", frequencies=3, dim=4), holes),
         ]
 
     @classmethod
     def asked_for(cls, column: Column, name: str, source: str | None, rules: InferRules) -> Feature:
         """What `infer(numeric=[...])` makes of a column."""
-        return cls(name, column=source)
+        return cls(name, column=source, encoding=rules.encoding, dim=rules.dim)
 
     # Kept in files.
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        if not self.indicator:
-            del config["indicator"]  # what 0.1.0 wrote, so that hashes stay
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("encoding", "pieces", "frequencies", "frequency_scale", "indicator", "boundaries"):
+            if config[name] == usual[name]:
+                del config[name]  # what 0.1.0 wrote, so that hashes stay
         return config
 
 
 def _log(numbers: np.ndarray) -> np.ndarray:
     return np.sign(numbers) * np.log1p(np.abs(numbers))
+
+
+def _piecewise_linear(requests: SequenceABC[Number], *, dim: int, **options: Any) -> Any:
+    from mtl_zoo.layers.piecewise_linear_encoder import PiecewiseLinearEncoder
+
+    return PiecewiseLinearEncoder([request.boundaries for request in requests], dim, **options)
+
+
+def _periodic(requests: SequenceABC[Number], **options: Any) -> Any:
+    from mtl_zoo.layers.periodic_encoder import PeriodicEncoder
+
+    return PeriodicEncoder(len(requests), **options)

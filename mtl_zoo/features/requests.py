@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,9 +61,23 @@ class Rows:
     unknown_rate: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Number:
-    """What a feature asks of the embedding whose inputs, one number each, are its vector: a place beside the others."""
+    """What a feature asks of the embedding whose inputs are one number each: a place beside the others.
+
+    Args:
+        group: Numbers of one group are encoded by one layer, which it names. Default: "", the number is its own vector.
+        make: From the requests of a group, in their order, and the layer's `name` and `dtype`, to that layer: from
+            (batch, numbers) to (batch, numbers, width). Of a feature with several inputs it takes the first one; the
+            others stand beside its vector.
+        width: Of the vector.
+        boundaries: Of this number, for a layer that needs them.
+    """
+
+    group: str = ""
+    make: Callable[..., Any] | None = None
+    width: int = 1
+    boundaries: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

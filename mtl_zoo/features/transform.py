@@ -93,18 +93,19 @@ class FeatureTransform(Extending):
         features: SequenceABC[Feature] = (),
         numeric: SequenceABC[str] = (),
         categorical: SequenceABC[str] = (),
-        threshold: int = 1000,
+        threshold: int = 20,
+        number_encoding: str | None = "piecewise_linear",
         embedding_dim: int = 16,
         sample_weight: str | None = None,
     ) -> FeatureTransform:
         """A transform, not yet fitted, with a feature for each column of a table.
 
         The rules: strings, booleans, whole numbers with up to `threshold` distinct values and whole numbers named like
-        an id (`id`, `user_id`, `userId`, `uid`, `sku`) become `Categorical`; other numbers `Numeric`; dates
-        and times `Datetime`; lists of measured numbers, all of one length, `Vector`; other lists `Sequence`. Label,
-        sample-space and weight columns are never features. Columns with one value are left out; columns where every row
-        differs are reported, unless they are named like an id. A column whose name is no legal feature name
-        is renamed. What was chosen is logged, and `describe` returns it.
+        an id (`id`, `user_id`, `userId`, `uid`, `sku`) become `Categorical`; other numbers `Numeric`, encoded as
+        `number_encoding` says; dates and times `Datetime`; lists of measured numbers, all of one length, `Vector`;
+        other lists `Sequence`. Label, sample-space and weight columns are never features. Columns with one value are
+        left out; columns where every row differs are reported, unless they are named like an id. A column whose name is
+        no legal feature name is renamed. What was chosen is logged, and `describe` returns it.
 
         Args:
             table: The training table.
@@ -113,8 +114,11 @@ class FeatureTransform(Extending):
             features: Specs of your own, instead of what the rules say of their columns.
             numeric: Columns that are numbers, whatever the rules say.
             categorical: Columns that are categories (or lists of them), whatever the rules say.
-            threshold: Whole numbers with at most this many distinct values are categories. Default: 1000.
-            embedding_dim: Width of the embeddings.
+            threshold: Whole numbers with at most this many distinct values are categories. Default: 20. Above it they
+                are numbers, which keep their order, and are named in the log.
+            number_encoding: How numbers enter a model, as `Numeric` has it: `"piecewise_linear"`, `"periodic"`, or None
+                for one standardised number.
+            embedding_dim: Width of the embeddings, and of encoded numbers.
             sample_weight: Name of a column with weights of the rows.
 
         Raises:
@@ -139,7 +143,7 @@ class FeatureTransform(Extending):
         tasks = as_tasks(tasks)
         frame = read_table(table)
         reserved = (*_labels.label_columns(tasks), *_labels.weight_columns(tasks, sample_weight))
-        rules = InferRules(embedding_dim, threshold)
+        rules = InferRules(embedding_dim, threshold, number_encoding)
         specs, notes = infer_features(
             frame, reserved, exclude=exclude, features=features, numeric=numeric, categorical=categorical, rules=rules
         )

@@ -46,8 +46,8 @@ def weighed_rows(errors: Any, rows: Any, impressions: Any, inverse: Any, self_no
 class CounterfactualRisk(EntireSpace):
     """Base of the ESCM2 heads: the losses of `EntireSpace` and `risk`, of the conversion, over all impressions."""
 
-    lambda_c: float = 0.5
-    lambda_g: float = 0.5
+    lambda_c: float = 0.1
+    lambda_g: float = 1.0
     min_propensity: float = 0.01
 
     def __post_init__(self) -> None:

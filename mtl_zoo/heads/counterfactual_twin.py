@@ -26,8 +26,8 @@ class CounterfactualTwin(EntireSpace):
     the score of one more tower, and `sg` a stopped gradient:
 
         loss = L_CTR + L_CTCVR
-             + mean of o * BCE(r, r_hat) / sg(o_hat)
-             + mean of (1 - o) * BCE(1 - r, r_twin) / sg(1 - o_hat)
+             + lambda_c * mean of o * BCE(r, r_hat) / sg(o_hat)
+             + lambda_c * mean of (1 - o) * BCE(1 - r, r_twin) / sg(1 - o_hat)
              + constraint * mean of |1 - (r_hat + r_twin)|
 
     all means over impressions. The twin predicts that there is no conversion, from the rows without click; the
@@ -35,9 +35,11 @@ class CounterfactualTwin(EntireSpace):
 
     Outputs are those of `EntireSpace`; the twin's logit is only for the losses. Losses and loss weights, for tasks
     `click` and `conversion`: `click`, `conversion`, `conversion_twin`, `click_and_conversion`; the last three weigh by
-    default what the conversion task does. The constraint is a penalty: it is no loss and is added after weighing.
+    default what the conversion task does, of which the conversion's and the twin's have `lambda_c` times that. The
+    constraint is a penalty: it is no loss and is added after weighing.
 
     Args:
+        lambda_c: Default weight of the conversion's and the twin's loss.
         constraint: Factor of the constraint.
         min_propensity: Lower bound of `o_hat` and of `1 - o_hat` in the two losses.
         self_normalized: Divide each of the two losses by the sum of its inverse propensities instead of the number of
@@ -57,8 +59,10 @@ class CounterfactualTwin(EntireSpace):
     constraint: float = 1e-3
     min_propensity: float = 0.01
     self_normalized: bool = False
+    lambda_c: float = 0.1
 
     def __post_init__(self) -> None:
+        check.check_number("lambda_c", self.lambda_c, minimum=0)
         check.check_number("constraint", self.constraint, minimum=0)
         check.check_number("min_propensity", self.min_propensity, above=0, maximum=1)
 
@@ -76,6 +80,16 @@ class CounterfactualTwin(EntireSpace):
     def losses(self, tasks: Sequence[Task]) -> dict[str, Output]:
         _, conversion = self.funnel(tasks)
         return {**Head.losses(self, tasks), self.twin(tasks): Output(self.twin(tasks), conversion, IMPRESSIONS)}
+
+    def loss_weights(self, tasks: Sequence[Task]) -> dict[str, float]:
+        _, conversion = self.funnel(tasks)
+        risks = (conversion.name, self.twin(tasks))
+        return {name: w * self.lambda_c if name in risks else w for name, w in super().loss_weights(tasks).items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> CounterfactualTwin:
+        # Files that do not say it are of before it was an argument.
+        return cls(**{"lambda_c": 1.0, **config})
 
     def logits(
         self,

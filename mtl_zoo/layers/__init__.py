@@ -29,6 +29,8 @@ from mtl_zoo.layers.native_fusion import NativeFusion
 from mtl_zoo.layers.neighbour_attention import NeighbourAttention
 from mtl_zoo.layers.padding_mask import PaddingMask
 from mtl_zoo.layers.partitioned_normalization import PartitionedNormalization
+from mtl_zoo.layers.periodic_encoder import PeriodicEncoder
+from mtl_zoo.layers.piecewise_linear_encoder import PiecewiseLinearEncoder
 from mtl_zoo.layers.side_vector import SideVector
 from mtl_zoo.layers.sluice_unit import SluiceUnit
 from mtl_zoo.layers.stack_columns import StackColumns
@@ -75,6 +77,8 @@ __all__ = [
     "NeighbourAttention",
     "PaddingMask",
     "PartitionedNormalization",
+    "PeriodicEncoder",
+    "PiecewiseLinearEncoder",
     "SideVector",
     "SluiceUnit",
     "StackColumns",

@@ -11,6 +11,7 @@ from mtl_zoo import _backend
 from mtl_zoo import _validation as check
 from mtl_zoo.features.base import as_features, features_from_config, features_to_config, require_fitted
 from mtl_zoo.features.requests import MISSING_ID, Number, Rows
+from mtl_zoo.layers._numbers import group_numbers
 from mtl_zoo.layers._places import (
     Place,
     TableGroup,
@@ -33,9 +34,10 @@ class FeatureEmbedding(keras.layers.Layer):
 
     Categoricals, sequences and bucketed numbers look up rows of an embedding table; all tables of one width are one
     fused table, each at its offset. Multi-hot features are summed and sequences pooled over their ids other than 0; a
-    sequence with `pooling=None` stays a sequence, with zeros where it is padded. Numbers pass as (batch, 1), or
-    (batch, 2) with an indicator of missing ones; an `Encoded` feature goes through a copy of its layer, which starts
-    from the layer's weights if it has any. An id outside its table counts as unknown (id 1).
+    sequence with `pooling=None` stays a sequence, with zeros where it is padded. Numbers pass as (batch, 1), or are
+    encoded, all of one encoding by one layer; an indicator of missing ones stands beside them. An `Encoded` feature
+    goes through a copy of its layer, which starts from the layer's weights if it has any. An id outside its table
+    counts as unknown (id 1).
 
     In training `l2` adds a penalty on the vectors `v` that a batch looks up,
 
@@ -102,9 +104,8 @@ class FeatureEmbedding(keras.layers.Layer):
             self._check_pooled(self.features)
         places = [Place.of(feature) for feature in self.features]
         self._batch_input = places[0].inputs[0]
-        numbers = [place for place in places if isinstance(place.request, Number)]
-        self._numbers = [place for place in numbers if len(place.inputs) == 1]
-        self._several_numbers = [place for place in numbers if len(place.inputs) > 1]
+        self._numbers = group_numbers(places)
+        self.number_encoders = {group.name: group.make(self.dtype_policy) for group in self._numbers if group.name}
         check_queries(places)
         self._places = {place.name: place for place in places}
         # What asks for another feature's vector comes last.
@@ -141,6 +142,9 @@ class FeatureEmbedding(keras.layers.Layer):
                     continue
                 table = add_table(self.add_weight, rows, start, stop, trainable=group.trainable, name=name)
                 self.tables.append(table)
+        for numbers in self._numbers:
+            if numbers.name:
+                self.number_encoders[numbers.name].build(numbers.shape)
         # Of features that share an encoder, the first one's gives the weights.
         for place in reversed(self._encoded):
             encoder, given = self.encoders[place.encoder.key], place.encoder.layer
@@ -190,11 +194,11 @@ class FeatureEmbedding(keras.layers.Layer):
             batch = ops.shape(inputs[self._batch_input])[0]
             # Keras divides what is added by the number of replicas.
             self.add_loss(self.l2 * sum(squares) / _backend.mean_over_replicas(batch))
-        for place in self._several_numbers:
-            vectors[place.name] = ops.stack([ops.cast(inputs[n], self.compute_dtype) for n in place.inputs], axis=1)
-        if self._numbers:
-            values = [ops.cast(inputs[place.inputs[0]], self.compute_dtype) for place in self._numbers]
-            blocks.append((self._numbers, ops.stack(values, axis=1)[..., None]))
+        for numbers in self._numbers:
+            block, others = numbers.call(self.number_encoders.get(numbers.name), inputs, self.compute_dtype)
+            vectors |= others
+            if block is not None:
+                blocks.append((numbers.alone, block))
         for place in self._encoded:
             taken = vectors[place.name] if place.name in masks else place.of_inputs(inputs)
             query = None if place.encoder.query is None else _vector_of(place.encoder.query, blocks, vectors)
@@ -336,7 +340,7 @@ class FeatureEmbedding(keras.layers.Layer):
             shapes = self._encoded_shapes(place)
             return (batch, *self.encoders[place.encoder.key].compute_output_shape(*shapes)[1:])
         if isinstance(request, Number):
-            return (batch, len(place.inputs))
+            return (batch, request.width + len(place.inputs) - 1)
         length = place.shapes[place.inputs[0]][1:] if place.is_unpooled else ()
         return (batch, *length, request.dim)
 

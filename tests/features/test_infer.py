@@ -41,6 +41,11 @@ def frame():
     )
 
 
+def number(name, **arguments):
+    """What `infer` makes of a number."""
+    return Numeric(name, **{"encoding": "piecewise_linear", **arguments})
+
+
 def by_name(transform):
     return {feature.name: feature for feature in transform.features}
 
@@ -55,16 +60,16 @@ def test_the_rules(frame):
         "city": Categorical("city", dim=8),
         "is_new": Categorical("is_new", column="is new?", dim=8),
         "level": Categorical("level", dim=8),
-        "age": Categorical("age", dim=8),
-        "clicks_before": Numeric("clicks_before", column="clicks before"),
-        "price": Numeric("price"),
-        "height": Numeric("height"),
+        "age": number("age", dim=8),
+        "clicks_before": number("clicks_before", column="clicks before", dim=8),
+        "price": number("price", dim=8),
+        "height": number("height", dim=8),
         "tags": Sequence("tags", dim=8, length=2),
         "history": Sequence("history", dim=8, length=50),
         "note": Categorical("note", dim=8),
     }
     arrays = transform.fit(frame).encode(frame)
-    assert set(arrays) == {*features, "height.missing"}
+    assert set(arrays) == {*features, "age.missing", "height.missing"}
 
 
 def test_what_was_chosen_is_logged_and_described(frame, caplog):
@@ -76,6 +81,7 @@ def test_what_was_chosen_is_logged_and_described(frame, caplog):
         in caplog.text
     )
     assert "`exclude=` leaves them out: note" in caplog.text
+    assert "`categorical=` makes ids of them: age, clicks before" in caplog.text
     described = transform.describe().set_index("name")
     assert described.loc["country", "kind"] == "left out" and described.loc["country", "distinct"] == 1
     assert described.loc["is_new", "column"] == "is new?"
@@ -184,7 +190,7 @@ def test_names_of_ids_in_any_style(name):
 @pytest.mark.parametrize("name", ["paid", "grid", "amount", "video_seconds", "valid"])
 def test_other_whole_numbers_are_numbers_and_said(name):
     features, heard = infer_and_hear(many(np.arange(1500)).rename(columns={"x": name}))
-    assert features == {name: Numeric(name)}
+    assert features == {name: number(name)}
     assert len(heard) == 1 and name in heard[0] and "categorical=" in heard[0]
 
 
@@ -225,9 +231,14 @@ def test_columns_by_kind_and_the_threshold(frame):
     features = by_name(
         FeatureTransform.infer(frame, CLICK, numeric=["level", "age"], categorical=["clicks before"], threshold=3)
     )
-    assert features["level"] == Numeric("level") and features["age"] == Numeric("age")
+    assert features["level"] == number("level") and features["age"] == number("age")
     assert features["clicks_before"] == Categorical("clicks_before", column="clicks before")
     assert isinstance(by_name(FeatureTransform.infer(frame, CLICK, threshold=4))["level"], Numeric)
+    # As it was before numbers were encoded.
+    before = by_name(FeatureTransform.infer(frame, CLICK, threshold=1000, number_encoding=None))
+    assert before["age"] == Categorical("age") and before["price"] == Numeric("price")
+    with pytest.raises(ValueError, match=r"`number_encoding` must be"):
+        FeatureTransform.infer(frame, CLICK, number_encoding="ple")
     with pytest.raises(ValueError, match=r"`numeric` must be names of columns. Received: numeric=3"):
         FeatureTransform.infer(frame, CLICK, numeric=3)
     with pytest.raises(ValueError, match=r"Received without: \['levle'\].*Did you mean \['level'\]"):

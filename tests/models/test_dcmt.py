@@ -115,3 +115,22 @@ def test_the_twin_learns_from_rows_without_a_click_only():
     )
     np.testing.assert_array_equal(counts, [0, 0, 1, 1, 0, 0])
     np.testing.assert_array_equal(y[counts == 1], [1, 1])
+
+
+def test_the_weight_of_the_two_losses_and_files_of_before_there_was_one():
+    def weights(made):
+        return made.head.loss_weights(made.tasks)
+
+    model = build("dcmt", (CLICK, CONVERSION), lambda_c=0.2)
+    expected = {"click": 1.0, "conversion": 0.2, "click_and_conversion": 1.0, "conversion_twin": 0.2}
+    assert weights(model) == pytest.approx(expected)
+    config = model.get_config()
+    assert weights(type(model).from_config(config)) == pytest.approx(expected)
+    del config["lambda_c"]
+    assert set(weights(type(model).from_config(config)).values()) == {1.0}
+    head = CounterfactualTwin(lambda_c=0.2).get_config()
+    assert CounterfactualTwin.from_config(head) == CounterfactualTwin(lambda_c=0.2)
+    del head["lambda_c"]
+    assert CounterfactualTwin.from_config(head) == CounterfactualTwin(lambda_c=1.0)
+    with pytest.raises(ValueError, match="`lambda_c` must be"):
+        CounterfactualTwin(lambda_c=-1)

@@ -145,7 +145,7 @@ def test_feature_gates_start_as_the_identity():
 
 
 def test_experts_are_normalised_before_swish():
-    model = build("home", feature_gate=False, expert_units=(6,))
+    model = build("home", feature_gate=False, expert_units=(6,), norm="batch")
     bank = model.get_layer("shared_experts_0")
     x = tensor_value(model, bank.input)
     out = ops.convert_to_numpy(bank(x, training=True))
@@ -156,6 +156,7 @@ def test_experts_are_normalised_before_swish():
     assert np.mean(out == 0) == 0
     relu = build("home", expert_units=MLP((6,))).get_layer("shared_experts_0")
     assert (relu.mlp.norm, relu.mlp.activation) == (None, "relu")
+    assert build("home", expert_units=(6,)).get_layer("shared_experts_0").mlp == MLP((6,), "silu", epsilon=1e-5)
 
 
 def test_a_self_gate_keeps_a_path_to_experts_that_the_gate_has_dropped():
@@ -208,9 +209,12 @@ def test_epsilon_is_that_of_the_authors_code_and_files_of_0_1_0_keep_theirs():
     def epsilons(model):
         return {norm.epsilon for layer in model.layers for norm in getattr(layer, "norms", ()) if norm}
 
-    model = build("home")
+    model = build("home", norm="batch")
     assert epsilons(model) == {1e-5}
     config = model.get_config()
+    assert epsilons(type(model).from_config(config)) == {1e-5}
+    assert not epsilons(type(model).from_config({**config, "norm": None}))
+    del config["norm"]  # as it was while there was no choice
     assert epsilons(type(model).from_config(config)) == {1e-5}
     old = type(model).from_config({**config, "format": 1})
     assert epsilons(old) == {1e-3}

@@ -181,8 +181,12 @@ def test_the_balance_is_learned_once_and_stays_a_share():
         assert 0 < float(ops.sigmoid(variable)) < 1
 
 
-def test_defaults_are_normalised_by_layer():
+def test_widths_are_normalised_as_asked_for():
+    paper = create_model("m3oe", features(), [CLICK], norm="layer", expert_units=MLP((7,)))
+    assert paper.get_layer("bottom").mlp == paper.get_layer("skip").mlp == MLP((256,), norm="layer", epsilon=1e-5)
+    assert paper.get_layer("click_pairs").mlp == MLP((64,), norm="layer", epsilon=1e-5)
+    assert paper.get_layer("domain_experts").mlp == MLP((7,))
     model = create_model("m3oe", features(), [CLICK])
-    assert model.get_layer("bottom").mlp == MLP((256,), norm="layer", epsilon=1e-5)
-    assert model.get_layer("click_pairs").mlp == MLP((64,), norm="layer", epsilon=1e-5)
+    for name in ("bottom", "skip", "shared_experts", "domain_experts", "task_experts", "click_pairs"):
+        assert model.get_layer(name).mlp.norm is None
     assert model.get_layer("click_gate").expert_names == ("shared_0", "shared_1", "shared_2", "shared_3")

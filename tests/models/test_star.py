@@ -70,7 +70,7 @@ def test_star_against_numpy():
     z = np.concatenate([v for name, v in vectors.items() if name != "domain"], axis=1)
     d = inputs()["domain"] - 2
     gamma, beta, gamma_p, beta_p, *_ = (array(v) for v in star.get_layer("normalization").weights)
-    x = gamma * gamma_p[d] * z / np.sqrt(1 + 1e-3) + beta + beta_p[d]  # moments as they start: 0 and 1
+    x = gamma * gamma_p[d] * z / np.sqrt(1 + 1.0) + beta + beta_p[d]  # moments as they start: 0 and 1
     for dense in star.get_layer("star").dense:
         kernel, bias, of_domain, bias_of_domain = (array(v) for v in dense.weights)
         x = np.maximum(np.einsum("bi,bio->bo", x, kernel * of_domain[d]) + bias + bias_of_domain[d], 0)
@@ -128,3 +128,13 @@ def test_domain_by_name_and_what_cannot_be_one():
         create_model("star", features(), [CLICK], domain="tags")
     with pytest.raises(ValueError, match=r"`features` must hold more than the domain. Received: \['domain'\]"):
         create_model("star", [Categorical("domain", size=4)], [CLICK])
+
+
+def test_epsilon_is_an_argument_and_files_of_before_keep_theirs():
+    assert build("star").get_layer("normalization").epsilon == 1.0
+    paper = build("star", normalization_epsilon=1e-3)
+    assert paper.get_layer("normalization").epsilon == 1e-3
+    config = paper.get_config()
+    assert type(paper).from_config(config).get_layer("normalization").epsilon == 1e-3
+    del config["normalization_epsilon"]
+    assert type(paper).from_config(config).get_layer("normalization").epsilon == 1e-3
