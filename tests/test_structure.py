@@ -96,22 +96,10 @@ MAY_IMPORT = {
 _TOOLS_OF_TENSORFLOW = ("continual", "datasets", "training", "export", "optimizers", "benchmark", "recommend")
 _SCORES = ("models._first_batch", "serving", "service")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
-TENSORFLOW = (
-    "_allocator",
-    "_backend",
-    "_gradients",
-    "_distribute",
-    "features",
-    "language",
-    *_SCORES,
-    *_STEPS,
-    *_TOOLS_OF_TENSORFLOW,
-)
+_BACKENDS = ("_allocator", "_backend", "_gradients", "_distribute")
+TENSORFLOW = (*_BACKENDS, "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = (
-    "_allocator",
-    "_backend",
-    "_distribute",
-    "_gradients",
+    *_BACKENDS,
     "balancing",
     "continual",
     "steps",

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from keras import ops
 
 from mtl_zoo import _gradients
@@ -150,6 +151,11 @@ class _Assembled(_OfEmbedding):
 
     def call(self, vectors: Mapping[str, Any]) -> Any:
         return self.embedding.assemble(vectors)
+
+
+def index_of(rows: Any, count: int) -> pd.Index:
+    """The labels of a table's rows, or their positions."""
+    return rows.index if isinstance(rows, pd.DataFrame) else pd.RangeIndex(count)
 
 
 def output_of(model: Any, task: str | None) -> Any:

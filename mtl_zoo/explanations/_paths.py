@@ -103,7 +103,7 @@ def integrate(
         pieces = np.bincount(rows, minlength=count)
         is_open = (errors + open_errors > allowed) & (taken + 2 * len(_AT) * pieces <= most)
         # A piece that is exact for its share is done, though its row is not.
-        split = is_open[rows] & (missed > (allowed / (4 * pieces.clip(1)))[rows])
+        split = is_open[rows] & (missed > (allowed / (2 * pieces.clip(1)))[rows])
         np.add.at(parts, rows[~split], found[~split])
         np.add.at(errors, rows[~split], missed[~split])
         rows, low, high, first, last, slopes = (x[split] for x in (rows, low, high, first, last, slopes))

@@ -7,14 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
-from keras import ops
 
 from mtl_zoo import _validation as check
 from mtl_zoo.evaluation.gate_report import decoded
-from mtl_zoo.explanations._given import Given, inputs_of, missing_inputs, output_of
+from mtl_zoo.explanations._given import Given, index_of, inputs_of, missing_inputs, output_of
 from mtl_zoo.explanations._paths import ROUNDING, Line, integrate, values_of
 from mtl_zoo.models._data import is_table
 
@@ -30,8 +28,8 @@ class Explanation:
         table: What each feature adds, a row for each row and a column for each feature.
         rows: One row for each row: `score` and `baseline`, as `predict` gives them; `change`, what is explained: the
             difference on the scale `on`; `gap`, what the features' parts lack of it; `relative_gap`, its share of the
-            change; `gradients`, how many were taken; `complete`, whether the gap is below 1 % of the change, or no more than
-            float32 rounds of values of this size (1e-6 of the largest).
+            change; `gradients`, how many were taken; `complete`, whether the gap is below 1 % of the change, or no more
+            than float32 rounds of values of this size (1e-6 of the largest).
         values: The features' values: those of the table, or what ids stand for.
         task: The output that is explained.
         on: `"logit"` or `"score"`.
@@ -103,7 +101,7 @@ def explain(
     baseline: Any = "missing",
     on: str = "logit",
     label: Any = None,
-    steps: int = 512,
+    steps: int = 2048,
     batch_size: int = 4096,
 ) -> Explanation:
     """What each feature adds to the scores of rows: integrated gradients in what features give the model.
@@ -115,9 +113,9 @@ def explain(
         change = F(v) - F(v') = sum_f part_f
 
     A vector that a feature has in several embeddings counts in all of them. Where the model reads a feature in another
-    way too (which domain a row is of, where a list ends), that is switched from the baseline's to the row's at the start
-    of the way, one feature after another, and what it changes counts as the feature's. Gradients pass where training
-    stops them, since scores follow what is behind.
+    way too (which domain a row is of, where a list ends), that is switched from the baseline's to the row's at the
+    start of the way, one feature after another, and what it changes counts as the feature's. Gradients pass where
+    training stops them, since scores follow what is behind.
 
     The integral is one of Gauss and Legendre on pieces of the way. How far the parts on a piece are from F's difference
     between its ends is known, and where it is too far the piece is split, until all errors of a row are below 1 % of
@@ -135,7 +133,7 @@ def explain(
         on: What parts add up to. `"logit"`: the log-odds where scores are probabilities, as they are served
             (calibrated, sampling undone), and the score itself for other tasks. `"score"`: the score.
         label: For a task of several classes, the class. Default: each row's most probable one.
-        steps: The most gradients of a row.
+        steps: The most gradients of a row. Wide networks of ReLUs have many bends, and need hundreds.
         batch_size: Points at once.
 
     Raises:
@@ -182,16 +180,15 @@ class _Explaining:
         switched, start = self._switched(function)
         end = self._values(function, self.line, 1.0)
         change = end - start
-        found = integrate(function, self.line, most=self.steps, tolerance=TOLERANCE / 2, scale=change, size=self.size)
-        parts = pd.DataFrame(0.0, index=_index_of(rows, len(change)), columns=names)
+        found = integrate(function, self.line, most=self.steps, tolerance=0.9 * TOLERANCE, scale=change, size=self.size)
+        parts = pd.DataFrame(0.0, index=index_of(rows, len(change)), columns=names)
         for owner, part in zip(self.given.owners, found.parts.T, strict=True):
             parts[owner] += part
         for owner, part in switched.items():
             parts[owner] += part
         about = self._about(parts, change, found.gradients, max(np.abs(start).max(), np.abs(end).max()))
-        return Explanation(
-            parts, about, _shown(self.given.model, inputs, rows), self.output.name, self.on, self.line.units
-        )
+        values = _shown(self.given.model, inputs, rows)
+        return Explanation(parts, about, values, self.output.name, self.on, self.line.units)
 
     def _about(self, parts: pd.DataFrame, change: np.ndarray, gradients: np.ndarray, largest: float) -> pd.DataFrame:
         scores = self.given.function(self._scores)
@@ -204,8 +201,8 @@ class _Explaining:
         found |= {"relative_gap": relative, "gradients": gradients, "complete": complete}
         if not complete.all():
             warnings.warn(
-                f"The parts of {int((~complete).sum())} of {len(gap)} rows lack more than {TOLERANCE:.0%} of the change "
-                "that they explain: see `rows`. Give more `steps`; of a change near 0 rounding is a large share.",
+                f"The parts of {int((~complete).sum())} of {len(gap)} rows lack more than {TOLERANCE:.0%} of the "
+                "change that they explain: see `rows`. Give more `steps`; of a change near 0 rounding is much.",
                 stacklevel=4,
             )
         return pd.DataFrame(found, index=parts.index)
@@ -274,19 +271,14 @@ def _units(model: Any, output: Any, inputs: Any, label: Any, batch_size: int) ->
     return np.asarray(scores).argmax(axis=1).astype("int32")
 
 
-def _index_of(rows: Any, count: int) -> pd.Index:
-    return rows.index if isinstance(rows, pd.DataFrame) else pd.RangeIndex(count)
-
-
 def _shown(model: Any, inputs: Any, rows: Any) -> pd.DataFrame:
     """The features' values as their reader knows them."""
     columns, count = {}, len(next(iter(inputs.values())))
     for feature in model.features:
         if is_table(rows) and feature.source in getattr(rows, "column_names", rows.columns):
-            values = (
-                rows[feature.source].to_numpy() if isinstance(rows, pd.DataFrame) else rows[feature.source].to_pylist()
-            )
+            column = rows[feature.source]
+            values = column.to_numpy() if isinstance(rows, pd.DataFrame) else column.to_pylist()
         else:
             values = decoded(model, feature, inputs[next(iter(feature.input_specs()))])
-        columns[feature.name] = pd.Series(list(values), index=_index_of(rows, count), dtype=object)
+        columns[feature.name] = pd.Series(list(values), index=index_of(rows, count), dtype=object)
     return pd.DataFrame(columns)
