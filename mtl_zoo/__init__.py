@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 from mtl_zoo.balancing import list_balancing
 from mtl_zoo.datasets import list_datasets, load_dataset
 from mtl_zoo.evaluation import balancing_report, calibrate, evaluate, gate_report
+from mtl_zoo.explanations import explain
 from mtl_zoo.export import export_serving, make_scorer
 from mtl_zoo.features.balanced import BalancedBatches
 from mtl_zoo.features.entities import EntityTable
@@ -147,6 +148,7 @@ __all__ = [
     "calibrate",
     "create_model",
     "evaluate",
+    "explain",
     "export_serving",
     "gate_report",
     "list_balancing",

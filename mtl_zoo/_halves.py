@@ -69,7 +69,7 @@ class _Forward(keras.layers.Layer):
         return self.above([representation, beside], training=training), representation
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """One call of a layer in a graph."""
 
     layer: Any
@@ -113,7 +113,7 @@ def halves(model: keras.Model, losses: Sequence[Collection[str]] | None = None) 
             f"`losses` must name outputs of the model. Received unknown: {unknown}. Expected: names among "
             f"{sorted(model.output)}"
         )
-    inputs, outputs, calls = _traced(model)
+    inputs, outputs, calls = traced(model)
     shared = _shared(calls, outputs, losses)
     private = [call for call in calls if not any(call is other for other in shared)]
     read = {id(tensor): tensor for call in private for tensor in call.inputs}
@@ -142,13 +142,13 @@ def halves(model: keras.Model, losses: Sequence[Collection[str]] | None = None) 
     return Halves(below, above)
 
 
-def _traced(model: keras.Model) -> tuple[Any, dict[str, Any], list[_Call]]:
+def traced(model: keras.Model) -> tuple[Any, dict[str, Any], list[Call]]:
     """The model's graph on inputs of its own, and the calls of its layers, each after those that it reads from."""
-    calls: list[_Call] = []
+    calls: list[Call] = []
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = layer(*args, **kwargs)
-        calls.append(_Call(layer, args, kwargs, keras.tree.flatten(outputs)))
+        calls.append(Call(layer, args, kwargs, keras.tree.flatten(outputs)))
         return outputs
 
     # Keras' own way to walk a graph; the layers stay the same.
@@ -158,7 +158,7 @@ def _traced(model: keras.Model) -> tuple[Any, dict[str, Any], list[_Call]]:
     return graph.input, graph.output, calls
 
 
-def _shared(calls: Sequence[_Call], outputs: dict[str, Any], losses: Sequence[Collection[str]]) -> list[_Call]:
+def _shared(calls: Sequence[Call], outputs: dict[str, Any], losses: Sequence[Collection[str]]) -> list[Call]:
     """The calls of which the logits of more than one loss depend on an output."""
     readers: dict[int, set[int]] = {}
     for loss, names in enumerate(losses):

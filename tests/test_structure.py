@@ -27,6 +27,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # Who may import whom (besides itself). The longest prefix that fits a module is its rule.
 _BASE = (
     *("_types", "_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private"),
+    "_gradients",
     "_halves",
     "_pairs",
     "options",
@@ -34,7 +35,7 @@ _BASE = (
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
 _FEATURES = ("_types", "_validation", "_registry", "_files", "_serialization", "_allocator", "tasks")
 _MODELS = ("heads", "models", "steps")
-_TOOLS = ("training", "datasets", "evaluation", "export", "serving")
+_TOOLS = ("training", "datasets", "evaluation", "explanations", "export", "serving")
 MAY_IMPORT = {
     "_types": (),
     "_validation": (),
@@ -45,6 +46,7 @@ MAY_IMPORT = {
     "_distribute": ("_backend", "_keras_private"),
     "_allocator": (),
     "_keras_private": (),
+    "_gradients": ("_backend",),
     "_halves": (),
     "_pairs": (),
     "options": ("_validation", "_serialization"),
@@ -81,6 +83,7 @@ MAY_IMPORT = {
     "datasets": (*_BASE, "tasks", "features"),
     "training": (*_BASE, "_allocator", *_PARTS, *_MODELS, *_TOOLS),
     "evaluation": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
+    "explanations": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "continual": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "export": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "recommend": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
@@ -93,11 +96,10 @@ MAY_IMPORT = {
 _TOOLS_OF_TENSORFLOW = ("continual", "datasets", "training", "export", "optimizers", "benchmark", "recommend")
 _SCORES = ("models._first_batch", "serving", "service")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
-TENSORFLOW = ("_allocator", "_backend", "_distribute", "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
+_BACKENDS = ("_allocator", "_backend", "_gradients", "_distribute")
+TENSORFLOW = (*_BACKENDS, "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = (
-    "_allocator",
-    "_backend",
-    "_distribute",
+    *_BACKENDS,
     "balancing",
     "continual",
     "steps",
@@ -188,8 +190,9 @@ def test_backends_are_imported_where_they_may_be(name):
     for dotted, line, inside in imported(name):
         top = dotted.split(".")[0]
         where = f"mtl_zoo.{name}, line {line}: "
-        if (name, inside) != ("_backend", True):
-            assert top not in ("torch", "jax", "flax"), where + f"{top} is imported in functions of _backend only"
+        if (name, inside) not in (("_backend", True), ("_gradients", True)):
+            said = f"{top} is imported in functions of _backend and _gradients only"
+            assert top not in ("torch", "jax", "flax"), where + said
         assert top != "tf_keras" and not dotted.startswith("tensorflow.keras"), where + "Keras 3 is `import keras`"
         if within(name, PURE_DATA):
             pure = top not in ("keras", "tensorflow") or (inside and within(name, _KINDS))

@@ -75,6 +75,10 @@ class GateReader:
             self._add(sums, {name: w.astype("float64") for name, w in weights.items()}, codes[at])
         return sums
 
+    def by_row(self, inputs: Mapping[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:
+        """The weights of each gate, (rows, experts)."""
+        return self._network.predict(dict(inputs), batch_size=batch_size, verbose=0)
+
     def _add(self, sums: GateSums, weights: Mapping[str, np.ndarray], codes: np.ndarray) -> None:
         for name, rows in weights.items():
             np.add.at(sums.weights[name], codes, rows)

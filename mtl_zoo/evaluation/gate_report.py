@@ -149,11 +149,11 @@ def _inputs_and_columns(model: Any, split: Any) -> tuple[Mapping[str, Any], Mapp
     missing = [name for name in model.input if name not in inputs]
     if missing:
         raise ValueError(f"`split` must hold every feature of the model. Missing: {missing}")
-    ids = {f.name: _decoded(model, f, inputs[f.name]) for f in model.features}
+    ids = {f.name: decoded(model, f, inputs[f.name]) for f in model.features}
     return {name: np.asarray(inputs[name]) for name in model.input}, {**ids, **getattr(split, "groups", {})}
 
 
-def _decoded(model: Any, feature: Any, ids: Any) -> Any:
+def decoded(model: Any, feature: Any, ids: Any) -> Any:
     """A feature's ids as the values that they stand for, where these are known."""
     values = feature.values(None) if model.transform is None else model.transform.values_of(feature.name)
     if values is None or np.ndim(ids) != 1:

@@ -30,6 +30,11 @@ class InputSpec:
     meaning: str = ""
     says_missing: bool = False
 
+    @property
+    def missing(self) -> Any:
+        """What it holds of a row whose value is missing."""
+        return "" if self.dtype == "string" else int(self.says_missing)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:

@@ -176,6 +176,19 @@ class FeatureEmbedding(keras.layers.Layer):
         return self.encoders[encoder.key] if encoder else None
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
+        return self._arrange(*self._vectors(inputs, training))
+
+    def vectors_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The vector of every feature by name, (batch, width), before any are fused or put side by side."""
+        blocks, vectors = self._vectors(inputs, False)
+        return _apart(blocks) | vectors
+
+    def assemble(self, vectors: Mapping[str, Any]) -> Any:
+        """The layer's output from what `vectors_of` gives."""
+        return self._arrange([], dict(vectors))
+
+    def _vectors(self, inputs: Mapping[str, Any], training: bool | None) -> tuple[list[tuple[list[Place], Any]], dict]:
+        """What features have: single values of one table as a block, (batch, features, width), others by name."""
         blocks: list[tuple[list[Place], Any]] = []
         vectors: dict[str, Any] = {}
         masks: dict[str, Any] = {}
@@ -204,15 +217,16 @@ class FeatureEmbedding(keras.layers.Layer):
             query = None if place.encoder.query is None else _vector_of(place.encoder.query, blocks, vectors)
             layer = self.encoders[place.encoder.key]
             vectors[place.name] = call_encoder(layer, taken, masks.get(place.name), query)
+        return blocks, vectors
+
+    def _arrange(self, blocks: list[tuple[list[Place], Any]], vectors: dict[str, Any]) -> Any:
         for fusion in self.fusions:
             parts = [_vector_of(name, blocks, vectors) for name in fusion.features]
             query = {} if fusion.query is None else {"query": _vector_of(fusion.query, blocks, vectors)}
             vectors[fusion.name] = self._fused[fusion.name](parts, **query)
         if self.joined:
             return self._join(blocks, vectors)
-        for places, rows in blocks:
-            taken_apart = ops.unstack(rows, len(places), axis=1)
-            vectors |= {place.name: vector for place, vector in zip(places, taken_apart, strict=True)}
+        vectors |= _apart(blocks)
         return {name: vectors[name] for name in self._given}
 
     def _with_missing(self, inputs: Mapping[str, Any], seeds: Any) -> dict[str, Any]:
@@ -381,6 +395,12 @@ class FeatureEmbedding(keras.layers.Layer):
 
 def _copy(encoder: Any) -> Any:
     return type(encoder).from_config(encoder.get_config())
+
+
+def _apart(blocks: list[tuple[list[Place], Any]]) -> dict[str, Any]:
+    """The vectors of blocks, by feature."""
+    parts = [zip(places, ops.unstack(rows, len(places), axis=1), strict=True) for places, rows in blocks]
+    return {place.name: vector for part in parts for place, vector in part}
 
 
 def _vector_of(name: str, blocks: list[tuple[list[Place], Any]], vectors: Mapping[str, Any]) -> Any:

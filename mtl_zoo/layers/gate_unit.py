@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from mtl_zoo import _gradients
 from mtl_zoo import _validation as check
 from mtl_zoo._types import Config, Shape, Tensor
 
@@ -50,7 +51,7 @@ class GateUnit(keras.layers.Layer):
         self.gates.build((None, self.hidden_units))
 
     def call(self, prior: Tensor, inputs: Tensor) -> list[Tensor]:
-        gates = 2 * self.gates(self.hidden(ops.concatenate([prior, ops.stop_gradient(inputs)], axis=-1)))
+        gates = 2 * self.gates(self.hidden(ops.concatenate([prior, _gradients.stop_gradient(inputs)], axis=-1)))
         return ops.split(gates, self.parts, axis=-1)
 
     def compute_output_shape(self, prior_shape: Shape, inputs_shape: Shape) -> list[Shape]:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import keras
-from keras import ops
 
+from mtl_zoo import _gradients
 from mtl_zoo._types import Shape, Tensor
 
 
@@ -21,7 +21,7 @@ class StopGradient(keras.layers.Layer):
     """
 
     def call(self, inputs: Tensor) -> Tensor:
-        return ops.stop_gradient(inputs)
+        return _gradients.stop_gradient(inputs)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)

@@ -219,6 +219,10 @@ class Task:
 
         return logits if self.link == "identity" else keras.activations.get(self.link)(logits)
 
+    def margins(self, logits: Any) -> Any:
+        """What explanations add up to, (batch, units): the log-odds of probabilities, other scores themselves."""
+        return self.scores(logits) if self.link == "identity" else logits
+
     def loss_labels(self, y: Any) -> Any:
         """Cleaned labels, (batch,), in the unit of the logits."""
         return y

@@ -81,6 +81,14 @@ class MulticlassTask(Task):
         config["classes"] = self.classes if isinstance(self.classes, int) else list(self.classes)
         return config
 
+    def margins(self, logits: Any) -> Any:
+        """The log-odds of each class against all others: `a_c - logsumexp of the others`."""
+        from keras import ops
+
+        own = ops.eye(self.units, dtype="bool")
+        others = ops.where(own, float("-inf"), ops.expand_dims(logits, -2))  # (batch, class, others)
+        return logits - ops.logsumexp(others, axis=-1)
+
     def soft_loss(self, taught: Any, logits: Any, temperature: float) -> Any:
         """`KL(p_T || q_T) T^2` over the classes, with `p_T = softmax(log p / T)`, `q_T = softmax(a / T)`."""
         from keras import ops
