@@ -63,6 +63,7 @@ from mtl_zoo.models import (
     transfer,
 )
 from mtl_zoo.options import MLP, DSelectK, Embedding, FeatureFusion, Gate
+from mtl_zoo.search import tune
 from mtl_zoo.tasks import BinaryTask, MulticlassTask, RegressionTask, RetrievalTask
 from mtl_zoo.training import ExactValidation
 
@@ -141,4 +142,5 @@ __all__ = [
     "parameter_count",
     "parameter_matched",
     "transfer",
+    "tune",
 ]

@@ -29,6 +29,7 @@ _BASE = (
     *("_types", "_validation", "_registry", "_files", "_serialization", "_backend", "_distribute", "_keras_private"),
     "_halves",
     "_pairs",
+    "_space",
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
@@ -47,6 +48,7 @@ MAY_IMPORT = {
     "_keras_private": (),
     "_halves": (),
     "_pairs": (),
+    "_space": ("_validation",),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "_pairs", "metrics"),
     "tasks._retrieval_loss": ("_pairs", "_backend"),
@@ -86,6 +88,7 @@ MAY_IMPORT = {
     "recommend": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "service": ("_validation", "_registry", "_backend", "features", "serving", "models", "recommend"),
     "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "continual"),
+    "search": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark"),
     "cli_data": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark", "service"),
 }
