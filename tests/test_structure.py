@@ -30,10 +30,11 @@ _BASE = (
     "_halves",
     "_pairs",
     "_space",
+    "_progress",
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
-_FEATURES = ("_types", "_validation", "_registry", "_files", "_serialization", "_allocator", "tasks")
+_FEATURES = ("_types", "_validation", "_registry", "_files", "_serialization", "_allocator", "_progress", "tasks")
 _MODELS = ("heads", "models", "steps")
 _TOOLS = ("training", "datasets", "evaluation", "export", "serving")
 MAY_IMPORT = {
@@ -49,6 +50,7 @@ MAY_IMPORT = {
     "_halves": (),
     "_pairs": (),
     "_space": ("_validation",),
+    "_progress": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "_pairs", "metrics"),
     "tasks._retrieval_loss": ("_pairs", "_backend"),

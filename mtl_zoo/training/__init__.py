@@ -11,6 +11,7 @@ from mtl_zoo.training.parameter_server import ParameterServerTrainer, SideEvalua
 from mtl_zoo.training.pruning import Pruned, hold_zeros, prune, save_compressed
 from mtl_zoo.training.selection import ParetoImprovement, PrimaryTask, WeightedScore
 from mtl_zoo.training.soft_labels import soft_labels
+from mtl_zoo.training.trackers import MLflowLogger, TensorBoardLogger, Tracker, WandbLogger, write_projector
 
 __all__ = [
     "BalancingLogger",
@@ -18,11 +19,15 @@ __all__ = [
     "ExactValidation",
     "GateLogger",
     "Launched",
+    "MLflowLogger",
     "ParameterServerTrainer",
     "ParetoImprovement",
     "PrimaryTask",
     "Pruned",
     "SideEvaluation",
+    "TensorBoardLogger",
+    "Tracker",
+    "WandbLogger",
     "WeightedScore",
     "distill",
     "hold_zeros",
@@ -31,4 +36,5 @@ __all__ = [
     "prune",
     "save_compressed",
     "soft_labels",
+    "write_projector",
 ]
