@@ -148,6 +148,15 @@ def _bench(made: argparse.ArgumentParser) -> None:
     _config_options(run)
     run.add_argument("--out", type=Path, metavar="FILE.csv", help="where the rows go; default: results/NAME.csv")
     run.add_argument("--save-scores", type=Path, metavar="DIR", help="keep the test scores, for paired tests")
+    _tune(
+        _command(
+            commands,
+            "tune",
+            "mtl_zoo.search.command:run",
+            "search the hyperparameters of a model on the validation rows; the same command goes on after a kill, and "
+            "shares the trials where it runs several times at once",
+        )
+    )
     report = _command(
         commands,
         "report",
@@ -176,6 +185,20 @@ def _bench(made: argparse.ArgumentParser) -> None:
     pareto.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="names of list_balancing()")
     pareto.add_argument("--steps", type=int, default=8, help="of the grid, which has one point more with two tasks")
     pareto.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the points and their front")
+
+
+def _tune(made: argparse.ArgumentParser) -> None:
+    _config_options(made)
+    made.add_argument("--trials", type=int, help="how many there shall be in all; default: 30, or what --minutes allow")
+    made.add_argument("--minutes", type=float, help="after so many no trial is begun")
+    made.add_argument(
+        "--objective", dest="objectives", action="append", metavar="NAME",
+        help="score (default), a task, OUTPUT/METRIC, or parameters; several for their front",
+    )  # fmt: skip
+    made.add_argument("--space", type=Path, metavar="FILE.yaml", help="what is tried; default: what suits the model")
+    made.add_argument("--fix", nargs="+", default=[], metavar="NAME", help="names of the space that are not searched")
+    made.add_argument("--out", type=Path, metavar="FOLDER", help="trials.db, trials.csv, trials.png and best.yaml")
+    made.add_argument("--quiet", action="store_true", help="no line for each trial")
 
 
 def _progressive(made: argparse.ArgumentParser) -> None:

@@ -65,6 +65,7 @@ from mtl_zoo.models import (
     transfer,
 )
 from mtl_zoo.options import MLP, DSelectK, Embedding, FeatureFusion, Gate
+from mtl_zoo.search import tune
 from mtl_zoo.tasks import (
     BinaryTask,
     ContrastiveTask,
@@ -160,4 +161,5 @@ __all__ = [
     "parameter_count",
     "parameter_matched",
     "transfer",
+    "tune",
 ]

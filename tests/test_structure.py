@@ -30,10 +30,12 @@ _BASE = (
     "_gradients",
     "_halves",
     "_pairs",
+    "_space",
+    "_progress",
     "options",
 )
 _PARTS = ("tasks", "features", "layers", "losses", "metrics", "balancing", "optimizers")
-_FEATURES = ("_types", "_validation", "_registry", "_files", "_serialization", "_allocator", "tasks")
+_FEATURES = ("_types", "_validation", "_registry", "_files", "_serialization", "_allocator", "_progress", "tasks")
 _MODELS = ("heads", "models", "steps")
 _TOOLS = ("training", "datasets", "evaluation", "explanations", "export", "serving")
 MAY_IMPORT = {
@@ -49,6 +51,8 @@ MAY_IMPORT = {
     "_gradients": ("_backend",),
     "_halves": (),
     "_pairs": (),
+    "_space": ("_validation",),
+    "_progress": (),
     "options": ("_validation", "_serialization"),
     "tasks": ("_validation", "_registry", "_pairs", "metrics"),
     "tasks._retrieval_loss": ("_pairs", "_backend"),
@@ -89,6 +93,7 @@ MAY_IMPORT = {
     "recommend": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "service": ("_validation", "_registry", "_backend", "features", "serving", "models", "recommend"),
     "benchmark": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "continual"),
+    "search": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark"),
     "cli_data": (*_BASE, *_PARTS, *_MODELS, *_TOOLS),
     "cli": (*_BASE, *_PARTS, *_MODELS, *_TOOLS, "benchmark", "service"),
 }

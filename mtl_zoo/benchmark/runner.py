@@ -8,7 +8,7 @@ import functools
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def run_config(
         check.check_choice("group", config.group, tuple(dataset.test.groups))
     features_of(config, dataset)  # refuses unknown names
     check_balancing(config)
-    dataset = _with_fraction(config, dataset)
+    dataset = with_fraction(config, dataset)
     summary, finished, sized = RunSummary(), store.finished(), None
     for seed in config.all_seeds:
         about = _about(config, dataset, arguments, seed)
@@ -228,7 +228,7 @@ def _loss_weights(config: RunConfig, model: Any) -> dict[str, float]:
     return {name: config.loss_weights.get(name, defaults[name]) for name in losses}
 
 
-def _with_fraction(config: RunConfig, dataset: Dataset) -> Dataset:
+def with_fraction(config: RunConfig, dataset: Dataset) -> Dataset:
     """The data set with the share of its training rows that the configuration asks for."""
     every = len(dataset.train)
     rows = max(1, round(config.train_fraction * every))
@@ -252,7 +252,7 @@ def _train(
     after: OnTrained | None,
 ) -> tuple[list[dict[str, Any]], dict[str, float], float]:
     """One run: (rows, headline test score by task, seconds of training)."""
-    trained = _fit(config, dataset, arguments, seed, progress)
+    trained = fit_run(config, dataset, arguments, seed, progress)
     model, timer, validation = trained.model, trained.timer, trained.validation
     common = {
         **about,
@@ -275,8 +275,27 @@ def _train(
     return rows, task_scores(model, table), timer.total_seconds
 
 
-def _fit(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], seed: int, progress: Silent) -> Trained:
+def fit_run(
+    config: RunConfig,
+    dataset: Dataset,
+    arguments: Mapping[str, Any],
+    seed: int,
+    progress: Silent,
+    *,
+    build: Callable[..., Any] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Trained:
+    """Trains the model of a configuration; no row of the test split is read.
+
+    Args:
+        config, dataset, seed: What to train, on what, and how weights and order are drawn.
+        arguments: All arguments of the model.
+        progress: Is told of every step.
+        build: Makes the model from features, tasks and the arguments. Default: that of the configuration's name.
+        callbacks: More of them.
+    """
     steps = math.ceil(len(dataset.train) / config.batch_size)
+    made = build or functools.partial(create_model, config.model)
 
     def compile_arguments(model: Any) -> dict[str, Any]:
         return {
@@ -288,7 +307,7 @@ def _fit(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], seed
 
     progress.started(config, seed, steps * config.epochs)
     return train_once(
-        lambda: create_model(config.model, features_of(config, dataset), dataset.tasks, **arguments),
+        lambda: made(features_of(config, dataset), dataset.tasks, **arguments),
         compile_arguments,
         dataset,
         seed,
@@ -296,7 +315,7 @@ def _fit(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], seed
         patience=config.patience,
         batch_size=config.batch_size,
         per_task=True,
-        callbacks=[StepReporter(progress)],
+        callbacks=[StepReporter(progress), *callbacks],
     )
 
 

@@ -5,6 +5,16 @@ from mtl_zoo.evaluation.calibrate import calibrate
 from mtl_zoo.evaluation.evaluate import evaluate, evaluate_scores, scoreboard
 from mtl_zoo.evaluation.gain import delta_m, gain, lift_share
 from mtl_zoo.evaluation.gate_report import GateReport, gate_report
+from mtl_zoo.evaluation.plots import (
+    ScoredRows,
+    plot_calibration,
+    plot_lift,
+    plot_precision_recall,
+    plot_roc,
+    plot_score_histograms,
+    plot_training_curves,
+    scored_rows,
+)
 from mtl_zoo.evaluation.significance import (
     AUCDifference,
     Interval,
@@ -40,6 +50,7 @@ __all__ = [
     "GateReport",
     "GroupedAUC",
     "Interval",
+    "ScoredRows",
     "Uplift",
     "accuracy",
     "auc",
@@ -67,10 +78,17 @@ __all__ = [
     "normalized_entropy",
     "nrmse",
     "pcoc",
+    "plot_calibration",
+    "plot_lift",
+    "plot_precision_recall",
+    "plot_roc",
+    "plot_score_histograms",
+    "plot_training_curves",
     "precision",
     "recall",
     "rmse",
     "scoreboard",
+    "scored_rows",
     "uplift_curve",
     "uplift_metrics",
     "uplift_tasks",

@@ -10,6 +10,16 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+# Colours that are told apart with any kind of colour vision, and in grey by their order (Okabe and Ito, 2008).
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Beside colours, so that lines are told apart without any.
+DASHES = ("-", "--", "-.", ":")
+
+
+def line_style(number: int) -> dict[str, str]:
+    """Colour and dashes of the line with this number."""
+    return {"color": PALETTE[number % len(PALETTE)], "linestyle": DASHES[number % len(DASHES)]}
+
 
 def new_figure(width: float, height: float) -> Figure:
     # Not through pyplot: nothing of the user's matplotlib session is touched, and no display is needed.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
+from mtl_zoo._progress import Bar
 from mtl_zoo.datasets import Split
 from mtl_zoo.datasets.oracle import oracle_auc
 from mtl_zoo.evaluation.gain import lift_share
@@ -27,7 +28,13 @@ COLUMNS = ("task", "metric", "space", "observed", "value", "note")
 
 
 def evaluate(
-    model: Any, split: Split, *, group: str | None = None, products: bool = False, batch_size: int = 4096
+    model: Any,
+    split: Split,
+    *,
+    group: str | None = None,
+    products: bool = False,
+    batch_size: int = 4096,
+    verbose: int = 1,
 ) -> pd.DataFrame:
     """Exact metrics of a model on a split: one row for each output, metric and sample space.
 
@@ -62,6 +69,7 @@ def evaluate(
         products: Also score the steps of a funnel from end to end where the model has no output for that: meaning (b)
             above, with `pCTCVR` the product of the model's own `pCTR` and `pCVR`.
         batch_size: Rows a step of `predict`.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Raises:
         ValueError: `group` is not in `split.groups`; the split is empty; the model's scores are not finite.
@@ -77,19 +85,14 @@ def evaluate(
     >>> list(table["task"].unique())
     ['click', 'conversion']
     """
-    check.check_int("batch_size", batch_size)
-    if is_stream(split) or hasattr(split, "element_spec"):
-        if group is not None:
-            raise ValueError(
-                f"`group` must be None with batches, which hold no such column. Received: group={group!r}. Pass a "
-                "table or a split"
-            )
-        scores, split = _scores_of_batches(model, split, batch_size)
-        return evaluate_scores(model, split, scores, products=products)
-    joint, split = split, as_split(model, split)
+    if is_batched(split) and group is not None:
+        raise ValueError(
+            f"`group` must be None with batches, which hold no such column. Received: group={group!r}. Pass a table or "
+            "a split"
+        )
+    joint, (split, scores) = split, rows_and_scores(model, split, batch_size, verbose)
     if group is not None:
         check.check_choice("group", group, tuple(split.groups))
-    scores = model.predict(split.inputs, batch_size=batch_size, verbose=0)
     table = evaluate_scores(model, split, scores, group=group, products=products)
     if not isinstance(joint, JointSources):
         return table
@@ -107,19 +110,55 @@ def rows_by_source(joint: JointSources, split: Split) -> dict[str, np.ndarray]:
     return {name: np.flatnonzero(of_row == name) for name in joint.names}
 
 
-def _scores_of_batches(model: Any, data: Any, batch_size: int) -> tuple[dict[str, np.ndarray], Split]:
-    """Scores of all rows, and a split of their labels and weights."""
+def is_batched(split: Any) -> bool:
+    """Whether rows come batch by batch: a stream of files, or a dataset of batches."""
+    return is_stream(split) or hasattr(split, "element_spec")
+
+
+def rows_and_scores(
+    model: Any, split: Any, batch_size: int = 4096, verbose: int = 0
+) -> tuple[Split, dict[str, np.ndarray]]:
+    """What `evaluate` takes as a split of labels and weights, and the model's scores of all its rows.
+
+    Of batches nothing is kept but labels, weights and scores: 4 bytes for each of them and row.
+    """
+    check.check_int("batch_size", batch_size)
+    if is_batched(split):
+        return _scores_of_batches(model, split, batch_size, verbose)
+    split = as_split(model, split)
+    with Bar("Scoring rows", len(split), verbose) as bar:
+        told = [_Advance(bar, batch_size, len(split))] if verbose else None
+        return split, model.predict(split.inputs, batch_size=batch_size, verbose=0, callbacks=told)
+
+
+class _Advance(keras.callbacks.Callback):
+    """Tells a bar of each batch of `predict`."""
+
+    def __init__(self, bar: Bar, batch_size: int, rows: int) -> None:
+        super().__init__()
+        self._bar, self._batch_size, self._rows = bar, batch_size, rows
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._bar.reach(min((batch + 1) * self._batch_size, self._rows))
+
+
+def _scores_of_batches(model: Any, data: Any, batch_size: int, verbose: int) -> tuple[Split, dict[str, np.ndarray]]:
+    """A split of the labels and weights of all rows, and their scores."""
     found: list[tuple[Any, ...]] = []
-    for batch in checked_stream(model, data, "split").batches(batch_size) if is_stream(data) else data:
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(keras.tree.map_structure(np.asarray, batch))
-        if y is None:
-            raise ValueError("`split` must give labels with its inputs. Received: batches of inputs alone")
-        found.append((model.predict(x, batch_size=batch_size, verbose=0), labels_by_name(model, y), weights))
+    stream = is_stream(data)
+    with Bar("Scoring rows", getattr(data, "rows", None) if stream else None, verbose) as bar:
+        for batch in checked_stream(model, data, "split").batches(batch_size) if stream else data:
+            x, y, weights = keras.utils.unpack_x_y_sample_weight(keras.tree.map_structure(np.asarray, batch))
+            if y is None:
+                raise ValueError("`split` must give labels with its inputs. Received: batches of inputs alone")
+            scores = model.predict(x, batch_size=batch_size, verbose=0)
+            found.append((scores, labels_by_name(model, y), weights))
+            bar.advance(len(next(iter(scores.values()))))
     if not found:
         raise ValueError("`split` must have at least one row. Received: no batch")
     scores, labels, weights = keras.tree.map_structure(lambda *parts: _joined(parts), *found)
     rows = {"row": np.arange(len(next(iter(labels.values()))))}
-    return scores, Split(rows, dict(labels), weights)
+    return Split(rows, dict(labels), weights), scores
 
 
 def _joined(parts: Sequence[Any]) -> Any:
@@ -217,7 +256,7 @@ def _measured(
     only: Collection[str] | None,
 ) -> Iterator[tuple[str, float, str]]:
     """(metric, value, what there is to say of it) for one output, on the rows that count."""
-    weight = _weights(split, output)
+    weight = weights_of(split, output)
     weight = None if weight is None else weight[counts]
     label, score = label[counts], score[counts]
     yield from _values(output.task, label, score, weight, only)
@@ -267,7 +306,8 @@ def _values(
         yield name, metric.function(label, score, weight), why
 
 
-def _weights(split: Split, output: Any) -> np.ndarray | None:
+def weights_of(split: Split, output: Any) -> np.ndarray | None:
+    """The split's weights of an output's rows, if it has any."""
     weights = split.weights
     if isinstance(weights, Mapping):
         weights = weights.get(output.task.name)

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from mtl_zoo._progress import QUIET_SECONDS, Bar
 from mtl_zoo.language._tokenizers import Tokenizer, padded
 from mtl_zoo.language._vectors import VectorStore, text_keys
 
 _log = logging.getLogger(__name__)
 
-# Seconds of work that a kill may cost, and after which a progress bar is worth its line.
-FLUSH_SECONDS, QUIET_SECONDS = 15.0, 2.0
+# Seconds of work that a kill may cost.
+FLUSH_SECONDS = 15.0
 
 
 class TextEncoder:
@@ -55,7 +56,7 @@ class TextEncoder:
         lists = dict(zip(missing, self.tokenizer.lists([texts[i] for i in missing], self.max_length), strict=True))
         pending: list[int] = []
         written = time.monotonic()
-        progress = _Progress(len(missing))
+        progress = Bar("Encoding texts", len(missing))
         try:
             for batch in self._batches(lists):
                 rows = [i for i in batch if not there[i]]  # another process may have written some of them
@@ -72,6 +73,8 @@ class TextEncoder:
                     written = time.monotonic()
         finally:
             progress.close()
+            if time.monotonic() - progress.started > QUIET_SECONDS:
+                _log.info("%d texts encoded in %.1f s", progress.done, time.monotonic() - progress.started)
             self._flush(keys, found, pending)
 
     def _flush(self, keys: np.ndarray, found: np.ndarray, pending: list[int]) -> None:
@@ -105,30 +108,3 @@ class TextEncoder:
             longest = -(-longest // 16) * 16  # few shapes to compile for
         output = self._run(padded(lists, longest))
         return keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))
-
-
-class _Progress:
-    """A bar that appears once the work has taken longer than `QUIET_SECONDS`."""
-
-    def __init__(self, total: int) -> None:
-        self._started, self._total, self._done = time.monotonic(), total, 0
-        self._bar: Any = None
-        self._task: Any = None
-
-    def advance(self, count: int) -> None:
-        self._done += count
-        if self._bar is None and self._done < self._total and time.monotonic() - self._started > QUIET_SECONDS:
-            from rich.console import Console
-            from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-            columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("Encoding texts", total=self._total)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            _log.info("%d texts encoded in %.1f s", self._done, time.monotonic() - self._started)

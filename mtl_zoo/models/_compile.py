@@ -137,6 +137,16 @@ class TrainingSetup:
                         found[made.name] = "max" if direction > 0 else "min"
         return found
 
+    def log_names(self) -> dict[str, tuple[str, str]]:
+        """(loss or output, metric) by the name of the log; those of a source as `<source>/<output>`."""
+        found = {}
+        for source, meters in (("", self.meters), *((f"{name}/", one) for name, one in self.by_source.items())):
+            found |= {tracker.name: (source + loss, "loss") for loss, tracker in meters.losses.items()}
+            for output, metrics in meters.metrics.items():
+                for given, made in zip(self.given_metrics[output], metrics, strict=True):
+                    found[made.name] = (source + output, given if isinstance(given, str) else made.name)
+        return found
+
     def _direction(self, output: str, given: Any, made: keras.metrics.Metric) -> int:
         exact = self._tasks[output].exact_metrics()
         if isinstance(given, str) and given in exact:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo._space import USUAL, Domain
 
 # What a model may need beyond features and tasks of any kind.
 NEEDS = {
@@ -36,6 +37,7 @@ class ModelInfo:
         fails: What goes wrong with it in practice.
         cost: Its parameters above the embedding, as a formula.
         requires: What it needs beyond features and tasks: keys of `NEEDS`.
+        space: What a search tries of the arguments that are its own; `search_space` has the usual ones beside them.
 
     Example:
 
@@ -56,6 +58,27 @@ class ModelInfo:
     fails: str
     cost: str
     requires: tuple[str, ...] = ()
+    space: Mapping[str, Domain] = dataclasses.field(default_factory=dict)
+
+    @property
+    def search_space(self) -> dict[str, Domain]:
+        """What a search tries of each hyperparameter, its default always among it.
+
+        It is what the model's file says, and the usual for the arguments that many models share. What a model hands to
+        a backbone goes by `backbone_options.<argument>`; where its file says that, the first choice is its default.
+        """
+        arguments = self.arguments
+        found = {
+            name: domain.including(arguments[name])
+            for name, domain in USUAL.items()
+            if isinstance(arguments.get(name), (int, tuple))
+        }
+        inner = arguments.get("backbone")
+        if inner is not None:
+            of_backbone = model_info(inner).search_space
+            found |= {f"backbone_options.{n}": d for n, d in of_backbone.items() if n in USUAL}
+            del found["backbone_options.tower_units"]
+        return {**found, **self.space}
 
     @property
     def needs(self) -> str:
@@ -104,6 +127,7 @@ def register_model(
     fails: str = "",
     cost: str = "",
     requires: tuple[str, ...] = (),
+    space: Mapping[str, Domain] | None = None,
 ) -> Callable[[Any], Any]:
     """Decorator that enters a model into the catalogue and registers it for saving. The arguments are `ModelInfo`'s.
 
@@ -125,7 +149,7 @@ def register_model(
         if name in _MODELS and _MODELS[name].cls.__qualname__ != cls.__qualname__:
             raise ValueError(f"`name` must not be taken. Received: {name!r}, the name of {_MODELS[name].cls.__name__}")
         _MODELS[name] = ModelInfo(
-            name, cls, paper, year, reference, kind, good_for, not_for, fails, cost, tuple(requires)
+            name, cls, paper, year, reference, kind, good_for, not_for, fails, cost, tuple(requires), dict(space or {})
         )
         cls.model_name = name
         return keras.saving.register_keras_serializable(package="mtl_zoo")(cls)

@@ -297,6 +297,10 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
             if self._require_compiled().measure_by_source(tasks):
                 self.train_function = self.test_function = None
 
+    def log_names(self) -> dict[str, tuple[str, str]]:
+        """What `fit` logs of losses and outputs: (its loss or output, the metric) by the name of the log."""
+        return self._require_compiled().log_names()
+
     def _require_compiled(self) -> _compile.TrainingSetup:
         if self._training_setup is None:
             raise ValueError("`compile()` must be called before a model is trained or evaluated.")

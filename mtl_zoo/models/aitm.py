@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtl_zoo._space import Choice, FloatRange
 from mtl_zoo.heads import TransferChain
 from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
@@ -20,6 +21,10 @@ from mtl_zoo.options import Units
     not_for="conversion rates given a click, which it does not model",
     fails="steps that cross (a conversion scored above its click) when the calibrator is off",
     cost="its backbone's, and 4 h^2 + h for each later step (h: a tower's width): transfer and attention",
+    space={
+        "alpha": FloatRange(0.05, 2.0, log=True),
+        "backbone_options.bottom_units": Choice((128, 64, 32), (64,), (128, 64), (256, 128)),
+    },
 )
 class AITM(MultiTaskModel):
     """Adaptive information transfer: each step of a funnel attends to what the step before passes on.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from mtl_zoo._space import FloatRange
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head
 from mtl_zoo.layers import CrossStitchUnit, DenseStack
@@ -21,6 +22,7 @@ from mtl_zoo.options import Embedding, Units, as_mlp
     not_for="many tasks (a column each), or sharing that should depend on the row",
     fails="one mix for all rows; results depend on how alpha starts and how fast it learns",
     cost="T bottoms and T towers, and T^2 numbers a layer (T^2 b_l per channel)",
+    space={"diagonal": FloatRange(0.5, 0.99), "stitch_learning_rate": FloatRange(1.0, 100.0, log=True)},
 )
 class CrossStitch(MultiTaskModel):
     """Cross-stitch: one column of layers a task, mixed after every layer by a learned matrix.

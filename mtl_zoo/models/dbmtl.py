@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtl_zoo._space import Choice
 from mtl_zoo.heads import Cascade
 from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
@@ -21,6 +22,7 @@ from mtl_zoo.options import Units
     not_for="tasks in no order",
     fails="a sparse task that others depend on passes its noise on, and their gradients move it",
     cost="its backbone's, and for each task k (h + r |D_k|) r (h: a tower's width, r: that of one relation layer)",
+    space={"relation_units": Choice((16,), (32,), (64,))},
 )
 class DBMTL(MultiTaskModel):
     """Deep Bayesian multi-target learning: a task also reads the hidden layers of the tasks that it depends on.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtl_zoo._space import Choice, FloatRange
 from mtl_zoo._types import Config
 from mtl_zoo.heads import CounterfactualTwin
 from mtl_zoo.models._arguments import Features, Tasks
@@ -22,6 +23,11 @@ from mtl_zoo.options import Units
     fails="the twin sees one class only and soon says 1; then the constraint pulls the conversion rate down",
     cost="its backbone's, with one tower more than tasks",
     requires=("funnel",),
+    space={
+        "constraint": FloatRange(1e-5, 1e-1, log=True),
+        "min_propensity": FloatRange(1e-3, 1e-1, log=True),
+        "backbone_options.bottom_units": Choice((360, 200, 80), (64,), (128, 64), (256, 128)),
+    },
 )
 class DCMT(MultiTaskModel):
     """Direct entire-space causal multi-task model: ESMM, a conversion loss on clicked rows, and a twin on the others.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtl_zoo._space import FloatRange
 from mtl_zoo.heads import DoublyRobust
 from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
@@ -21,6 +22,7 @@ from mtl_zoo.options import Units
     fails="the imputed loss can run away where propensities are small: watch it, raise min_propensity",
     cost="its backbone's, with one tower more than tasks",
     requires=("funnel",),
+    space={"lambda_c": FloatRange(0.01, 3.0, log=True), "lambda_g": FloatRange(0.01, 3.0, log=True)},
 )
 class ESCM2DR(MultiTaskModel):
     """ESCM2-DR: ESMM, and a doubly robust conversion loss on all impressions, imputed where nothing was clicked.

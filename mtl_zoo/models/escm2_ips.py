@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtl_zoo._space import FloatRange
 from mtl_zoo.heads import InversePropensity
 from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
@@ -21,6 +22,7 @@ from mtl_zoo.options import Units
     fails="weights of rarely clicked rows vary much: watch the conversion loss, raise min_propensity",
     cost="its backbone's",
     requires=("funnel",),
+    space={"lambda_c": FloatRange(0.01, 3.0, log=True), "lambda_g": FloatRange(0.01, 3.0, log=True)},
 )
 class ESCM2IPS(MultiTaskModel):
     """ESCM2-IPS: ESMM, and a conversion loss on clicked rows, weighed by inverse propensity to stand for all.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtl_zoo._space import Choice
 from mtl_zoo.heads import ActionFunnel
 from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
@@ -21,6 +22,7 @@ from mtl_zoo.options import Units
     fails="its two conversion rates, with and without the action, are seen only through their mixture",
     cost="its backbone's, with one tower more than tasks where a conversion needs no action",
     requires=("middle_action",),
+    space={"backbone_options.bottom_units": Choice((360, 200, 80), (64,), (128, 64), (256, 128))},
 )
 class ESM2(MultiTaskModel):
     """Elaborated entire-space multi-task model: a conversion follows an action after the click, or comes without it.

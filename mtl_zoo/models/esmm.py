@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtl_zoo._space import Choice
 from mtl_zoo.heads import EntireSpace
 from mtl_zoo.models._arguments import Features, Tasks
 from mtl_zoo.models._base import MultiTaskModel
@@ -21,6 +22,7 @@ from mtl_zoo.options import Units
     fails="its conversion rate is biased where clickers convert differently from others (see escm2)",
     cost="its backbone's",
     requires=("funnel",),
+    space={"backbone_options.bottom_units": Choice((360, 200, 80), (64,), (128, 64), (256, 128))},
 )
 class ESMM(MultiTaskModel):
     """Entire-space multi-task model: the conversion rate is learned on all impressions, through pCTR * pCVR.

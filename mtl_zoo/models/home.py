@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo._space import Choice, IntRange
 from mtl_zoo._types import Config
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head
@@ -33,6 +34,11 @@ GROUP = "group"
     "rows the normalised experts learn by heart",
     cost="with C groups: m_s + C m_g experts of D e_1 + e_1 e_2 + ..., m_s + C m_g + T m_k of D = e or 2 e, a gate for "
     "each reader, a feature gate of about 2 R q D for each owner of experts, T towers",
+    space={
+        "feature_gate": Choice(True, False),
+        "self_gate": Choice(True, False),
+        "lora_rank": IntRange(2, 32, log=True),
+    },
 )
 class HoME(MultiTaskModel):
     """Hierarchy of multi-gate experts: tasks in groups, normalised experts, and gates that keep sparse ones in use.

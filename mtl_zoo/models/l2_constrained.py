@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from mtl_zoo._space import FloatRange
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head
 from mtl_zoo.layers import StackColumns, TiedBank, UnstackColumns
@@ -20,6 +21,7 @@ from mtl_zoo.options import Embedding, Units
     not_for="many tasks (a network each), or tasks that need different features",
     fails="one alpha for all layers and pairs of tasks; too large it is one network, too small none is shared",
     cost="T bottoms: T (D b_1 + b_1 b_2 + ...) and T towers",
+    space={"alpha": FloatRange(1e-6, 1e-1, log=True)},
 )
 class L2Constrained(MultiTaskModel):
     """L2-constrained: one network for each task, with their weights pulled towards each other.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import keras
 
+from mtl_zoo._space import Choice, IntRange
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head
 from mtl_zoo.layers import (
@@ -34,6 +35,7 @@ from mtl_zoo.options import MLP, DSelectK, Embedding, Gate, Units, as_mlp
     '`norm="layer"` small tables, whose rows the normalised towers and experts learn by heart',
     cost="(M + 1) D s + (s + D) b for M domains, (n + M + T) b e for the experts, T M (n b + e h) for gates and towers",
     requires=("domain",),
+    space={"num_experts": IntRange(2, 8), "star_units": Choice(128, 256, 512)},
 )
 class M3oE(MultiTaskModel):
     """M3oE: experts for all, for each domain and for each task, over a layer of star weights.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from mtl_zoo._space import Choice
 from mtl_zoo._types import Tensor
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head
@@ -22,6 +23,7 @@ from mtl_zoo.options import Embedding, Units, as_mlp
     not_for="tasks that conflict in the trunk itself: masks select, they do not separate",
     fails="masks that stay near a half, or the same for all tasks: a shared bottom at a higher price",
     cost="one trunk, T masks a layer (2 m b_l + m b_(l-1) with m hidden units), b_l^2 for each transform, T towers",
+    space={"share_transforms": Choice(True, False)},
 )
 class MTAN(MultiTaskModel):
     """MTAN: a shared trunk, and masks for each task that select, row by row, from every layer of it.

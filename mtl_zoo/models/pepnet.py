@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo._space import Choice
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.features.spec import Categorical
 from mtl_zoo.heads import Head
@@ -29,6 +30,7 @@ from mtl_zoo.options import Embedding, Units, as_mlp
     fails="gates on ids seen a few times memorise them",
     cost="T networks: T (D b_1 + ... + b_L); gates: (L + 1) g (P + D) + g T (D + b_1 + ...) with P the prior's width",
     requires=("domain",),
+    space={"gate_units": Choice(16, 32, 64, 128)},
 )
 class PEPNet(MultiTaskModel):
     """PEPNet: one network for each task, its input gated by the domain and its layers gated by user and item.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo._space import Choice
 from mtl_zoo._types import Tensor
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head, Towers
@@ -32,6 +33,7 @@ _ACTIVATIONS = {"identity": "linear"}  # Keras' names of links, where they diffe
     not_for="tasks without an order; many tasks, since towers run one after another",
     fails="errors of early tasks reach all later ones; without a stop, late losses bend the early towers",
     cost="one bottom, T stages of (b + s) s_1 + s_1 s_2 + ..., T towers",
+    space={"stage_units": Choice((32,), (64,), (128,))},
 )
 class Serial(MultiTaskModel):
     """Serial: one network under all tasks, and a chain of towers in which each reads what the one before passes on.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from mtl_zoo._space import Choice
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head
 from mtl_zoo.layers import DenseStack
@@ -20,6 +21,7 @@ from mtl_zoo.options import Embedding, Units
     not_for="sparse tasks that need the data of dense ones",
     fails="nothing of its own; the sparse task overfits",
     cost="T networks: T (D b_1 + b_1 b_2 + ...) and T towers; tables T times over",
+    space={"share_embeddings": Choice(False, True)},
 )
 class SingleTask(MultiTaskModel):
     """Single-task: independent networks side by side, the baseline of every comparison.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from mtl_zoo._space import Choice, FloatRange
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head
 from mtl_zoo.layers import ExpertBank, LayerMixture, SluiceUnit, UnstackColumns
@@ -21,6 +22,7 @@ from mtl_zoo.options import Embedding, Units, as_mlp
     not_for="many tasks (a column each), or sharing that should depend on the row",
     fails="one mix for all rows; alpha learns slowly from where it starts",
     cost="T columns: T (D b + (L - 1) b^2), T towers, (G T)^2 numbers a layer and L T for the skips",
+    space={"column_units": Choice((64, 64), (128, 128), (256, 256)), "diagonal": FloatRange(0.5, 0.99)},
 )
 class Sluice(MultiTaskModel):
     """Sluice network: one column for each task, subspaces mixed after every layer, and towers that read all layers.

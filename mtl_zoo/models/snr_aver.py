@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from mtl_zoo._space import FloatRange
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head
 from mtl_zoo.models._arguments import Features, Tasks
@@ -20,6 +21,7 @@ from mtl_zoo.options import Embedding, Units
     not_for="sub-networks of unlike meaning: sums of them must make sense",
     fails="connections that close early and stay closed; sampled gates make training noisy",
     cost="S sub-networks of D e_1 + e_1 e_2 + .. (further levels: e_n e_1 + ..), one number a connection, T towers",
+    space={"l0": FloatRange(1e-6, 1e-2, log=True)},
 )
 class SNRAver(MultiTaskModel):
     """SNR-Aver: layers of sub-networks, each reading a gated sum of those below.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from mtl_zoo._space import FloatRange
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head
 from mtl_zoo.models._arguments import Features, Tasks
@@ -20,6 +21,7 @@ from mtl_zoo.options import Embedding, Units
     not_for="small data: the matrices of the connections are most of the weights",
     fails="connections that close early and stay closed; sampled gates make training noisy",
     cost="S sub-networks of D e_1 + e_1 e_2 + .. (further levels: e_n e_1 + ..), e_n^2 a connection, T towers",
+    space={"l0": FloatRange(1e-6, 1e-2, log=True)},
 )
 class SNRTrans(MultiTaskModel):
     """SNR-Trans: layers of sub-networks, connected by matrices whose gates learn to close.

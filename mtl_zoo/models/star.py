@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import keras
 
+from mtl_zoo._space import Choice
 from mtl_zoo._types import Config
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.heads import Head
@@ -26,6 +27,7 @@ from mtl_zoo.options import Embedding, Units
     "tables with the paper's `normalization_epsilon`, whose rows it then learns by heart",
     cost="(M + 1)(D b_1 + b_1 b_2 + ...) for M domains, D a_1 + ... for the auxiliary network, T towers",
     requires=("domain",),
+    space={"auxiliary_units": Choice((32,), (64,), (128,))},
 )
 class STAR(MultiTaskModel):
     """STAR: a network that all tasks share, with its weights multiplied by factors of the row's domain.

@@ -12,6 +12,7 @@ from mtl_zoo.training.parameter_server import ParameterServerTrainer, SideEvalua
 from mtl_zoo.training.pruning import Pruned, hold_zeros, prune, save_compressed
 from mtl_zoo.training.selection import ParetoImprovement, PrimaryTask, WeightedScore
 from mtl_zoo.training.soft_labels import soft_labels
+from mtl_zoo.training.trackers import MLflowLogger, TensorBoardLogger, Tracker, WandbLogger, write_projector
 
 __all__ = [
     "BalancingLogger",
@@ -19,6 +20,7 @@ __all__ = [
     "ExactValidation",
     "GateLogger",
     "Launched",
+    "MLflowLogger",
     "ParameterServerTrainer",
     "ParetoImprovement",
     "PrimaryTask",
@@ -26,6 +28,9 @@ __all__ = [
     "SMOTENC",
     "SideEvaluation",
     "WGANGP",
+    "TensorBoardLogger",
+    "Tracker",
+    "WandbLogger",
     "WeightedScore",
     "distill",
     "generate_rows",
@@ -35,4 +40,5 @@ __all__ = [
     "prune",
     "save_compressed",
     "soft_labels",
+    "write_projector",
 ]

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.evaluation.evaluate import as_split, evaluate_scores, rows_by_source
+from mtl_zoo.evaluation.evaluate import as_split, evaluate_scores, is_batched, rows_and_scores, rows_by_source
 from mtl_zoo.evaluation.gain import score_of
 from mtl_zoo.features.sources import JointSources
 from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs
@@ -33,7 +33,11 @@ class ExactValidation(keras.callbacks.Callback):
 
     Args:
         split: The validation split, or a table (pandas, pyarrow) or `JointSources` of tables if the model was made with
-            a transform. An epoch's score is of all rows; the logs have those of each source, too.
+            a transform. An epoch's score is of all rows; the logs have those of each source, too. Or rows that are more
+            than memory holds: a `TableStream`, or a finite `tf.data.Dataset` of `(inputs, labels)` or
+            `(inputs, labels, weights)`. They are read anew after every epoch, a batch at a time, and the metrics are as
+            exact: a score, a label and a weight of each row and task are kept meanwhile, 12 bytes (1.2 GB for a hundred
+            million rows of one task).
         patience: Stop after this many epochs without a better score. None: train all epochs.
         per_task: Each task keeps its own best epoch, and training stops when none has improved for `patience` epochs.
             For models of independent networks, which give their parts by `model.task_variables(name)`; a shared stop
@@ -78,7 +82,7 @@ class ExactValidation(keras.callbacks.Callback):
         select: Selection | None = None,
     ) -> None:
         super().__init__()
-        if len(split) == 0:
+        if not is_batched(split) and len(split) == 0:
             raise ValueError("`split` must have at least one row. Received: an empty split")
         self.split = split
         self.patience = None if patience is None else check.check_int("patience", patience)
@@ -111,14 +115,16 @@ class ExactValidation(keras.callbacks.Callback):
             )
         if self.per_task:
             self._own = {task.name: self.model.task_variables(task.name) for task in self.model.labelled_tasks}
-        self._rows = as_split(self.model, self.split)
+        # Of batches, which may be more than memory holds, labels and scores alone are kept, and for an evaluation only.
+        self._rows = None if is_batched(self.split) else as_split(self.model, self.split)
         joint = self.split if isinstance(self.split, JointSources) else None
         self._rows_by_source = {} if joint is None else rows_by_source(joint, self._rows)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         started = time.perf_counter()
-        scores = self.model.predict(self._rows.inputs, batch_size=self.batch_size, verbose=0)
-        table = evaluate_scores(self.model, self._rows, scores, only=set(self._compared.values()))
+        given = self.split if self._rows is None else self._rows
+        rows, scores = rows_and_scores(self.model, given, self.batch_size)
+        table = evaluate_scores(self.model, rows, scores, only=set(self._compared.values()))
         tasks = scores_of(self.model, table, self._compared)
         self.select.check_defined(tasks)
         score = self.select.score(tasks)

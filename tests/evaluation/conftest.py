@@ -24,7 +24,7 @@ class StandInModel:
         if funnel:
             self.outputs_info += (output("click_and_conversion", tasks[1]),)
 
-    def predict(self, inputs, batch_size=None, verbose="auto"):
+    def predict(self, inputs, batch_size=None, verbose="auto", callbacks=None):
         return {name: np.asarray(score) for name, score in self.scores.items()}
 
     def targets(self, labels):

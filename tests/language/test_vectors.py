@@ -203,7 +203,7 @@ def test_a_bar_appears_when_it_takes_long(bert, monkeypatch, capsys):
     model = LanguageModel(bert, cache=False, batch_size=1, max_length=30)
     model.vectors(["a", "b", "c"])
     assert "Encoding texts" not in capsys.readouterr().err
-    monkeypatch.setattr(_encoding, "QUIET_SECONDS", -1.0)
+    monkeypatch.setattr("mtl_zoo._progress.QUIET_SECONDS", -1.0)
     monkeypatch.setenv("FORCE_COLOR", "1")
     model.vectors(["d", "e", "f"])
     assert "Encoding texts" in capsys.readouterr().err

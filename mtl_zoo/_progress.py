@@ -1,0 +1,65 @@
+"""A bar for what takes longer than two seconds."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+QUIET_SECONDS = 2.0
+
+
+class Bar:
+    """A bar on the terminal that appears once the work has taken longer than `QUIET_SECONDS`; elsewhere nothing.
+
+    Args:
+        text: What is done.
+        total: How much there is to do. None: that is not known, and the bar only moves.
+        verbose: 0: nothing is shown.
+
+    Example:
+
+    >>> from mtl_zoo._progress import Bar
+    >>> with Bar("Scoring rows", total=3) as bar:
+    ...     for _ in range(3):
+    ...         bar.advance()
+    >>> bar.done
+    3
+    """
+
+    def __init__(self, text: str, total: int | None = None, verbose: int = 1) -> None:
+        self._text, self._total, self._verbose = text, total, verbose
+        self.started, self.done = time.monotonic(), 0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def advance(self, count: int = 1) -> None:
+        """So much more is done."""
+        self.reach(self.done + count)
+
+    def reach(self, done: int) -> None:
+        """So much is done in all."""
+        self.done = done
+        late = time.monotonic() - self.started > QUIET_SECONDS
+        if self._bar is None and self._verbose and late and (self._total is None or done < self._total):
+            from rich.console import Console
+            from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+            columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+            console = Console(stderr=True)
+            self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+            self._bar.start()
+            self._task = self._bar.add_task(self._text, total=self._total)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
