@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import numpy as np
@@ -114,4 +115,8 @@ def check_column(argument: str, column: Any, table: pd.DataFrame) -> None:
     """Refuses a name that no column has, with those that there are."""
     if column not in table.columns:
         shown = ", ".join(map(repr, list(table.columns)[:30]))
-        raise ValueError(f"`{argument}` must name columns of the table. Received: {column!r}. Expected: any of {shown}")
+        close = difflib.get_close_matches(str(column), list(map(str, table.columns)), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(
+            f"`{argument}` must name columns of the table. Received: {column!r}{hint}. Expected: any of {shown}"
+        )
