@@ -3,8 +3,8 @@
     python -m benchmarks.studies.newcomer --out benchmarks/results/bench/newcomer.txt
     python -m benchmarks.studies.newcomer --install --out benchmarks/results/bench/newcomer.txt
 
-The second form starts with an empty virtual environment into which this checkout is installed, as `pip install` does it;
-it needs a package index. The transcript has the commands, all that was answered, and the minutes that each took.
+The second form starts with an empty virtual environment into which this checkout is installed, as `pip install` does
+it; it needs a package index. The transcript has the commands, all that was answered, and the minutes that each took.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from mtl_zoo.benchmark.report import markdown, print_report
 from mtl_zoo.benchmark.requests import configs_of
 from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.benchmark.runner import RunSummary, load, run_config
+from mtl_zoo.datasets import Dataset
 from mtl_zoo.models import create_model
 
 
@@ -112,19 +113,36 @@ def count_runs(configs: Sequence[RunConfig]) -> int:
 
 
 def run_configs(configs: Sequence[RunConfig], store: ResultStore, progress: Shown, **arguments: Any) -> RunSummary:
-    """Runs one after another; neighbours on the same data load it once."""
+    """Runs one after another; what cannot work is said before anything is loaded or trained."""
+    check_configs(configs)
+    total = RunSummary()
+    for _, _, summary in run_each(configs, store, progress, **arguments):
+        total.add(summary)
+    return total
+
+
+def check_configs(configs: Sequence[RunConfig]) -> None:
+    """Refuses names and arguments that no model has.
+
+    Raises:
+        ValueError: A model, an argument or an option that is not known.
+    """
     for config in configs:
-        # What cannot work is said before anything is loaded or trained.
         resolve_hyperparameters(config.model, config.hyperparameters)
         if config.parameter_matched:
             resolve_reference(config)
         check_balancing(config)
-    total, loaded, dataset = RunSummary(), None, None
+
+
+def run_each(
+    configs: Sequence[RunConfig], store: ResultStore, progress: Shown, **arguments: Any
+) -> Iterator[tuple[RunConfig, Dataset, RunSummary]]:
+    """Each configuration once it has run, with its data; neighbours on the same data load it once."""
+    loaded, dataset = None, None
     for config in configs:
         wanted = (config.dataset, config.dataset_options, config.group)
-        if wanted != loaded:
+        if dataset is None or wanted != loaded:
             progress.loading(dataset_name(config))
             dataset, loaded = load(config, arguments.get("data_dir")), wanted
             progress.loaded(dataset)
-        total.add(run_config(config, store, dataset=dataset, progress=progress, **arguments))
-    return total
+        yield config, dataset, run_config(config, store, dataset=dataset, progress=progress, **arguments)

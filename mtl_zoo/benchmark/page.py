@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 
 import numpy as np
@@ -16,12 +16,13 @@ from mtl_zoo.benchmark.summary import NO_CELL, Cell, Column, Line, Section, numb
 _WIDTH, _HEIGHT = 120, 14
 
 
-def page(sections: Sequence[Section], title: str) -> str:
+def page(sections: Sequence[Section], title: str, figures: Mapping[str, str] | None = None) -> str:
     """The page of a leaderboard.
 
     Args:
         sections: What `leaderboard` gave.
         title: Names the page.
+        figures: Further charts below the tables, `<svg>` elements by their titles.
 
     Returns:
         HTML with its styles, its script and its pictures inside; it asks nothing of the network.
@@ -34,6 +35,8 @@ def page(sections: Sequence[Section], title: str) -> str:
     """
     template = resources.files("mtl_zoo.benchmark").joinpath("leaderboard.html").read_text(encoding="utf-8")
     body = "\n".join(_section(section, number) for number, section in enumerate(sections))
+    for name, svg in (figures or {}).items():
+        body += f"<section><h2>{html.escape(name)}</h2><figure>{svg}</figure></section>"
     return template.replace("<!-- title -->", html.escape(title)).replace("<!-- body -->", body)
 
 

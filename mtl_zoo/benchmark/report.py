@@ -154,6 +154,20 @@ def print_report(sections: Sequence[Section], console: Console) -> None:
             console.print(f"[red]failed:[/] {escape(run)}: {escape(error)}", highlight=False)
 
 
+def plain_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose first column names something, and the others are numbers."""
+    made = _table(title, *headers)
+    for row in rows:
+        made.add_row(*map(escape, row))
+    return made
+
+
+def markdown_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as Markdown."""
+    rule = _markdown_row(["---", *["---:"] * len(headers)])
+    return "\n".join([_markdown_row([title, *headers]), rule, *map(_markdown_row, rows)]) + "\n"
+
+
 def _table(title: str, *headers: str) -> Table:
     made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     # Long names are folded, so that the numbers need not be.

@@ -8,7 +8,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ def run_config(
     dataset: Dataset | None = None,
     data_dir: str | Path | None = None,
     save_scores: str | Path | None = None,
+    splits: Sequence[str] = ("validation", "test"),
     progress: Silent | None = None,
     on_trained: OnTrained | None = None,
 ) -> RunSummary:
@@ -91,6 +92,7 @@ def run_config(
             the name and the options of the data.
         data_dir: Folder of the data sets' files.
         save_scores: Folder for the test scores of each run, as `.npz` with arrays by output (for paired tests).
+        splits: What is evaluated: `("validation",)` where the test rows are not to be looked at.
         progress: Is told what happens.
         on_trained: Called with (model, dataset, config, seed) after evaluation.
 
@@ -123,7 +125,15 @@ def run_config(
             about |= {"hyperparameters": as_json(own), "parameter_match": match and as_json(match)}
             train = _way_of(config, store)
             rows, scores, seconds = train(
-                config, dataset, own, seed, about, save_scores=save_scores, progress=progress, after=on_trained
+                config,
+                dataset,
+                own,
+                seed,
+                about,
+                save_scores=save_scores,
+                splits=splits,
+                progress=progress,
+                after=on_trained,
             )
         if run.failed:
             summary.failed += 1
@@ -215,6 +225,7 @@ def _fit_baseline(
     about: Mapping[str, Any],
     *,
     save_scores: str | Path | None,
+    splits: Sequence[str],
     progress: Silent,
     after: OnTrained | None,
 ) -> tuple[list[dict[str, Any]], dict[str, float], float]:
@@ -230,11 +241,11 @@ def _fit_baseline(
     common = {**about, "parameters": model.size, "train_seconds": round(seconds, 3)}
     common["examples_per_second"] = round(rate, 1)
     rows = []
-    for split_name in ("validation", "test"):
+    for split_name in splits:
         split, scores = dataset.splits[split_name], model.predict(columns[split_name])
         table = evaluate_scores(model, split, scores, group=config.group, products=True)
         rows += [{**common, "split": split_name, **row} for row in table.drop(columns="note").to_dict("records")]
-    if save_scores is not None:
+    if save_scores is not None and split_name == "test":
         _save_scores(Path(save_scores), model, dataset.test, scores, about)
     if after is not None:
         after(model, dataset, config, seed)
@@ -249,6 +260,7 @@ def _train(
     about: Mapping[str, Any],
     *,
     save_scores: str | Path | None,
+    splits: Sequence[str],
     progress: Silent,
     after: OnTrained | None,
 ) -> tuple[list[dict[str, Any]], dict[str, float], float]:
@@ -262,14 +274,14 @@ def _train(
         "examples_per_second": round(timer.examples_per_second, 1),
     }
     rows = []
-    for split_name in ("validation", "test"):
+    for split_name in splits:
         split = dataset.splits[split_name]
         scores = model.predict(split.inputs, verbose=0)
         table = evaluate_scores(model, split, scores, group=config.group, products=True)
         rows += _rows_of_split({**common, "split": split_name}, table, validation.best_epochs)
         if split_name == "validation":
             rows += _last_epoch(model, validation.history, rows)
-    if save_scores is not None:
+    if save_scores is not None and split_name == "test":
         _save_scores(Path(save_scores), model, dataset.test, scores, about)
     if after is not None:
         after(model, dataset, config, seed)

@@ -138,11 +138,11 @@ def summarise(table: pd.DataFrame, split: str = "test") -> list[Section]:
     Raises:
         ValueError: There are no results of that split.
     """
-    table = _with_folds(table)
+    table = with_folds(table)
     return [_section(rows, split, failed) for rows, failed in rows_by(table, _DATA, split, lambda row: row.model)]
 
 
-def _with_folds(table: pd.DataFrame) -> pd.DataFrame:
+def with_folds(table: pd.DataFrame) -> pd.DataFrame:
     """The rows with a column `fold`, which is no part of the options any more; -1 where there are none."""
     texts = table["dataset_options"]
     options_of = {text: json.loads(text or "{}") for text in texts.unique()}
@@ -155,13 +155,13 @@ def _with_folds(table: pd.DataFrame) -> pd.DataFrame:
 def _section(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Section:
     first = rows.iloc[0]
     shown = rows[rows["split"] == split]
-    columns = _columns(shown)
+    columns = columns_of_rows(shown)
     labels = _labels(rows)
     settings = shown.groupby(["model", *_SETTING], sort=False)
     lines = {setting: _line(own, labels[setting], columns) for setting, own in settings}
     common = [column for column in columns if all(column in line.cells for line in lines.values())]
     for setting, own in settings:
-        lines[setting].score = _score(own, common)
+        lines[setting].score = score_of_rows(own, common)
     baseline = _best_setting(set(BASELINES), rows, lines, common) or _best_setting({BASELINE}, rows, lines, common)
     reference = _best_setting({REFERENCE}, rows, lines, common)
     if baseline is not None:
@@ -184,14 +184,20 @@ def _section(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Section:
     observed = {column: int(_values(shown, column).groupby("fold")["observed"].max().sum()) for column in columns}
     return Section(
         title, first["split_rule"], split, training, columns, in_order, baseline, reference, observed, oracle, failed,
-        folds, _ratio(folds, forward=of_data.get("time") is not None),
+        folds, fold_ratio(first),
     )  # fmt: skip
 
 
-def _ratio(folds: int, forward: bool) -> float:
-    """Rows tested / rows trained on, the mean over folds; forward in time fold i is tested after i equal blocks."""
+def fold_ratio(row: Any) -> float:
+    """Rows tested / rows trained on, the mean over folds, of a row of results; 0 where there are no folds.
+
+    Forward in time fold i, from 1, is tested after i blocks of its size.
+    """
+    of_data = json.loads(row["dataset_options"] or "{}")
+    folds = int(of_data.get("folds") or 0)
     if folds < 2:
         return 0.0
+    forward = of_data.get("time") is not None
     return float(np.mean([1 / i for i in range(1, folds + 1)])) if forward else 1 / (folds - 1)
 
 
@@ -204,7 +210,7 @@ def _best_setting(
     for setting in lines:
         if setting[0] in models:
             same = [validation[name] == value for name, value in zip(["model", *_SETTING], setting, strict=True)]
-            score = _score(validation[np.logical_and.reduce(same)], columns)
+            score = score_of_rows(validation[np.logical_and.reduce(same)], columns)
             scores[setting] = -np.inf if np.isnan(score) else score
     return lines[max(scores, key=lambda setting: scores[setting])] if scores else None
 
@@ -220,7 +226,7 @@ def _usual_training(rows: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
     return usual, [name for name in _TRAINING if settings[name].nunique() > 1]
 
 
-def _columns(rows: pd.DataFrame) -> list[Column]:
+def columns_of_rows(rows: pd.DataFrame) -> list[Column]:
     columns = []
     for (task, space), own in rows.groupby(["task", "space"], sort=False):
         metric = next((metric for metric in HEADLINES if metric in set(own["metric"])), None)
@@ -260,7 +266,7 @@ def _line(rows: pd.DataFrame, label: str, columns: Sequence[Column]) -> Line:
     )
 
 
-def _score(rows: pd.DataFrame, columns: Sequence[Column]) -> float:
+def score_of_rows(rows: pd.DataFrame, columns: Sequence[Column]) -> float:
     """Mean over tasks of AUC, 1 - NRMSE or accuracy."""
     scores = []
     for column in columns:
