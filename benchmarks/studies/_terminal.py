@@ -61,6 +61,6 @@ class Terminal:
 
     def close(self) -> None:
         """Ends the program."""
-        self._process.terminate()
-        self._process.wait(30)
         os.close(self._file)
+        self._process.kill()  # a shell that prompts does not heed a request to end
+        self._process.wait(30)

@@ -24,7 +24,7 @@ from mtl_zoo.benchmark import environment
 
 RIGHT = (
     "mtl-zoo bench run --table visits.csv --task click --task booking@click --models shared_bottom mmoe esmm "
-    "--epochs 2 --batch-size 256 --out results/"
+    "--out results/"
 )
 LINES = (
     "head -3 visits.csv",

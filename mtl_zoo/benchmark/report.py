@@ -79,7 +79,7 @@ def _size(line: Line) -> str:
 
 
 def _worse(line: Line, reference: Line) -> str:
-    if line is reference:
+    if line is reference or line.is_baseline:
         return ""
     found = []
     for column, every_seed in line.worse_on(reference).items():

@@ -9,10 +9,13 @@ from typing import Any
 
 from mtl_zoo.benchmark.baselines import list_baselines
 from mtl_zoo.benchmark.config import RunConfig, configs_from_dict, load_configs, parse_assignments
+from mtl_zoo.datasets._base import is_table
 from mtl_zoo.tasks import TASKS
 
 # What is compared where no model is named.
 _USUAL_MODELS: dict[str, dict[str, Any]] = {"single_task": {}, "shared_bottom": {}, "mmoe": {}}
+# How networks are trained on a table of one's own, which often has few rows: until the validation rows gain no more.
+_OF_TABLES = {"epochs": 20, "patience": 3, "batch_size": 256}
 _TASK = re.compile(r"(?P<name>[^:@]+)(?::(?P<kind>[^:@]+))?(?:@(?P<space>[^:@]+))?")
 
 
@@ -65,6 +68,8 @@ def configs_of(args: argparse.Namespace) -> list[RunConfig]:
     file = args.config or args.config_option
     if file is not None:
         return load_configs(file, **given)
+    if is_table(given["dataset"]):
+        given |= {name: value for name, value in _OF_TABLES.items() if given[name] is None}
     named = given["model"] or given["models"]
     return configs_from_dict({} if named else {"models": _USUAL_MODELS}, **given)
 

@@ -23,9 +23,16 @@ def test_tasks_as_a_command_line_names_them():
         tasks_from_text(["a", "a:binary"])
 
 
+def test_networks_on_a_table_are_trained_until_they_gain_no_more():
+    (config,) = asked("--table a.csv --model mmoe --baselines none --epochs 7")
+    assert (config.epochs, config.patience, config.batch_size) == (7, 3, 256)
+    (config,) = asked("--dataset synthetic_funnel --model mmoe")
+    assert (config.epochs, config.patience, config.batch_size) == (5, None, 1024)
+
+
 def test_how_rows_are_split():
     def options(words):
-        return asked(f"--table a.csv --model mmoe {words}")[0].dataset_options
+        return asked(f"--table a.csv --model mmoe --baselines none {words}")[0].dataset_options
 
     assert options("") == {}
     assert options("--time day") == {"time": "day"}
