@@ -230,6 +230,15 @@ def load_configs(path: str | Path, **overrides: Any) -> list[RunConfig]:
     Raises:
         FileNotFoundError: No such file.
         ValueError: It is not YAML, has an unknown key, lacks `dataset` or a model, or a value is refused.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from mtl_zoo.benchmark import load_configs
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "compare.yaml"
+    >>> _ = file.write_text("dataset: visits.csv\\nbaselines: [linear]\\nmodels: [mmoe, ple]\\n")
+    >>> [config.model for config in load_configs(file)]
+    ['linear', 'mmoe', 'ple']
     """
     path = Path(path)
     try:

@@ -48,7 +48,24 @@ def _runs(section: Section) -> str:
 
 
 def verdict(section: Section) -> list[str]:
-    """For each task a sentence: which networks are better than the best baseline by more than chance, if any is."""
+    """For each task a sentence: which networks are better than the best baseline by more than chance, if any is.
+
+    Args:
+        section: One of `leaderboard`, with intervals.
+
+    Returns:
+        Nothing where there is no baseline, or no network.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from mtl_zoo.benchmark import ResultStore, RunConfig, leaderboard, verdict, run_config
+    >>> store = ResultStore(pathlib.Path(tempfile.mkdtemp()) / "rows.csv")
+    >>> config = RunConfig("synthetic_funnel", "constant", dataset_options={"size": "small"})
+    >>> _ = run_config(config, store)
+    >>> verdict(leaderboard(store.read())[0])  # there is no network yet
+    []
+    """
     base = section.baseline
     if base is None or not base.is_baseline or not section.intervals:
         return []
@@ -194,7 +211,18 @@ def _task_table(section: Section, column: Column) -> Table:
 
 
 def markdown(sections: Sequence[Section]) -> str:
-    """The sections as Markdown tables, with a column that names the tasks on which `shared_bottom` is better."""
+    """The sections as Markdown tables, with a column that names the tasks on which `shared_bottom` is better.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from mtl_zoo.benchmark import ResultStore, RunConfig, leaderboard, markdown, run_config
+    >>> store = ResultStore(pathlib.Path(tempfile.mkdtemp()) / "rows.csv")
+    >>> config = RunConfig("synthetic_funnel", "constant", dataset_options={"size": "small"})
+    >>> _ = run_config(config, store)
+    >>> markdown(leaderboard(store.read())).splitlines()[0]
+    '## synthetic_funnel (small)'
+    """
     parts = []
     for section in sections:
         headers, rows = _texts(section)

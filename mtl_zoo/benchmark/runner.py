@@ -53,7 +53,16 @@ OnTrained = Callable[[Any, Dataset, RunConfig, int], None]
 
 @dataclasses.dataclass
 class RunSummary:
-    """How many runs ended how, and the keys of their rows."""
+    """How many runs ended how, and the keys of their rows.
+
+    Example:
+
+    >>> from mtl_zoo.benchmark import RunSummary
+    >>> total = RunSummary(finished=1, keys=["1f"])
+    >>> total.add(RunSummary(skipped=2, keys=["2a", "2b"]))
+    >>> total.finished, total.skipped, total.keys
+    (1, 2, ['1f', '2a', '2b'])
+    """
 
     finished: int = 0
     skipped: int = 0
@@ -98,6 +107,15 @@ def run_config(
 
     Raises:
         ValueError: No such data set, model, option or hyperparameter: what no later try can mend.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from mtl_zoo.benchmark import ResultStore, RunConfig, run_config
+    >>> store = ResultStore(pathlib.Path(tempfile.mkdtemp()) / "rows.csv")
+    >>> config = RunConfig("synthetic_funnel", "constant", dataset_options={"size": "small"})
+    >>> run_config(config, store).finished, run_config(config, store).skipped
+    (1, 1)
     """
     progress = progress or Silent()
     arguments = resolve_hyperparameters(config.model, config.hyperparameters)

@@ -110,13 +110,10 @@ def test_boosting_finds_what_a_linear_model_cannot_and_takes_categories_as_such(
 
     trees, scores = auc(Boosting(max_trees=20))
     assert trees > 0.75 > auc(Linear(strengths=(0.1,)))[0]
-    renamed = {
-        name: part.rows(np.arange(len(part)))  # a copy
-        for name, part in columns.items()
-    }
+    renamed = {name: part.rows(np.arange(len(part))) for name, part in columns.items()}  # copies
     for part in renamed.values():
-        part.frame["item"] = part.frame["item"].map(lambda value: f"{hash(value) % 97}-{value}")
-    np.testing.assert_allclose(auc(Boosting(max_trees=20), renamed)[1], scores, atol=0.05)
+        part.frame["item"] = part.frame["item"].map(lambda value: value[::-1])
+    np.testing.assert_allclose(auc(Boosting(max_trees=20), renamed)[1], scores)
 
 
 def test_no_baseline_has_the_name_of_a_model_and_options_are_checked():
@@ -126,7 +123,7 @@ def test_no_baseline_has_the_name_of_a_model_and_options_are_checked():
         resolve_hyperparameters("boosting", {"trees": 3})
     with pytest.raises(ValueError, match=r"`model` must be one of .* Received: model='boostin' \(did you mean 'boost"):
         resolve_hyperparameters("boostin", {})
-    with pytest.raises(ValueError, match="`smoothing` must be a finite number > 0"):
+    with pytest.raises(ValueError, match="`smoothing` must be a finite number and > 0"):
         Popularity(smoothing=0)
     with pytest.raises(ValueError, match="`max_trees` must be a whole number >= 1"):
         Boosting(max_trees=0)
