@@ -146,7 +146,13 @@ def _bench(made: argparse.ArgumentParser) -> None:
         "them; runs whose results are there are skipped, failed ones are tried again",
     )
     _config_options(run)
-    run.add_argument("--out", type=Path, metavar="FILE.csv", help="where the rows go; default: results/NAME.csv")
+    run.add_argument(
+        "--out",
+        type=Path,
+        metavar="PLACE",
+        help="where results go: a folder, or the .csv file of the rows; default: results/NAME.csv. In a folder, and "
+        "beside the rows of a table of your own, lie NAME.md and NAME.html, the leaderboard, too",
+    )
     run.add_argument("--save-scores", type=Path, metavar="DIR", help="keep the test scores, for paired tests")
     _tune(
         _command(
@@ -160,13 +166,32 @@ def _bench(made: argparse.ArgumentParser) -> None:
     report = _command(
         commands,
         "report",
-        "mtl_zoo.benchmark.report:run",
+        "mtl_zoo.benchmark.command:run_report",
         "mean ± standard deviation over seeds, gain over single_task, parameters and speed",
     )
     report.add_argument("files", type=Path, nargs="+", metavar="FILE.csv", help="results of `mtl-zoo bench run`")
     report.add_argument("--split", choices=("test", "validation"), default="test")
     report.add_argument("--markdown", type=Path, metavar="OUT.md", help="write the tables as Markdown, too")
+    report.add_argument("--html", type=Path, metavar="OUT.html", help="write them as one page that needs nothing else")
+    report.add_argument("--scores", type=Path, metavar="DIR", help="of --save-scores: for intervals of differences")
     report.add_argument("--picture", type=Path, metavar="OUT.png", help="draw them, too")
+    curve = _command(
+        commands,
+        "curve",
+        "mtl_zoo.benchmark.curve:run",
+        "train the same models on more and more of the training rows, and show what the rows gain",
+    )
+    _config_options(curve)
+    curve.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0], help="of the training rows")
+    needs = _command(
+        commands,
+        "needs",
+        "mtl_zoo.benchmark.needs:run",
+        "change one default of a model at a time, and show which move its validation score most; never on test rows",
+    )
+    _config_options(needs)
+    for made_of in (curve, needs):
+        made_of.add_argument("--out", type=Path, metavar="PLACE", help="a folder, or the .csv file of the rows")
     _progressive(
         _command(
             commands,
@@ -234,8 +259,30 @@ def _config_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--config", dest="config_option", type=Path, help=argparse.SUPPRESS)
     made.add_argument("--dataset", help="a name of list_datasets(), or a path to a .csv or .parquet file")
     made.add_argument("--table", dest="dataset", metavar="FILE", help="a table of your own: .csv or .parquet")
-    made.add_argument("--task", dest="tasks", action="append", metavar="COLUMN", help="what to predict of the table")
-    made.add_argument("--model", help="a name of list_models()")
+    made.add_argument(
+        "--task",
+        dest="tasks",
+        action="append",
+        metavar="COLUMN[:KIND][@SPACE]",
+        help="what to predict of the table, such as click, rating:regression, or conversion@click where click is 1",
+    )
+    made.add_argument("--model", help="a name of list_models(), or of a baseline")
+    made.add_argument("--models", nargs="+", metavar="NAME", help="several of them")
+    made.add_argument(
+        "--baselines",
+        metavar="all|none|NAME,NAME",
+        help="constant, popularity, linear, boosting; default: all for a table of your own, else none",
+    )
+    made.add_argument(
+        "--time", metavar="COLUMN", help="split the table by the order of this column, which is no feature"
+    )
+    made.add_argument(
+        "--split",
+        "--folds-by",
+        choices=("random", "time", "group"),
+        help="of the table; group keeps the values of --group whole. Default: time if --time is given, else random",
+    )
+    made.add_argument("--folds", type=int, help="cross-validation: cut the table into so many folds, by --split")
     made.add_argument("--seeds", type=_seeds, help="how many (0, 1, ...), or a list such as 3,4,5")
     made.add_argument("--epochs", type=int, help="the most epochs trained")
     made.add_argument("--patience", type=int, help="stop after so many epochs without improvement")

@@ -13,6 +13,7 @@ import yaml
 
 from mtl_zoo import _validation as check
 from mtl_zoo.balancing import list_balancing
+from mtl_zoo.benchmark.baselines import BASELINES, list_baselines
 from mtl_zoo.datasets import list_datasets
 from mtl_zoo.datasets._base import TABLES, is_table
 from mtl_zoo.optimizers import OPTIMIZER_NAMES
@@ -29,7 +30,7 @@ class RunConfig:
 
     Args:
         dataset: A name of `list_datasets()`, or the path of a table of your own (`.csv`, `.parquet`).
-        model: A name of `list_models()`.
+        model: A name of `list_models()`, or of `list_baselines()`.
         hyperparameters: Keywords of `create_model`.
         dataset_options: Keywords of `load_dataset`, such as `variant`, `group`, `size`; of a table those of
             `Dataset.from_table`, of which `tasks` is needed.
@@ -90,8 +91,15 @@ class RunConfig:
     parameter_matched: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    def is_baseline(self) -> bool:
+        """Whether `model` is a name of `list_baselines()`, and not of a network."""
+        return self.model in BASELINES
+
+    @property
     def all_seeds(self) -> tuple[int, ...]:
-        return _seeds(self.seeds)
+        """The seeds; of a baseline that draws nothing the first alone."""
+        seeds = _seeds(self.seeds)
+        return seeds[:1] if self.is_baseline and not BASELINES[self.model].draws else seeds
 
     def __post_init__(self) -> None:
         if not is_table(self.dataset):
@@ -197,17 +205,22 @@ def parse_assignments(argument: str, assignments: Iterable[str]) -> dict[str, An
     return found
 
 
-_FILE_KEYS = (*(field.name for field in dataclasses.fields(RunConfig)), "models", "balancings", "runs")
+_FIELDS = tuple(field.name for field in dataclasses.fields(RunConfig))
+_FILE_KEYS = (*_FIELDS, "models", "baselines", "balancings", "folds", "runs")
+# What a baseline has of a configuration: all but how a network is trained.
+_OF_BASELINES = ("dataset", "seeds", "leave_out", "group", "train_fraction")
 
 
 def load_configs(path: str | Path, **overrides: Any) -> list[RunConfig]:
     """The runs that a YAML file describes.
 
     Its keys are the arguments of `RunConfig`. Instead of `model` and `hyperparameters` it may hold `models`, which maps
-    names of models to their hyperparameters: one run for each. Instead of `balancing` and `balancing_options` it may
-    hold `balancings`, which maps names of methods to their options: one run of each model for each. A suite holds
-    `runs`, a list of such mappings, each of which is laid over the other keys of the file (dicts are merged): models on
-    several data sets, or on one data set with several options.
+    names of models to their hyperparameters, or lists their names: one run for each. Instead of `balancing` and
+    `balancing_options` it may hold `balancings`, which maps names of methods to their options: one run of each network
+    for each. `baselines` lists names of `list_baselines()`; a table of one's own gets all of them, unless it says
+    otherwise (`[]`). `folds` is a number: one run of each for each fold of a table (see `Dataset.from_table`). A suite
+    holds `runs`, a list of such mappings, each of which is laid over the other keys of the file (dicts are merged):
+    models on several data sets, or on one data set with several options.
 
     Args:
         path: The file.
@@ -217,6 +230,15 @@ def load_configs(path: str | Path, **overrides: Any) -> list[RunConfig]:
     Raises:
         FileNotFoundError: No such file.
         ValueError: It is not YAML, has an unknown key, lacks `dataset` or a model, or a value is refused.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from mtl_zoo.benchmark import load_configs
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "compare.yaml"
+    >>> _ = file.write_text("dataset: visits.csv\\nbaselines: [linear]\\nmodels: [mmoe, ple]\\n")
+    >>> [config.model for config in load_configs(file)]
+    ['linear', 'mmoe', 'ple']
     """
     path = Path(path)
     try:
@@ -251,26 +273,56 @@ def configs_from_dict(content: dict[str, Any], source: str = "", **overrides: An
     if runs is not None:
         return _configs_of_suite(content, runs, source, overrides)
     for name, value in overrides.items():
+        if name == "models" and value:
+            value = {model: _named(content.get("models")).get(model) for model in value}
+            content.pop("models", None)
         if value is not None:
             content[name] = _laid_over(content.get(name), value)
     if overrides.get("model"):
-        models = content.pop("models", None) or {}
+        models = _named(content.pop("models", None))
         content["hyperparameters"] = {**(models.get(content["model"]) or {}), **(content.get("hyperparameters") or {})}
     if "models" in content and "model" in content:
         raise ValueError(f"`config` takes `model` or `models`, not both{where}. Received: both")
-    models = content.pop("models", None) or ({content.pop("model"): {}} if "model" in content else {})
-    if not isinstance(models, Mapping) or not models or "dataset" not in content:
+    models = _named(content.pop("models", None)) or ({content.pop("model"): {}} if "model" in content else {})
+    if not models or "dataset" not in content:
         missing = "`dataset`" if "dataset" not in content else "`model`, or `models` with {name: hyperparameters}"
         raise ValueError(f"`config` must give {missing}{where}. Received keys: {sorted(content)}")
-    balancings = _balancings(content, overrides.get("balancing"), where)
+    return _expanded(content, models, _balancings(content, overrides.get("balancing"), where))
+
+
+def _expanded(content: dict[str, Any], models: Mapping[str, Any], balancings: list[dict[str, Any]]) -> list[RunConfig]:
+    """A run for each fold, and in it for each baseline, network and balancing."""
+    baselines = content.pop("baselines", None)
+    # Who has a table of his own wants to know whether a network is worth it.
+    baselines = is_table(content["dataset"]) if baselines is None else baselines
+    asked = dict.fromkeys(list_baselines()) if baselines is True else _named(baselines)
+    for name in asked:
+        check.check_choice("baselines", name, list_baselines())
+    asked |= {name: own for name, own in models.items() if name in BASELINES}
     shared = content.pop("hyperparameters", None) or {}
-    if content.get("dataset_options", 0) is None:
-        content["dataset_options"] = {}
-    return [
-        RunConfig(model=name, hyperparameters={**(own or {}), **shared}, **balancing, **content)
-        for name, own in models.items()
-        for balancing in balancings
-    ]
+    options, folds = content.pop("dataset_options", None) or {}, content.pop("folds", None)
+    parts = [{}] if folds is None else [{"folds": folds, "fold": i} for i in range(check.check_int("folds", folds, 2))]
+    plain = {name: content[name] for name in _OF_BASELINES if name in content}
+    found = []
+    for part in parts:
+        data = {"dataset_options": {**options, **part}}
+        found += [RunConfig(model=name, hyperparameters=own or {}, **plain, **data) for name, own in asked.items()]
+        found += [
+            RunConfig(model=name, hyperparameters={**(own or {}), **shared}, **balancing, **content, **data)
+            for name, own in models.items()
+            if name not in BASELINES
+            for balancing in balancings
+        ]
+    return found
+
+
+def _named(models: Any) -> dict[str, Any]:
+    """{name: options} of a mapping, or of a list of names."""
+    return (
+        dict(models)
+        if isinstance(models, Mapping)
+        else dict.fromkeys((models,) if isinstance(models, str) else models or ())
+    )
 
 
 def _balancings(content: dict[str, Any], chosen: str | None, where: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import json
 from collections.abc import Mapping
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from mtl_zoo import _validation as check
+from mtl_zoo.benchmark.baselines import BASELINES, list_baselines
 from mtl_zoo.benchmark.config import RunConfig
 from mtl_zoo.datasets import Dataset
 from mtl_zoo.features.spec import Feature
-from mtl_zoo.models import create_model, model_info, parameter_count, parameter_matched
+from mtl_zoo.models import create_model, list_models, model_info, parameter_count, parameter_matched
 from mtl_zoo.options import MLP, DSelectK, Embedding, Gate
 
 # What a comparison at one size tolerates; a model that comes no nearer runs as near as it comes, and its rows say so.
@@ -36,7 +38,7 @@ def resolve_hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, A
     >>> resolve_hyperparameters("mmoe", {"gate": {"temperature": 2.0}})["gate"].temperature
     2.0
     """
-    parameters = inspect.signature(model_info(model).cls).parameters
+    parameters = inspect.signature(_made_by(model)).parameters
     known = {name: p.default for name, p in parameters.items() if name not in ("features", "tasks", "name", "head")}
     for name in given:
         if name not in known:
@@ -45,6 +47,21 @@ def resolve_hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, A
                 f"Expected: any of {', '.join(known)}"
             )
     return {**known, **{name: _as_option(name, value) for name, value in given.items()}}
+
+
+def _made_by(model: str) -> type:
+    """The class of a model or a baseline."""
+    if model in BASELINES:
+        return BASELINES[model]
+    known = [*list_models(), *list_baselines()]
+    if model not in known:
+        close = difflib.get_close_matches(model, known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(
+            f"`model` must be one of the known values. Received: model={model!r}{hint}. "
+            f"Expected: one of {', '.join(known)}"
+        )
+    return model_info(model).cls
 
 
 _OPTIONS = {option.__name__: option for option in (Gate, DSelectK, Embedding, MLP)}

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from mtl_zoo.benchmark.summary import Section
 from mtl_zoo.evaluation._figures import heat_map, new_figure, save_figure
 
 
 def draw_report(sections: Sequence[Section], path: str | Path) -> Path:
+    """`report_figure` as a file."""
+    return save_figure(report_figure(sections), path)
+
+
+def report_figure(sections: Sequence[Section]) -> Figure:
     """One panel for each task of each section: a dot for each model, bars of one standard deviation over seeds.
 
-    A dashed line marks the single-task model, a solid one the oracle where it is known.
+    A dashed line marks what gains are over, a solid one the oracle where it is known.
     """
     columns = max(len(section.columns) for section in sections)
     heights = [0.9 + 0.32 * (len(section.lines) + 1) for section in sections]
@@ -30,12 +39,12 @@ def draw_report(sections: Sequence[Section], path: str | Path) -> Path:
                     panel.errorbar(cell.mean, position, xerr=spread, fmt="o", color="C0", capsize=3)
             base = section.baseline.cells.get(column) if section.baseline else None
             if base is not None:
-                panel.axvline(base.mean, linestyle="--", color="0.5", linewidth=1, label="single_task")
+                panel.axvline(base.mean, linestyle="--", color="0.5", linewidth=1, label=section.baseline.label)
             if column in section.oracle:
                 panel.axvline(section.oracle[column], color="C3", linewidth=1.5, label="oracle")
             if base is not None or column in section.oracle:
                 panel.legend(loc="lower left", fontsize="x-small", ncols=2, frameon=False)
-            panel.set_yticks(range(len(lines)), [line.label for line in lines] if panel is row[0] else [])
+            panel.set_yticks(range(len(lines)), [line.title for line in lines] if panel is row[0] else [])
             panel.set_ylim(-1.3, len(lines) - 0.4)  # the legend has a row of its own
             panel.set_title(column.title, fontsize="medium")
             panel.grid(axis="x", alpha=0.3)
@@ -43,7 +52,15 @@ def draw_report(sections: Sequence[Section], path: str | Path) -> Path:
         for panel in row[len(section.columns) :]:
             panel.set_axis_off()
         row[0].set_xlabel(f"{section.title}, {section.split} split", fontsize="small", loc="left")
-    return save_figure(figure, path)
+    return figure
+
+
+def figure_svg(figure: Figure, salt: str) -> str:
+    """A figure as an `<svg>` element for a page; two of one page need different salts."""
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return re.sub(r"<metadata>.*?</metadata>", "", text.getvalue()[text.getvalue().index("<svg") :], flags=re.DOTALL)
 
 
 def draw_gates(gates: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> Path:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from mtl_zoo.benchmark.config import EQUAL, RunConfig
 
@@ -37,6 +47,9 @@ class Silent:
     def finished(self, config: RunConfig, seed: int, scores: dict[str, float], seconds: float) -> None:
         pass
 
+    def noted(self, config: RunConfig, notes: Mapping[str, str], left_out: Sequence[str]) -> None:
+        """What a baseline chose for each task, and the features that it cannot read."""
+
     def skipped(self, config: RunConfig, seed: int) -> None:
         pass
 
@@ -60,11 +73,13 @@ class Shown(Silent):
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
         self._runs = self._bars.add_task("runs", total=runs)
+        self._left, self._took = runs, list[float]()
         self._steps: Any = None
         self._best = ""
 
@@ -87,6 +102,7 @@ class Shown(Silent):
             self._bars.remove_task(self._steps)
         elif not self.console.is_terminal:  # where no bar shows that something goes on
             self.console.print(f"training {_name(config)}, seed {seed} ...", highlight=False, soft_wrap=True)
+        self._started = time.monotonic()
         self._steps = self._bars.add_task(f"{_name(config)}, seed {seed}", total=steps)
 
     def step(self) -> None:
@@ -98,7 +114,19 @@ class Shown(Silent):
 
     def finished(self, config: RunConfig, seed: int, scores: dict[str, float], seconds: float) -> None:
         shown = "  ".join(f"{task} {value:.4f}" for task, value in scores.items())
-        self._done(f"[green]done[/]     {_name(config):<14} seed {seed}  {seconds:6.1f} s  {shown}")
+        self._took.append(time.monotonic() - self._started)
+        self._done(f"[green]done[/]     {_name(config):<14} seed {seed}  {seconds:6.1f} s  {shown}{self._remaining()}")
+
+    def _remaining(self) -> str:
+        """What is left, if the runs to come take as long as the longest so far: the first ones are often short."""
+        left = self._left - 1
+        return f"  [dim]at most about {_duration(max(self._took) * left)} left[/]" if left > 0 else ""
+
+    def noted(self, config: RunConfig, notes: Mapping[str, str], left_out: Sequence[str]) -> None:
+        said = [f"{task} {note}" for task, note in notes.items()]
+        said += [f"does not read {', '.join(left_out)} (lists or texts)"] if left_out else []
+        if said:
+            self.console.print(f"  [dim]{_name(config)}: {escape('; '.join(said))}[/]", highlight=False, soft_wrap=True)
 
     def skipped(self, config: RunConfig, seed: int) -> None:
         self._done(f"[dim]skipped[/]  {_name(config):<14} seed {seed}  its rows are there")
@@ -111,7 +139,12 @@ class Shown(Silent):
         if self._steps is not None:
             self._bars.remove_task(self._steps)
             self._steps = None
+        self._left -= 1
         self._bars.advance(self._runs)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 class StepReporter(keras.callbacks.Callback):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
-from mtl_zoo.benchmark import environment
 from mtl_zoo.benchmark.balancing import (
     balancing_of,
     balancing_spec,
@@ -27,9 +26,11 @@ from mtl_zoo.benchmark.balancing import (
     rows_of_sweep,
     sweep_points,
 )
+from mtl_zoo.benchmark.baselines import BASELINES, fit_baseline
 from mtl_zoo.benchmark.config import STATIC_SWEEP, RunConfig
 from mtl_zoo.benchmark.hyperparameters import as_json, features_of, resolve_hyperparameters
 from mtl_zoo.benchmark.hyperparameters import sized as sized_arguments
+from mtl_zoo.benchmark.identity import about_run
 from mtl_zoo.benchmark.progress import Silent, StepReporter
 from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.benchmark.training import Trained, train_once
@@ -52,11 +53,27 @@ OnTrained = Callable[[Any, Dataset, RunConfig, int], None]
 
 @dataclasses.dataclass
 class RunSummary:
-    """How many runs ended how."""
+    """How many runs ended how, and the keys of their rows.
+
+    Example:
+
+    >>> from mtl_zoo.benchmark import RunSummary
+    >>> total = RunSummary(finished=1, keys=["1f"])
+    >>> total.add(RunSummary(skipped=2, keys=["2a", "2b"]))
+    >>> total.finished, total.skipped, total.keys
+    (1, 2, ['1f', '2a', '2b'])
+    """
 
     finished: int = 0
     skipped: int = 0
     failed: int = 0
+    keys: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, other: RunSummary) -> None:
+        self.finished += other.finished
+        self.skipped += other.skipped
+        self.failed += other.failed
+        self.keys += other.keys
 
 
 def run_config(
@@ -66,6 +83,7 @@ def run_config(
     dataset: Dataset | None = None,
     data_dir: str | Path | None = None,
     save_scores: str | Path | None = None,
+    splits: Sequence[str] = ("validation", "test"),
     progress: Silent | None = None,
     on_trained: OnTrained | None = None,
 ) -> RunSummary:
@@ -83,11 +101,21 @@ def run_config(
             the name and the options of the data.
         data_dir: Folder of the data sets' files.
         save_scores: Folder for the test scores of each run, as `.npz` with arrays by output (for paired tests).
+        splits: What is evaluated: `("validation",)` where the test rows are not to be looked at.
         progress: Is told what happens.
         on_trained: Called with (model, dataset, config, seed) after evaluation.
 
     Raises:
         ValueError: No such data set, model, option or hyperparameter: what no later try can mend.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from mtl_zoo.benchmark import ResultStore, RunConfig, run_config
+    >>> store = ResultStore(pathlib.Path(tempfile.mkdtemp()) / "rows.csv")
+    >>> config = RunConfig("synthetic_funnel", "constant", dataset_options={"size": "small"})
+    >>> run_config(config, store).finished, run_config(config, store).skipped
+    (1, 1)
     """
     progress = progress or Silent()
     arguments = resolve_hyperparameters(config.model, config.hyperparameters)
@@ -102,7 +130,8 @@ def run_config(
     dataset = with_fraction(config, dataset)
     summary, finished, sized = RunSummary(), store.finished(), None
     for seed in config.all_seeds:
-        about = _about(config, dataset, arguments, seed)
+        about = about_run(config, dataset, arguments, seed)
+        summary.keys.append(about["key"])
         if about["key"] in finished:
             progress.skipped(config, seed)
             summary.skipped += 1
@@ -112,9 +141,17 @@ def run_config(
             sized = sized or sized_arguments(config, dataset, arguments)
             own, match = sized
             about |= {"hyperparameters": as_json(own), "parameter_match": match and as_json(match)}
-            train = functools.partial(_sweep, store) if config.balancing == STATIC_SWEEP else _train
+            train = _way_of(config, store)
             rows, scores, seconds = train(
-                config, dataset, own, seed, about, save_scores=save_scores, progress=progress, after=on_trained
+                config,
+                dataset,
+                own,
+                seed,
+                about,
+                save_scores=save_scores,
+                splits=splits,
+                progress=progress,
+                after=on_trained,
             )
         if run.failed:
             summary.failed += 1
@@ -160,55 +197,6 @@ def load(config: RunConfig, data_dir: str | Path | None = None) -> Dataset:
     return load_dataset(config.dataset, data_dir=data_dir, **options)
 
 
-def dataset_name(config: RunConfig) -> str:
-    """What rows of results call the data set of a configuration."""
-    if is_table(config.dataset):
-        return check.suggest_name(
-            str(config.dataset_options.get("name") or Path(config.dataset).name.partition(".")[0])
-        )
-    return config.dataset
-
-
-def _about(config: RunConfig, dataset: Dataset, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The columns that a run's rows share and that are known before it starts, `key` among them."""
-    options = dict(dataset.options)
-    if config.leave_out:
-        options["leave_out"] = config.leave_out
-    identity = {
-        "dataset": dataset.name,
-        "variant": dataset.variant,
-        "data_version": dataset.version,
-        "split_rule": dataset.split_rule,
-        "dataset_options": as_json(options),
-        "model": config.model,
-        "hyperparameters": as_json(arguments),
-        "seed": seed,
-        "epochs": config.epochs,
-        "patience": "" if config.patience is None else config.patience,
-        "optimizer": _optimizer_text(config),
-        "batch_size": config.batch_size,
-        "balancing": balancing_text(config),
-    }
-    # What was not known to earlier rows has no part in their keys.
-    matched = {"parameter_matched": config.parameter_matched} if config.parameter_matched else {}
-    matched |= {"balancing_options": config.balancing_options} if config.balancing_options else {}
-    commit, dirty = environment.commit()
-    return {
-        "key": hashlib.sha256(as_json(identity | matched).encode()).hexdigest()[:16],
-        **identity,
-        "balancing_spec": as_json(balancing_spec(config)),
-        "commit": commit,
-        "dirty": "" if dirty is None else dirty,
-        "versions": as_json(environment.versions_of_result()),
-        "hardware": environment.hardware(),
-    }
-
-
-def _optimizer_text(config: RunConfig) -> str:
-    schedule = "" if config.schedule == "constant" else f", schedule={config.schedule}"
-    return f"{config.optimizer}(learning_rate={config.learning_rate:g}{schedule})"
-
-
 def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
     optimizer = as_optimizer(config.optimizer)
     rate: Any = config.learning_rate
@@ -240,6 +228,48 @@ def with_fraction(config: RunConfig, dataset: Dataset) -> Dataset:
     )
 
 
+def _way_of(config: RunConfig, store: ResultStore) -> Callable[..., Any]:
+    """The function that does a run: of a baseline, of a sweep, or of a network."""
+    if config.is_baseline:
+        return _fit_baseline
+    return functools.partial(_sweep, store) if config.balancing == STATIC_SWEEP else _train
+
+
+def _fit_baseline(
+    config: RunConfig,
+    dataset: Dataset,
+    arguments: Mapping[str, Any],
+    seed: int,
+    about: Mapping[str, Any],
+    *,
+    save_scores: str | Path | None,
+    splits: Sequence[str],
+    progress: Silent,
+    after: OnTrained | None,
+) -> tuple[list[dict[str, Any]], dict[str, float], float]:
+    """As `_train`, of a baseline."""
+    progress.started(config, seed, len(dataset.tasks))
+    started = time.perf_counter()
+    baseline = BASELINES[config.model](**arguments)
+    features = features_of(config, dataset)
+    model, columns = fit_baseline(baseline, dataset, seed=seed, features=features, told=lambda task: progress.step())
+    seconds = time.perf_counter() - started
+    progress.noted(config, model.notes, columns["train"].left_out)
+    rate = len(dataset.train) / max(seconds, 1e-9)
+    common = {**about, "parameters": model.size, "train_seconds": round(seconds, 3)}
+    common["examples_per_second"] = round(rate, 1)
+    rows = []
+    for split_name in splits:
+        split, scores = dataset.splits[split_name], model.predict(columns[split_name])
+        table = evaluate_scores(model, split, scores, group=config.group, products=True)
+        rows += [{**common, "split": split_name, **row} for row in table.drop(columns="note").to_dict("records")]
+    if save_scores is not None and split_name == "test":
+        _save_scores(Path(save_scores), model, dataset.test, scores, about)
+    if after is not None:
+        after(model, dataset, config, seed)
+    return rows, task_scores(model, table), seconds
+
+
 def _train(
     config: RunConfig,
     dataset: Dataset,
@@ -248,6 +278,7 @@ def _train(
     about: Mapping[str, Any],
     *,
     save_scores: str | Path | None,
+    splits: Sequence[str],
     progress: Silent,
     after: OnTrained | None,
 ) -> tuple[list[dict[str, Any]], dict[str, float], float]:
@@ -261,14 +292,14 @@ def _train(
         "examples_per_second": round(timer.examples_per_second, 1),
     }
     rows = []
-    for split_name in ("validation", "test"):
+    for split_name in splits:
         split = dataset.splits[split_name]
         scores = model.predict(split.inputs, verbose=0)
         table = evaluate_scores(model, split, scores, group=config.group, products=True)
         rows += _rows_of_split({**common, "split": split_name}, table, validation.best_epochs)
         if split_name == "validation":
             rows += _last_epoch(model, validation.history, rows)
-    if save_scores is not None:
+    if save_scores is not None and split_name == "test":
         _save_scores(Path(save_scores), model, dataset.test, scores, about)
     if after is not None:
         after(model, dataset, config, seed)
@@ -357,7 +388,7 @@ def _sweep(
     points = {}
     for weights in sweep_points(config, model.loss_names):
         point = dataclasses.replace(config, balancing="static", balancing_options={"weights": weights})
-        key = _about(point, dataset, arguments, seed)["key"]
+        key = about_run(point, dataset, arguments, seed)["key"]
         points[key] = weights
         if key not in store.finished():
             own = {**about, "key": key, "balancing": balancing_text(point)}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import options
+from mtl_zoo.benchmark.baselines import BASELINES
 from mtl_zoo.benchmark.results import rows_by
 from mtl_zoo.evaluation import gain
 
@@ -45,7 +46,9 @@ class Cell(NamedTuple):
     std: float
     gain: float
     share: float
-    values: tuple[float, ...] = ()  # one a seed
+    values: tuple[float, ...] = ()  # one a run
+    runs: tuple[tuple[int, int], ...] = ()  # (fold, seed) of each
+    interval: tuple[float, float] | None = None  # of the gain, see `leaderboard`
 
     @property
     def text(self) -> str:
@@ -68,6 +71,15 @@ class Line:
     train_seconds: float
     score: float
     cells: dict[Column, Cell]
+    keys: tuple[str, ...] = ()  # of the runs, in the order of `seeds`
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.model in BASELINES
+
+    @property
+    def title(self) -> str:
+        return f"{self.label} (baseline)" if self.is_baseline else self.label
 
     def worse_on(self, other: Line) -> dict[Column, bool]:
         """The tasks on which the mean is worse than the other model's, and whether every seed is worse than any there.
@@ -90,7 +102,8 @@ def _goodness(column: Column, cell: Cell) -> list[float]:
 class Section:
     """All models on one data set, best first. `oracle` holds the best AUC that is possible, where it is known.
 
-    `reference` is the line of `shared_bottom` and `rows` how many test rows each task has.
+    `reference` is the line of `shared_bottom` and `rows` how many test rows each task has. `baseline` is the line that
+    gains are over, `folds` how many folds the means are over (0: none), and `intervals` says what those of gains are.
     """
 
     title: str
@@ -104,13 +117,17 @@ class Section:
     rows: dict[Column, int]
     oracle: dict[Column, float]
     failed: dict[str, str]
+    folds: int = 0
+    ratio: float = 0.0  # rows tested / rows trained on in a fold
+    intervals: str = ""
 
 
 def summarise(table: pd.DataFrame, split: str = "test") -> list[Section]:
-    """One section for each data set, variant and version in a table of results.
+    """One section for each data set, variant and version in a table of results; folds of one table are one section.
 
-    The gain is the mean minus that of `single_task` on the same data, with the sign turned where lower is better. If
-    there are several settings of `single_task`, the one with the best validation score counts. Lines are sorted by
+    The gain is the mean minus that of the best baseline (see `list_baselines`) on the same data, or where none was run
+    that of `single_task`, with the sign turned where lower is better. Of several baselines, or settings of
+    `single_task`, the one with the best validation score counts. Lines are sorted by
     the mean of AUC, 1 - NRMSE or accuracy over the outputs that all models have (a funnel's product is one that others
     lack).
 
@@ -121,20 +138,32 @@ def summarise(table: pd.DataFrame, split: str = "test") -> list[Section]:
     Raises:
         ValueError: There are no results of that split.
     """
+    table = with_folds(table)
     return [_section(rows, split, failed) for rows, failed in rows_by(table, _DATA, split, lambda row: row.model)]
+
+
+def with_folds(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a column `fold`, which is no part of the options any more; -1 where there are none."""
+    texts = table["dataset_options"]
+    options_of = {text: json.loads(text or "{}") for text in texts.unique()}
+    folds = {text: values.pop("fold", -1) for text, values in options_of.items()}
+    plain = {text: json.dumps(values, sort_keys=True) for text, values in options_of.items()}
+    of_folds = {text: plain[text] if fold >= 0 else text for text, fold in folds.items()}
+    return table.assign(dataset_options=texts.map(of_folds), fold=texts.map(folds))
 
 
 def _section(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Section:
     first = rows.iloc[0]
     shown = rows[rows["split"] == split]
-    columns = _columns(shown)
+    columns = columns_of_rows(shown)
     labels = _labels(rows)
     settings = shown.groupby(["model", *_SETTING], sort=False)
     lines = {setting: _line(own, labels[setting], columns) for setting, own in settings}
     common = [column for column in columns if all(column in line.cells for line in lines.values())]
     for setting, own in settings:
-        lines[setting].score = _score(own, common)
-    baseline, reference = (_best_setting(model, rows, lines, common) for model in (BASELINE, REFERENCE))
+        lines[setting].score = score_of_rows(own, common)
+    baseline = _best_setting(set(BASELINES), rows, lines, common) or _best_setting({BASELINE}, rows, lines, common)
+    reference = _best_setting({REFERENCE}, rows, lines, common)
     if baseline is not None:
         _add_gains(lines.values(), baseline)
     in_order = sorted(lines.values(), key=lambda line: (-np.nan_to_num(line.score, nan=-np.inf), line.label))
@@ -143,7 +172,8 @@ def _section(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Section:
         for column in columns
         if len(found := _values(shown, column, "oracle_auc")) and column.metric == "auc"
     }
-    seed = json.loads(first["dataset_options"] or "{}").get("seed")
+    of_data = json.loads(first["dataset_options"] or "{}")
+    seed, folds = of_data.get("seed"), int(of_data.get("folds") or 0)
     title = f"{first['dataset']} ({first['variant']}{'' if seed in (None, 0) else f', seed {seed}'})"
     usual, varying = _usual_training(rows)
     training = ", ".join(
@@ -151,32 +181,52 @@ def _section(rows: pd.DataFrame, split: str, failed: dict[str, str]) -> Section:
         for name, value in usual.items()
         if value != ""
     )
-    observed = {column: int(_values(shown, column)["observed"].max()) for column in columns}
+    observed = {column: int(_values(shown, column).groupby("fold")["observed"].max().sum()) for column in columns}
     return Section(
-        title, first["split_rule"], split, training, columns, in_order, baseline, reference, observed, oracle, failed
-    )
+        title, first["split_rule"], split, training, columns, in_order, baseline, reference, observed, oracle, failed,
+        folds, fold_ratio(first),
+    )  # fmt: skip
 
 
-def _best_setting(model: str, rows: pd.DataFrame, lines: dict[tuple, Line], columns: Sequence[Column]) -> Line | None:
-    """The line of a model; of several settings the one with the best validation score."""
+def fold_ratio(row: Any) -> float:
+    """Rows tested / rows trained on, the mean over folds, of a row of results; 0 where there are no folds.
+
+    Forward in time fold i, from 1, is tested after i blocks of its size.
+    """
+    of_data = json.loads(row["dataset_options"] or "{}")
+    folds = int(of_data.get("folds") or 0)
+    if folds < 2:
+        return 0.0
+    forward = of_data.get("time") is not None
+    return float(np.mean([1 / i for i in range(1, folds + 1)])) if forward else 1 / (folds - 1)
+
+
+def _best_setting(
+    models: set[str], rows: pd.DataFrame, lines: dict[tuple, Line], columns: Sequence[Column]
+) -> Line | None:
+    """The line of these models with the best validation score."""
     validation = rows[rows["split"] == "validation"]
     scores = {}
     for setting in lines:
-        if setting[0] == model:
+        if setting[0] in models:
             same = [validation[name] == value for name, value in zip(["model", *_SETTING], setting, strict=True)]
-            score = _score(validation[np.logical_and.reduce(same)], columns)
+            score = score_of_rows(validation[np.logical_and.reduce(same)], columns)
             scores[setting] = -np.inf if np.isnan(score) else score
     return lines[max(scores, key=lambda setting: scores[setting])] if scores else None
 
 
 def _usual_training(rows: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
-    """What most settings were trained with, and the names of that which others were not."""
+    """What most settings were trained with, and the names of that which others were not; baselines aside."""
     settings = rows[["model", *_SETTING]].drop_duplicates()
+    networks = settings[~settings["model"].isin(set(BASELINES))]
+    if networks.empty:
+        return {}, []
+    settings = networks
     usual = {name: settings[name].value_counts(sort=True).index[0] for name in _TRAINING}
     return usual, [name for name in _TRAINING if settings[name].nunique() > 1]
 
 
-def _columns(rows: pd.DataFrame) -> list[Column]:
+def columns_of_rows(rows: pd.DataFrame) -> list[Column]:
     columns = []
     for (task, space), own in rows.groupby(["task", "space"], sort=False):
         metric = next((metric for metric in HEADLINES if metric in set(own["metric"])), None)
@@ -196,8 +246,10 @@ def _line(rows: pd.DataFrame, label: str, columns: Sequence[Column]) -> Line:
         found = _values(rows, column)["value"]
         if len(found):
             share = _values(rows, column, "lift_share")["value"].mean()
-            values = tuple(map(float, found))
-            cells[column] = Cell(float(found.mean()), float(found.std(ddof=1)), float("nan"), float(share), values)
+            own = rows.loc[found.index]
+            of_runs = tuple(zip(own["fold"].astype(int), own["seed"].astype(int), strict=True))
+            mean, std = float(found.mean()), float(found.std(ddof=1))
+            cells[column] = Cell(mean, std, float("nan"), float(share), tuple(map(float, found)), of_runs)
     runs = rows.drop_duplicates("key")
     match = str(runs["parameter_match"].iloc[0] or "")
     return Line(
@@ -210,10 +262,11 @@ def _line(rows: pd.DataFrame, label: str, columns: Sequence[Column]) -> Line:
         train_seconds=float(runs["train_seconds"].mean()),
         score=float("nan"),
         cells=cells,
+        keys=tuple(runs["key"].astype(str)),
     )
 
 
-def _score(rows: pd.DataFrame, columns: Sequence[Column]) -> float:
+def score_of_rows(rows: pd.DataFrame, columns: Sequence[Column]) -> float:
     """Mean over tasks of AUC, 1 - NRMSE or accuracy."""
     scores = []
     for column in columns:
@@ -243,7 +296,8 @@ def _labels(rows: pd.DataFrame) -> dict[tuple, str]:
         differ = [name for name in names if len({json.dumps(values.get(name)) for values in arguments}) > 1]
         for row, values in zip(own.to_dict("records"), arguments, strict=True):
             apart = {name: values.get(name) for name in differ}
-            apart |= {name: row[name] for name in varying if row[name] != usual[name]}
+            trained = () if model in BASELINES else varying
+            apart |= {name: row[name] for name in trained if row[name] != usual[name]}
             text = ", ".join(f"{name}={_short(value)}" for name, value in apart.items())
             labels[tuple(row.values())] = f"{model} ({text})" if text else str(model)
     return labels

@@ -126,6 +126,9 @@ class Dataset:
         exclude: Sequence[str] = (),
         groups: Sequence[str] = (),
         time: str | None = None,
+        together: str | None = None,
+        folds: int | None = None,
+        fold: int = 0,
         seed: int = 0,
         embedding_dim: int = 16,
         name: str | None = None,
@@ -142,6 +145,11 @@ class Dataset:
             exclude: Columns that are no features.
             groups: Columns to group rows by, such as `user_id` for the AUC within users.
             time: A column by whose order the rows are split, and which is no feature. None: they are drawn by `seed`.
+            together: A column of which no value is in two splits, such as `user_id`. None: rows are split one by one.
+            folds: For cross-validation, into how many folds the rows are cut, by `time`, `together` or at random. Fold
+                `fold` is tested, and a tenth of the rows that are trained on becomes the validation split. In time the
+                rows are cut into `folds + 1` blocks, and what is trained on comes before what is tested.
+            fold: Which fold is tested, from 0.
             seed: Of the split.
             embedding_dim: Width of the embeddings.
             name: What results call it. Default: the file's name, or `"table"`.
@@ -161,14 +169,17 @@ class Dataset:
 
         is_path = isinstance(train, (str, Path))
         given = {"tasks": tasks, "exclude": exclude, "groups": groups, "time": time, "seed": seed}
+        # Options of later versions stand in results only where they are given, so that earlier rows keep their keys.
+        given |= {"together": together} if together is not None else {}
+        given |= {"folds": folds, "fold": fold} if folds is not None else {}
         made = dataset_from_table(
             train,
             validation,
             test,
             features=features,
             embedding_dim=embedding_dim,
+            **{"together": None, "folds": None, "fold": 0, **given},
             name=name or (Path(train).name.partition(".")[0] if is_path else "table"),
-            **given,
         )
         files = {"validation": validation, "test": test}
         made.options = {**given, **{n: str(file) for n, file in files.items() if isinstance(file, (str, Path))}}

@@ -12,12 +12,11 @@ import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo.datasets._base import Dataset, fitted_dataset
+from mtl_zoo.datasets._table_splits import check_column, split_table
 from mtl_zoo.features.generated import refuse_generated
 from mtl_zoo.features.spec import Feature
 from mtl_zoo.features.transform import FeatureTransform
 from mtl_zoo.tasks import TASKS, Task
-
-_SHARES = (0.8, 0.1, 0.1)
 
 Table = pd.DataFrame | str | Path
 
@@ -32,6 +31,9 @@ def dataset_from_table(
     exclude: Sequence[str],
     groups: Sequence[str],
     time: str | None,
+    together: str | None,
+    folds: int | None,
+    fold: int,
     seed: int,
     embedding_dim: int,
     name: str,
@@ -43,14 +45,17 @@ def dataset_from_table(
     tables = {"train": read_rows("train", train)}
     if validation is None:
         refuse_generated("train", tables["train"])
+    version = None
     if validation is not None and test is not None:
         tables |= {"validation": read_rows("validation", validation), "test": read_rows("test", test)}
         rule = "rows as the given tables have them"
     else:
-        tables, rule = _split(tables["train"], time, seed)
+        # Folds are parts of the same data.
+        version = _version(tables) if folds is not None else None
+        tables, rule = split_table(tables["train"], time=time, together=together, seed=seed, folds=folds, fold=fold)
     found = tasks_of(tables["train"], tasks)
     for column in (groups,) if isinstance(groups, str) else tuple(groups):
-        _check_column("groups", column, tables["train"])
+        check_column("groups", column, tables["train"])
     left_out = [*((exclude,) if isinstance(exclude, str) else exclude), *([time] if time else [])]
     inferred = FeatureTransform.infer(
         tables["train"], found, exclude=tuple(left_out), features=features, embedding_dim=embedding_dim
@@ -62,8 +67,9 @@ def dataset_from_table(
         group_columns=(groups,) if isinstance(groups, str) else tuple(groups),
         name=check.suggest_name(name),
         variant="table",
-        version=_version(tables),
+        version=version or _version(tables),
         split_rule=rule,
+        keep_raw=True,
     )
 
 
@@ -90,30 +96,6 @@ def is_parquet(path: str | Path) -> bool:
     return str(path).endswith((".parquet", ".pq"))
 
 
-def _split(table: pd.DataFrame, time: str | None, seed: int) -> tuple[dict[str, pd.DataFrame], str]:
-    """Parts of 80, 10 and 10 % of the rows: by time, or drawn."""
-    if len(table) < 30:
-        raise ValueError(f"`train` must have at least 30 rows to be split. Received: {len(table)} rows")
-    if time is not None:
-        _check_column("time", time, table)
-        order, rule = np.argsort(table[time].to_numpy(), kind="stable"), f"rows in the order of {time!r}"
-    else:
-        order, rule = np.random.default_rng(seed).permutation(len(table)), f"rows drawn at random, seed {seed}"
-    ends = [round(len(table) * share) for share in np.cumsum(_SHARES[:-1])]
-    # Within a part rows keep their order.
-    parts = [np.sort(part) if time is None else part for part in np.split(order, ends)]
-    names = ("train", "validation", "test")
-    tables = {name: table.iloc[part].reset_index(drop=True) for name, part in zip(names, parts, strict=True)}
-    shares = ", ".join(f"{share:.0%} {name}" for share, name in zip(_SHARES, names, strict=True))
-    return tables, f"{rule}: {shares}"
-
-
-def _check_column(argument: str, column: Any, table: pd.DataFrame) -> None:
-    if column not in table.columns:
-        shown = ", ".join(map(repr, list(table.columns)[:30]))
-        raise ValueError(f"`{argument}` must name columns of the table. Received: {column!r}. Expected: any of {shown}")
-
-
 def tasks_of(table: pd.DataFrame, given: Any) -> tuple[Task, ...]:
     """Tasks from tasks, names of label columns, or a mapping of names to kinds or keywords."""
     if isinstance(given, (str, Task)):
@@ -127,7 +109,7 @@ def tasks_of(table: pd.DataFrame, given: Any) -> tuple[Task, ...]:
 def _task(table: pd.DataFrame, name: Any, about: Any) -> Task:
     keywords = dict(about) if isinstance(about, Mapping) else {} if about is None else {"kind": about}
     label = keywords.pop("label", name)
-    _check_column("tasks", label, table)
+    check_column("tasks", label, table)
     kind = keywords.pop("kind", None)
     values = table[label].dropna().unique()
     if kind is None:

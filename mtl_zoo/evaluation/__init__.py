@@ -21,6 +21,7 @@ from mtl_zoo.evaluation.significance import (
     auc_standard_error,
     bootstrap_auc_difference,
     bootstrap_interval,
+    fold_interval,
 )
 from mtl_zoo.evaluation.uplift import Uplift, evaluate_uplift, uplift_curve, uplift_metrics, uplift_tasks
 from mtl_zoo.metrics.exact import (
@@ -66,6 +67,7 @@ __all__ = [
     "evaluate_scores",
     "evaluate_uplift",
     "f1",
+    "fold_interval",
     "gain",
     "gate_report",
     "gauc",

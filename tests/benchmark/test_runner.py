@@ -13,6 +13,7 @@ from mtl_zoo import MLP, DSelectK, Gate
 from mtl_zoo.benchmark import environment, runner
 from mtl_zoo.benchmark.command import configs_of
 from mtl_zoo.benchmark.hyperparameters import resolve_hyperparameters
+from mtl_zoo.benchmark.identity import about_run
 from mtl_zoo.benchmark.progress import Silent
 from mtl_zoo.benchmark.runner import run_config
 from mtl_zoo.evaluation import evaluate
@@ -97,13 +98,13 @@ def test_finished_runs_are_skipped_and_what_changes_them_is_not(config, store, s
         {"epochs": 3}, {"patience": 1}, {"batch_size": 250}, {"optimizer": "sgd"}, {"learning_rate": 0.01},
         {"parameter_matched": {"model": "mmoe"}},
     )  # fmt: skip
-    keys = {runner._about(dataclasses.replace(config, **c), small, arguments, 0)["key"] for c in changes}
-    keys.add(runner._about(config, small, arguments, 1)["key"])
-    keys.add(runner._about(config, dataclasses.replace(small, version="x"), arguments, 0)["key"])
-    keys.add(runner._about(config, dataclasses.replace(small, options={"seed": 1}), arguments, 0)["key"])
-    keys.add(runner._about(config, small, {**arguments, "bottom_units": (9,)}, 0)["key"])
+    keys = {about_run(dataclasses.replace(config, **c), small, arguments, 0)["key"] for c in changes}
+    keys.add(about_run(config, small, arguments, 1)["key"])
+    keys.add(about_run(config, dataclasses.replace(small, version="x"), arguments, 0)["key"])
+    keys.add(about_run(config, dataclasses.replace(small, options={"seed": 1}), arguments, 0)["key"])
+    keys.add(about_run(config, small, {**arguments, "bottom_units": (9,)}, 0)["key"])
     assert len(keys) == len(changes) + 4 and key not in keys
-    assert runner._about(config, small, {**arguments, "bottom_units": [8]}, 0)["key"] == key
+    assert about_run(config, small, {**arguments, "bottom_units": [8]}, 0)["key"] == key
 
 
 def test_same_seed_same_result(config, store, small, tmp_path):
@@ -361,7 +362,7 @@ def test_a_method_reaches_the_training_and_the_row_names_it(config, store, small
         balanced(own, balancing_options={"steps": 8}),
         balanced(own, balancing="rlw", balancing_options={}),
     ]
-    assert len({runner._about(variant, small, arguments, 0)["key"] for variant in variants}) == 4
+    assert len({about_run(variant, small, arguments, 0)["key"] for variant in variants}) == 4
 
 
 def test_data_based_weights_come_from_the_training_labels(config, store, small):

@@ -1,0 +1,130 @@
+"""What a baseline reads of a data set: the same columns that the networks' features read, as numbers and as ids."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mtl_zoo.datasets import Dataset, Split
+from mtl_zoo.features.categorical import is_named_like_an_id
+from mtl_zoo.features.spec import Feature
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """A table of plain columns, and what they are.
+
+    Args:
+        frame: One row a row of the split; numbers are float64 with NaN where missing, ids strings or None.
+        numbers: Names of columns that are numbers.
+        ids: Names of columns whose values are categories.
+        codes: Names of the columns in which small whole numbers (an hour, a code) of `numbers` stand as categories, for
+            a linear model, which would else see a slope in them.
+        left_out: Features that are neither, such as lists and texts.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from mtl_zoo.benchmark.baselines import Columns
+    >>> Columns(pd.DataFrame({"price": [1.0, 2.0]}), ("price",), ()).rows([1]).frame["price"].tolist()
+    [2.0]
+    """
+
+    frame: pd.DataFrame
+    numbers: tuple[str, ...]
+    ids: tuple[str, ...]
+    codes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def rows(self, chosen: Any) -> Columns:
+        """The rows at these positions, or where this mask is true."""
+        return dataclasses.replace(self, frame=self.frame.loc[np.asarray(chosen)].reset_index(drop=True))
+
+
+def columns_of(dataset: Dataset, features: Sequence[Feature]) -> dict[str, Columns]:
+    """The columns of each split: raw ones where the data set keeps them, else those that the networks get.
+
+    Example:
+
+    >>> from mtl_zoo.benchmark.baselines import columns_of
+    >>> from mtl_zoo.datasets import load_dataset
+    >>> data = load_dataset("synthetic_funnel", size="small")
+    >>> columns = columns_of(data, data.features)["test"]
+    >>> len(columns) == len(data.test), len([*columns.ids, *columns.numbers, *columns.left_out])
+    (True, 14)
+    """
+    keeps_raw = all(split.raw is not None for split in dataset.splits.values())
+    return {
+        name: _of_raw(dataset.table(name), dataset.table("train"), features)
+        if keeps_raw
+        else _of_inputs(split, features)
+        for name, split in dataset.splits.items()
+    }
+
+
+def _of_raw(table: pd.DataFrame, train: pd.DataFrame, features: Sequence[Feature]) -> Columns:
+    found: dict[str, Any] = {}
+    numbers, ids, codes, left_out = [], [], [], []
+    for source in dict.fromkeys(feature.source for feature in features):
+        feature = next(feature for feature in features if feature.source == source)
+        kind = train[source].dtype  # a split may happen to hold none of the strings
+        if pd.api.types.is_datetime64_any_dtype(kind):
+            parts = _of_time(table[source], source)
+            found |= parts
+            numbers += list(parts)
+            continue
+        is_number = pd.api.types.is_numeric_dtype(kind)
+        if is_number and not (feature.is_id and is_named_like_an_id(source)):
+            found[source] = pd.to_numeric(table[source], errors="coerce").astype("float64")
+            numbers.append(source)
+        if feature.is_id and (is_number or _holds_strings(train[source])):
+            name = f"{source} as a category" if source in found else source
+            (codes if source in found else ids).append(name)
+            found[name] = _texts(table[source])
+        elif not is_number:
+            left_out.append(feature.name)
+    frame = pd.DataFrame(found, index=range(len(table)))
+    return Columns(frame, tuple(numbers), tuple(ids), tuple(codes), tuple(left_out))
+
+
+def _of_inputs(split: Split, features: Sequence[Feature]) -> Columns:
+    found: dict[str, Any] = {}
+    numbers, ids, left_out = [], [], []
+    for feature in features:
+        for name in feature.input_specs():
+            array = np.asarray(split.inputs[name])
+            if array.dtype.kind == "f" and array.ndim <= 2:
+                wide = array.reshape(len(array), -1).astype("float64")
+                names = [name] if wide.shape[1] == 1 else [f"{name}.{i}" for i in range(wide.shape[1])]
+                found |= dict(zip(names, wide.T, strict=True))
+                numbers += names
+            elif array.dtype.kind in "iu" and array.ndim == 1:
+                found[name] = pd.Series(array).astype("str").astype("object")
+                ids.append(name)
+            else:
+                left_out.append(name)
+    frame = pd.DataFrame(found, index=range(len(split)))
+    return Columns(frame, tuple(numbers), tuple(ids), left_out=tuple(left_out))
+
+
+def _of_time(times: pd.Series, name: str) -> dict[str, np.ndarray]:
+    """A moment as numbers: when it was, and where in the day and the week."""
+    missing = times.isna().to_numpy()
+    days = (times - pd.Timestamp(0, tz=times.dt.tz)) / pd.Timedelta(days=1)
+    parts = {"": days, ".hour": times.dt.hour, ".weekday": times.dt.weekday}
+    return {name + part: np.where(missing, np.nan, values.astype("float64")) for part, values in parts.items()}
+
+
+def _holds_strings(column: pd.Series) -> bool:
+    return bool(column.dropna().map(lambda cell: isinstance(cell, (str, bool))).all())
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    return column.reset_index(drop=True).astype("str").astype("object").where(column.notna().to_numpy(), None)
