@@ -69,8 +69,27 @@ def _run(script: str, arguments: list[str]) -> tuple[str, str]:
         keras.backend.clear_session()
 
 
+def _share_one_strategy() -> None:
+    """Two strategies of the same devices would number their collective operations alike: all scripts get one."""
+    import tensorflow as tf
+
+    class Shared(tf.distribute.MirroredStrategy):
+        made: tf.distribute.MirroredStrategy | None = None
+
+        def __new__(cls, devices: list[str]) -> tf.distribute.MirroredStrategy:
+            cls.made = cls.made or super().__new__(cls)
+            return cls.made
+
+        def __init__(self, devices: list[str]) -> None:
+            if not hasattr(self, "_extended"):
+                super().__init__(devices)
+
+    tf.distribute.MirroredStrategy = Shared
+
+
 if __name__ == "__main__":
     sys.path[0] = ""  # as with `python -c`
+    _share_one_strategy()
     for request in sys.stdin:
         sys.stdout.write(json.dumps(_run(*json.loads(request))) + "\n")
         sys.stdout.flush()
