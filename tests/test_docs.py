@@ -122,11 +122,8 @@ def test_the_lines_that_train_run():
 
 
 @pytest.mark.tensorflow
-def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch, request):
-    import tensorflow as tf
-
+def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    request.addfinalizer(lambda: tf.config.run_functions_eagerly(False))
     data = mtl_zoo.load_dataset("synthetic_funnel", size=1000)
     model = mtl_zoo.create_model("mmoe", data.features, data.tasks, num_experts=2, expert_units=(4,))
     namespace = {"mtl_zoo": mtl_zoo, "data": data, "model": model}
@@ -134,8 +131,6 @@ def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch, request):
     scores = ("ranking", "retrieval", "recommender", "serving", "formats")
     learning = ("rare_labels", "sources", "daily_training", "cold_start", "biased_logs")
     for page in ("gates", "comparing", *content, *scores, *learning):
-        # A few steps take less time than tracing one.
-        tf.config.run_functions_eagerly(page not in ("rare_labels", "cold_start", "biased_logs"))
         exec(compile(code_of(DOCS / "concepts" / f"{page}.md"), f"{page}.md", "exec"), namespace)
     assert (tmp_path / "gates.png").exists() and (tmp_path / "diversity.png").exists()
     assert namespace["bottom"].bottom_units[0] == 2 * namespace["bottom"].bottom_units[1]
