@@ -79,9 +79,9 @@ def fresh_keras():
     keras.backend.clear_session()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def untraced():
-    """What `fit`, `evaluate` and `predict` would trace runs operation by operation, in all of a module.
+    """What `fit`, `evaluate` and `predict` would trace runs operation by operation.
 
     For tests of what happens round a training of a few small batches, where tracing takes nearly all of the time.
     """

@@ -112,7 +112,6 @@ def code_of(path):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.usefixtures("untraced")
 def test_the_lines_that_train_run():
     # On fewer rows than the page's 20,000.
     code = code_of(DOCS / "models" / "shared_bottom.md")
@@ -123,7 +122,6 @@ def test_the_lines_that_train_run():
 
 
 @pytest.mark.tensorflow
-@pytest.mark.usefixtures("untraced")
 def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = mtl_zoo.load_dataset("synthetic_funnel", size=1000)

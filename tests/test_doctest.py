@@ -19,9 +19,10 @@ LONG = [f"mtl_zoo.{name}" for name in (*TRAIN, "training.callbacks", "training.g
 
 
 @pytest.mark.tensorflow
-@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("name", sample_of(MODULES, [name for name in MODULES if name not in LONG]))
-def test_examples_run(name, tmp_path, monkeypatch):
+def test_examples_run(name, tmp_path, monkeypatch, request):
+    if name not in (*LONG, "mtl_zoo.evaluation.calibrate"):  # whose many steps are worth a trace
+        request.getfixturevalue("untraced")
     monkeypatch.chdir(tmp_path)  # examples may write files
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     outcome = doctest.testmod(importlib.import_module(name), optionflags=flags)

@@ -1,11 +1,10 @@
-"""Two replicas train to the weights of one. In a process of its own, for its two logical devices."""
+"""Two replicas train to the weights of one. In a process that has two logical devices."""
 
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
+import two_devices
 
 SCRIPT = textwrap.dedent(
     """
@@ -64,10 +63,7 @@ METHODS = [("pcgrad", {"include_tables": True, "update_every": 2}), ("grad_drop"
 
 @pytest.mark.tensorflow
 def test_mirrored_training_equals_one_device():
-    command = [sys.executable, "-c", SCRIPT, json.dumps(METHODS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    (found,) = two_devices.found(SCRIPT, json.dumps(METHODS))
     for name, _ in METHODS:
         assert found[name]["worst"] <= 1e-5, name
         assert found[name]["apart"] == 0, name

@@ -306,7 +306,9 @@ def plainly_fitted():
     return fitted(None)
 
 
-@pytest.mark.parametrize("way", ["with tables, every other step", "direction", "mixture"])
+@pytest.mark.parametrize(
+    "way", ["with tables, every other step", pytest.param("direction", marks=pytest.mark.slow), "mixture"]
+)
 def test_in_a_graph_too(way, plainly_fitted):
     plain, logs = plainly_fitted
     found, logs_found = fitted(LIKE_PLAIN[way]())

@@ -12,8 +12,6 @@ from mtl_zoo.datasets import load_dataset
 from mtl_zoo.evaluation import evaluate
 from mtl_zoo.training import WeightedScore
 
-pytestmark = pytest.mark.usefixtures("untraced")
-
 
 def points(**columns):
     count = len(next(iter(columns.values())))

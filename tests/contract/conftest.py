@@ -31,6 +31,13 @@ GRADIENTS = ("test_every_weight_gets_a_gradient", "test_one_tasks_loss_leaves_th
 # gradients to those of the families that compile in seconds.
 ON_JAX = ("test_outputs_are_named_logits", "test_config_makes_the_same_model")
 TRAINS_ON_JAX = "shared_bottom"
+# Of balancing methods that one of each kind does in a model; what a method makes of losses, all of them do alone.
+IN_A_MODEL = (
+    "test_fit_lowers_the_losses",
+    "test_a_task_without_an_observed_row_is_left_out",
+    "test_a_loss_that_is_not_finite_spoils_nothing_else",
+)
+BALANCED_ON_JAX = ("dwa", "uncertainty", "famo")
 DIFFERENTIATED_ON_JAX = tuple(name for name in FAMILIES if name != "mose")
 
 
@@ -54,3 +61,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "contract/test_models" in item.nodeid and is_slow(item.originalname, **named(item)):
             item.add_marker(pytest.mark.slow)
+        elif keras.backend.backend() != "tensorflow" and item.originalname in IN_A_MODEL:
+            if item.callspec.params["name"] not in BALANCED_ON_JAX:
+                item.add_marker(pytest.mark.slow)

@@ -1,11 +1,9 @@
-"""A mirrored model is extended and held to the day before as one on a single device is. In a process of its own."""
+"""A mirrored model is extended and held to the day before as one on a single device is. In a process that has two."""
 
-import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
+import two_devices
 
 pytestmark = pytest.mark.tensorflow
 
@@ -47,7 +45,5 @@ SCRIPT = textwrap.dedent(
 
 
 def test_two_replicas_do_what_one_does():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    (found,) = two_devices.found(SCRIPT)
     assert found["same"] == [True, True] and found["apart"] < 1e-5

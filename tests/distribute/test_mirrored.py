@@ -1,11 +1,10 @@
-"""Mirrored devices: what Keras' own functions cannot train. In a process of its own, for its two logical devices."""
+"""Mirrored devices: what Keras' own functions cannot train. In a process that has two logical ones."""
 
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
+import two_devices
 
 pytestmark = pytest.mark.tensorflow
 
@@ -59,10 +58,7 @@ MORE = [
 
 
 def train(cases):
-    command = [sys.executable, "-c", SCRIPT, json.dumps(cases)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    (found,) = two_devices.found(SCRIPT, json.dumps(cases))
     assert len(found["apart"]) == len(cases)
     assert not any(found["apart"].values()), found["apart"]
     return found["refused"]

@@ -1,14 +1,12 @@
 """Retrieval on two mirrored devices, with the negatives of the global batch: the weights of one device.
 
-In a process of its own, for its two logical devices.
+In a process that has two logical devices.
 """
 
-import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
+import two_devices
 
 SCRIPT = textwrap.dedent(
     """
@@ -50,8 +48,6 @@ SCRIPT = textwrap.dedent(
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("balancing", ["", pytest.param("pcgrad", marks=pytest.mark.slow)])
 def test_two_mirrored_devices_train_as_one(balancing):
-    done = subprocess.run([sys.executable, "-c", SCRIPT, balancing], capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    apart, moved, losses = json.loads(done.stdout.strip().splitlines()[-1])
+    ((apart, moved, losses),) = two_devices.found(SCRIPT, balancing)
     assert moved > 1e-3 and losses < 1e-5
     assert max(apart.values()) < 1e-5, {path: gap for path, gap in apart.items() if gap >= 1e-5}

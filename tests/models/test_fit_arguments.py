@@ -13,6 +13,7 @@ from mtl_zoo.heads import Output, Towers
 from mtl_zoo.tasks import task_from_config
 
 TF = pytest.mark.tensorflow
+pytestmark = pytest.mark.usefixtures("untraced")
 WEIGHED = RegressionTask("y", sample_weight="w")
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from toys import CLICK, build, inputs, labels
+from toys import CLICK, build, compile_eagerly, inputs, labels
 
 from mtl_zoo.optimizers import LazyAdagrad, LazyAdam, LazyFtrl, LazySGD, RowWiseAdagrad, SplitOptimizer
 
@@ -126,7 +126,7 @@ def test_split_gives_each_part_its_optimizer():
 
 def test_a_model_trains():
     model = build("shared_bottom", [CLICK])
-    model.compile(SplitOptimizer(RowWiseAdagrad(0.05), LazyAdam(0.01)))
+    compile_eagerly(model, SplitOptimizer(RowWiseAdagrad(0.05), LazyAdam(0.01)))
     losses = model.fit(
         inputs(), {"click": labels()["click"]}, batch_size=32, epochs=3, shuffle=False, verbose=0
     ).history["loss"]
