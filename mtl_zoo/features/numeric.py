@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence as SequenceABC
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -85,6 +85,8 @@ class Numeric(Feature):
     buckets: int = dataclasses.field(default=10, kw_only=True)
     dim: int = dataclasses.field(default=16, kw_only=True)
     indicator: bool = dataclasses.field(default=False, kw_only=True)
+
+    generated_as: ClassVar[str] = "number"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -165,4 +165,4 @@ def generate_rows(
 def _maker(method: Any) -> WGANGP | SMOTENC:
     if isinstance(method, WGANGP | SMOTENC):
         return method
-    return METHODS[check.check_choice("method", method, tuple(METHODS))]()  # type: ignore[return-value]
+    return METHODS[check.check_choice("method", method, tuple(METHODS))]()
