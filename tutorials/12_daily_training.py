@@ -99,3 +99,5 @@ draw_days({name: progress.scores("auc") for name, progress in ways.items()}, "da
 
 # %% [markdown]
 # The page `docs/concepts/daily_training.md` says what each kind of feature does, and how ids are evicted again.
+#
+# Next: one click in a hundred (`13_rare_labels.py`).

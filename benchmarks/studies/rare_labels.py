@@ -4,10 +4,12 @@
 
 Impressions and click probabilities are those of `synthetic_funnel`; a constant is added to the true logit so that the
 mean probability is the base rate, and clicks are drawn anew. A shared-bottom model of the twelve fields is trained by
-each remedy, the best epoch by validation AUC, and its scores are then calibrated on the validation rows. AUC,
-calibration error (100 bins of equal mass), normalised entropy and PCOC (mean score / mean true probability) are
-expectations over the true probabilities of the test rows: no noise of drawn test labels is in them. `oracle_auc` is
-that of the true probabilities. One row for each rate, seed, remedy and calibration.
+each remedy, the best epoch by validation AUC, and its scores are then calibrated on the validation rows. `balanced`
+batches are half positive. Of generated rows (`wgan_gp`, `smote_nc`) as many are put below the training rows as bring
+label 1 to ten times its rate, or 10 %. AUC, calibration error (100 bins of equal mass), normalised entropy and PCOC
+(mean score / mean true probability) are expectations over the true probabilities of the test rows: no noise of drawn
+test labels is in them. `oracle_auc` is that of the true probabilities. One row for each rate, seed, remedy and
+calibration.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ import pandas as pd
 
 import mtl_zoo
 from benchmarks.studies import _frame as frame
-from mtl_zoo import BinaryTask, ExactValidation, NegativeSampling, calibrate
+from mtl_zoo import BalancedBatches, BinaryTask, ExactValidation, FeatureTransform, NegativeSampling, calibrate
 from mtl_zoo.datasets import Split
 from mtl_zoo.metrics import exact
 from mtl_zoo.models._corrections import Corrections
 from mtl_zoo.tasks import Focal, LabelSmoothing, LogitAdjustment
+from mtl_zoo.training import generate_rows
 
 CALIBRATIONS = ("none", "platt", "temperature", "isotonic")
 COLUMNS = (
@@ -41,10 +44,15 @@ KEPT, EPOCHS, EPOCHS_OF_SAMPLED = 0.1, 4, 16
 
 @dataclasses.dataclass(frozen=True)
 class Remedy:
-    """How a model is trained: options of its task, and the rows that are dropped."""
+    """How a model is trained: options of its task, how rows are sampled, and how more of them are made."""
 
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    sampling: NegativeSampling | None = None
+    sampling: NegativeSampling | BalancedBatches | None = None
+    generator: str | None = None
+
+    @property
+    def drops(self) -> bool:
+        return isinstance(self.sampling, NegativeSampling)
 
 
 def remedies(rate: float) -> dict[str, Remedy]:
@@ -58,6 +66,9 @@ def remedies(rate: float) -> dict[str, Remedy]:
         "label_smoothing": Remedy({"loss": LabelSmoothing(rate)}),
         "logit_adjustment": Remedy({"loss": LogitAdjustment()}),
         "sampling": Remedy(sampling=NegativeSampling("click", rate=KEPT)),
+        "balanced": Remedy(sampling=BalancedBatches({"click": 0.5})),
+        "wgan_gp": Remedy(generator="wgan-gp"),
+        "smote_nc": Remedy(generator="smote-nc"),
     }
 
 
@@ -101,14 +112,33 @@ def train(remedy: Remedy, splits: dict[str, Split], seed: int) -> tuple[Any, dic
         features(), BinaryTask("click", **remedy.options), bottom_units=(64,), tower_units=(32,)
     )
     model.compile(keras.optimizers.Adam(0.002), metrics=None)
-    epochs = EPOCHS if remedy.sampling is None else EPOCHS_OF_SAMPLED
+    epochs = EPOCHS_OF_SAMPLED if remedy.drops else EPOCHS
     choice, started = ExactValidation(splits["validation"], patience=2), time.perf_counter()
     given, labels = splits["train"].inputs, splits["train"].labels
+    if remedy.generator is not None:
+        given, labels = with_generated(given, labels, remedy.generator, seed)
     model.fit(given, labels, batch_size=512, epochs=epochs, verbose=0, callbacks=[choice], sampling=remedy.sampling)
     click = labels["click"]
-    kept = len(click) if remedy.sampling is None else int(remedy.sampling.kept(model.tasks[0], labels).sum())
+    kept = len(click)
+    if isinstance(remedy.sampling, NegativeSampling):
+        kept = int(remedy.sampling.kept(model.tasks[0], labels).sum())
     about = {"trained_rows": kept, "best_epoch": choice.best_epochs["click"], "epochs": len(choice.history)}
     return model, {**about, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def with_generated(inputs: Any, labels: Any, method: str, seed: int) -> tuple[Any, Any]:
+    """The training rows, and generated ones with label 1 below them."""
+    table = pd.DataFrame({**inputs, **{name: label.astype(int) for name, label in labels.items()}})
+    rate = table["click"].mean()
+    wanted = min(10 * rate, 0.1)
+    rows = max(1, int((wanted * len(table) - table["click"].sum()) / (1 - wanted)))
+    transform = FeatureTransform(features(), BinaryTask("click"))
+    # Of the negative rows a sample shows what they look like.
+    negatives = table[table["click"] == 0].sample(min(20_000, int((table["click"] == 0).sum())), random_state=seed)
+    seen = pd.concat([table[table["click"] == 1], negatives], ignore_index=True)
+    made = generate_rows(seen, transform, labels={"click": 1}, rows=rows, method=method, seed=seed)
+    more = {name: np.concatenate([values, made[name].to_numpy(values.dtype)]) for name, values in inputs.items()}
+    return more, {"click": np.concatenate([labels["click"], made["click"].to_numpy("float32")])}
 
 
 def measure(scores: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -44,7 +44,13 @@ class BalancedStream:
 
     @classmethod
     def of_arrays(
-        cls, parts: Sequence[Any], tasks: Sequence[Task], sampling: BalancedBatches, batch_size: int, transform: Any
+        cls,
+        parts: Sequence[Any],
+        tasks: Sequence[Task],
+        sampling: BalancedBatches,
+        batch_size: int,
+        transform: Any,
+        known: Mapping[str, Any],
     ) -> BalancedStream:
         """From (inputs, labels, weights) in memory.
 
@@ -54,6 +60,7 @@ class BalancedStream:
             sampling: The shares.
             batch_size: Rows of a batch.
             transform: The model's transform, or None.
+            known: What the rows are known by.
         """
         import tensorflow as tf
 
@@ -66,7 +73,7 @@ class BalancedStream:
         sizes = [len(at) for at in rows]
         fitted = sampling.fitted(sizes, batch_size)
         held = [HeldRows([array[at] for array in packed], len(at)) for at in rows]
-        return cls(held, sizes, layout, fitted, transform, {})
+        return cls(held, sizes, layout, fitted, transform, known)
 
     @classmethod
     def of_stream(

@@ -348,7 +348,7 @@ class IdFeature(Feature):
         config = {**super().get_config(), "vocabulary": None, "pretrained": None}
         if not self.unknown_rate:
             del config["unknown_rate"]  # what 0.1.0 wrote
-        for argument in ("weights", "nested"):
+        for argument in ("weights", "nested", "bias"):
             if not getattr(self, argument):
                 config.pop(argument, None)
         return config

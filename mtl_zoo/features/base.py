@@ -102,6 +102,8 @@ class Feature:
     borrows: ClassVar[bool] = False
     # Arguments that a later table may change in a fitted feature, and a model's tables with them.
     grows: ClassVar[tuple[str, ...]] = ()
+    # What generated rows hold of it, `"category"` or `"number"`; None where no rows can be generated.
+    generated_as: ClassVar[str | None] = None
     # Whether a file's strings are best read by their distinct values.
     reads_distinct: ClassVar[bool] = False
 
@@ -162,9 +164,9 @@ class Feature:
     def _refuse_difference(self, first: Any, argument: str) -> None:
         ours, others = getattr(self, argument), getattr(first, argument)
         if ours != others:
-            share = "the {} {!r}".format(*self.share_key or ("", ""))
-            received = f"{first.name}.{argument}={others!r}, {self.name}.{argument}={ours!r}"
-            raise ValueError(f"`{argument}` must be the same for features that share {share}. Received: {received}")
+            given = f"{first.name}.{argument}={others!r}, {self.name}.{argument}={ours!r}"
+            rule = "must be the same for features that share the {} {!r}".format(*self.share_key or ("", ""))
+            raise ValueError(f"`{argument}` {rule}. Received: {given}")
 
     # From a table.
 
@@ -276,10 +278,7 @@ class Feature:
 
     @classmethod
     def examples(cls) -> list[tuple[Feature, list[Any]]]:
-        """Features of this kind, each with the cells of a column that it can be fitted on: what tests try it on.
-
-        None of a kind with `entities_of`, which is not fitted alone.
-        """
+        """Features, each with cells of a column to be fitted on: what tests try. None of a kind with `entities_of`."""
         raise NotImplementedError(f"{cls.__name__} must define `examples()`.")
 
     # Kept in files.

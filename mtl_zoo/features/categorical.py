@@ -102,6 +102,10 @@ class Categorical(IdFeature):
         return (self.length,) if self.multi_hot else ()
 
     @property
+    def generated_as(self) -> str | None:  # type: ignore[override]
+        return None if self.multi_hot else "category"
+
+    @property
     def holds_lists(self) -> bool:
         return self.multi_hot
 

@@ -53,5 +53,5 @@ def refuse_generated(argument: str, table: Any) -> None:
         if count:
             raise ValueError(
                 f"`{argument}` must hold no generated rows, by which no model may be judged or chosen. Received: "
-                f"{count} with {GENERATED!r}. Split the real rows first, then put generated ones below the training rows"
+                f"{count} with {GENERATED!r}. Split the real rows first, then put generated ones below training rows"
             )

@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Sequence as SequenceABC
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -112,6 +112,8 @@ class Numeric(Feature):
     frequency_scale: float = dataclasses.field(default=0.1, kw_only=True)
     indicator: bool = dataclasses.field(default=False, kw_only=True)
     boundaries: tuple[float, ...] | None = dataclasses.field(default=None, kw_only=True)
+
+    generated_as: ClassVar[str] = "number"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -83,7 +83,11 @@ class ModelPlan:
             return self.head.logits(self.tasks, towers, tower_units)
 
         def noted(name: str) -> Any:
-            return lambda logit: (used.add(name), biases[name](logit))[1]
+            def biased(logit: Any) -> Any:
+                used.add(name)
+                return biases[name](logit)
+
+            return biased
 
         found = self.head.logits(self.tasks, towers, tower_units, {name: noted(name) for name in biases})
         if used != set(biases):

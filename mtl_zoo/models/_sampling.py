@@ -136,5 +136,5 @@ def _balanced(
     rows = {name: len(array) for name, array in {**inputs, **labels}.items()}
     if len(set(rows.values())) > 1:
         raise ValueError(f"`x` and `y` must have the same number of rows. Received: {rows}")
-    parts = (inputs, labels, weights)
-    return BalancedStream.of_arrays(parts, model.tasks, sampling, size, model.transform), None, arguments
+    parts, known = (inputs, labels, weights), {"sample": model.trained_rows}
+    return BalancedStream.of_arrays(parts, model.tasks, sampling, size, model.transform, known), None, arguments

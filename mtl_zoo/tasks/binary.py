@@ -52,7 +52,7 @@ class BinaryTask(Task):
     loss: str | BinaryLoss = dataclasses.field(default="auto", kw_only=True)  # type: ignore[assignment]
     positive_weight: float = dataclasses.field(default=1.0, kw_only=True)
     soft: bool = dataclasses.field(default=False, kw_only=True)
-    bias: str | Bias | None = dataclasses.field(default=None, kw_only=True)
+    bias: str | Bias | None = dataclasses.field(default=None, kw_only=True)  # type: ignore[misc]
     rate: float | None = dataclasses.field(default=None, kw_only=True, compare=False, repr=False)
 
     kind: ClassVar[str] = "binary"

@@ -11,8 +11,8 @@ import pandas as pd
 
 from mtl_zoo.features import FeatureTransform
 from mtl_zoo.features._labels import label_columns, weight_columns
-from mtl_zoo.features.spec import Categorical, Numeric
 
+CATEGORY, NUMBER = "category", "number"
 _IS_MISSING = " is missing"
 
 
@@ -131,9 +131,10 @@ class MixedRows:
         first = joint.iloc[np.unique(cells, return_index=True)[1]].reset_index(drop=True)
         labels, unseen = first[of_labels], first.drop(columns=of_labels).rename(columns=_without_suffix)
         kinds = _kinds(transform, [*of_numbers, *weights])
-        columns, numbers, codes, missing = [], [], [], []
+        columns: list[Category | Number] = []
+        numbers, codes, missing = [], [], []
         for name, kind in kinds.items():
-            if kind is Categorical:
+            if kind == CATEGORY:
                 category, found = Category.of(frame[name], most_values, cells)
                 columns.append(category)
                 codes.append(found)
@@ -192,7 +193,7 @@ class MixedRows:
                 number, missing = number + 1, missing + column.may_miss
             found[column.name] = _typed(values, self.frame[column.name])
         for name in self.labels:
-            found[name] = self.labels[name].take(cells).reset_index(drop=True)
+            found[str(name)] = self.labels[name].take(cells).reset_index(drop=True)
         return pd.DataFrame(found)
 
 
@@ -219,20 +220,16 @@ def _without_suffix(name: str) -> str:
     return name.removesuffix(_IS_MISSING)
 
 
-def _kinds(transform: FeatureTransform, numbers: Sequence[str]) -> dict[str, type]:
+def _kinds(transform: FeatureTransform, numbers: Sequence[str]) -> dict[str, str]:
     """Of each column whether it is a category or a number."""
-    others = [
-        feature.name
-        for feature in transform.specs
-        if not isinstance(feature, Categorical | Numeric) or getattr(feature, "multi_hot", False)
-    ]
+    others = [feature.name for feature in transform.specs if feature.generated_as is None]
     if others:
         raise ValueError(
             "`transform` must have Categorical and Numeric features with one value a row, which rows can be generated "
             f"of. Received others: {others}"
         )
-    found: dict[str, type] = {}
+    found: dict[str, str] = {}
     for feature in transform.specs:
-        if found.get(feature.source) is not Categorical:
-            found[feature.source] = type(feature)
-    return {**found, **dict.fromkeys(numbers, Numeric)}
+        if found.get(feature.source) != CATEGORY:
+            found[feature.source] = feature.generated_as or ""
+    return {**found, **dict.fromkeys(numbers, NUMBER)}

@@ -24,9 +24,11 @@ class SMOTENC:
 
     Args:
         neighbours: How many of the nearest rows with the same joint label there are to choose from.
+        most_rows: Of a joint label with more rows, so many are drawn to make others between: the distances of all to
+            all are in memory.
 
     Raises:
-        ValueError: `neighbours` is below 1.
+        ValueError: `neighbours` is below 1, or `most_rows` below 2.
 
     Example:
 
@@ -38,9 +40,11 @@ class SMOTENC:
     """
 
     neighbours: int = 5
+    most_rows: int = 5000
 
     def __post_init__(self) -> None:
         check.check_int("neighbours", self.neighbours)
+        check.check_int("most_rows", self.most_rows, minimum=2)
 
     def generate(self, rows: MixedRows, cells: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Numbers and codes of made rows, one for each of the joint labels `cells`, in their order."""
@@ -52,6 +56,8 @@ class SMOTENC:
 
     def _of_cell(self, rows: MixedRows, cell: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         own = np.flatnonzero(rows.cells == cell)
+        if len(own) > self.most_rows:
+            own = np.random.default_rng(seed).choice(own, self.most_rows, replace=False)
         if len(own) < 2:
             label = rows.labels.iloc[cell].to_dict()
             raise ValueError(
@@ -159,4 +165,4 @@ def generate_rows(
 def _maker(method: Any) -> WGANGP | SMOTENC:
     if isinstance(method, WGANGP | SMOTENC):
         return method
-    return METHODS[check.check_choice("method", method, tuple(METHODS))]()  # type: ignore[return-value]
+    return METHODS[check.check_choice("method", method, tuple(METHODS))]()

@@ -86,7 +86,7 @@ def streams(table, tmp_path):
     tasks = (CLICK, CONVERSION)
     transform = FeatureTransform(Numeric("row", normalization=None), tasks).fit(table)
     inputs, labels = transform.encode(table), transform.encode_labels(table)
-    yield BalancedStream.of_arrays((inputs, labels, None), tasks, BOTH, 16, transform)
+    yield BalancedStream.of_arrays((inputs, labels, None), tasks, BOTH, 16, transform, {})
     table.to_parquet(tmp_path / "t.parquet")
     stream = TableStream(tmp_path / "t.parquet", transform, shuffle_rows=100)
     yield BalancedStream.of_stream(stream, tasks, BOTH, 16)
@@ -141,6 +141,31 @@ def test_the_level_is_that_of_the_rows_wherever_scores_leave(tmp_path):
     np.testing.assert_allclose(mtl_zoo.make_scorer(model)(both)["click"][:, 0], scores, rtol=1e-5)
     with pytest.raises(ValueError, match="`sampling` must have the same share as before"):
         model.fit(x, y, sampling=BalancedBatches({"click": 0.4}), verbose=0)
+
+
+@pytest.mark.tensorflow
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path):
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations == 5:
+                raise KeyboardInterrupt
+
+    x, y = {"x": np.arange(60, dtype="float32") / 60}, {"click": (np.arange(60) % 10 == 0).astype("float32")}
+
+    def train(folder, *callbacks):
+        keras.utils.set_random_seed(0)
+        model = compile_eagerly(mtl_zoo.SharedBottom([Numeric("x")], CLICK, bottom_units=(2,), tower_units=()))
+        saving = mtl_zoo.training.Checkpoints(tmp_path / folder, every_steps=1)
+        callbacks = [saving, *callbacks]
+        balanced = BalancedBatches({"click": 0.5})
+        model.fit(x, y, batch_size=20, epochs=3, sampling=balanced, callbacks=callbacks, verbose=0)
+        return model
+
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("killed", Kill())
+    for a, b in zip(whole.get_weights(), train("killed").get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 @pytest.mark.tensorflow
