@@ -14,8 +14,8 @@ class ContrastiveTask(SelfSupervisedTask):
     """A task without a label: two views of a row, with other features dropped, must be alike, and unlike other rows.
 
     In training two copies of the batch lose each feature of each row with probability `rate`; the model's body and a
-    network of `units` give a vector of length 1 for each, `z_1 .. z_2B` over the global batch of B rows. With `p(i)`
-    the other view of i's row:
+    network of `units` give a vector `v` for each, and `z = v / sqrt(|v|^2 + 1e-4)`, `z_1 .. z_2B` over the global batch
+    of B rows. With `p(i)` the other view of i's row:
 
         loss_i = -log(exp(<z_i, z_p(i)> / temperature) / sum_{k != i} exp(<z_i, z_k> / temperature))
 
