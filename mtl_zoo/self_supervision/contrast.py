@@ -19,7 +19,7 @@ class Contrast(Objective):
     def __init__(self, task: Any, setting: Setting):
         super().__init__(task, setting)
         self.dropping = FeatureDropping(task, setting)
-        *hidden, last = task.units
+        *hidden, last = task.projection_units
         self.hidden = DenseStack(tuple(hidden), name=f"{task.name}_hidden", dtype="float32") if hidden else None
         if self.hidden is not None:
             self.hidden.build((None, setting.width))

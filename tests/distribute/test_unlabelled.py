@@ -32,7 +32,7 @@ SCRIPT = textwrap.dedent(
     tasks = [
         BinaryTask("like"),
         ReconstructionTask("masked", rate=1.0, features=("item", "age")),
-        ContrastiveTask("views", rate=0.0, units=(4,)),
+        ContrastiveTask("views", rate=0.0, projection_units=(4,)),
         NextItemTask("next", sequence="history", dropout=0.0, num_blocks=1),
         PseudoLabelTask("sure", of="like", threshold=0.5, rate=0.0),
         MeanTeacherTask("teacher", ramp_up=0, rate=0.0, loss_weight=50.0),

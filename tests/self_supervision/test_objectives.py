@@ -118,7 +118,7 @@ def test_the_mean_of_sampled_partitions_is_the_softmax_s():
 
 
 def test_contrast_is_that_of_the_formula_whatever_the_order_of_rows():
-    _, objective = objective_of(ContrastiveTask("views", rate=0.0, temperature=0.5, units=(5, 3)))
+    _, objective = objective_of(ContrastiveTask("views", rate=0.0, temperature=0.5, projection_units=(5, 3)))
     views = Z, RNG.normal(size=Z.shape).astype("float32")
     found = call(objective, passes(*views))
     vectors = [ops.convert_to_numpy(objective._vector(ops.convert_to_tensor(v))).astype("float64") for v in views]
