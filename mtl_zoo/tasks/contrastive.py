@@ -14,8 +14,8 @@ class ContrastiveTask(SelfSupervisedTask):
     """A task without a label: two views of a row, with other features dropped, must be alike, and unlike other rows.
 
     In training two copies of the batch lose each feature of each row with probability `rate`; the model's body and a
-    network of `projection_units` give a vector `v` for each, and `z = v / sqrt(|v|^2 + 1e-4)`, `z_1 .. z_2B` over the global batch
-    of B rows. With `p(i)` the other view of i's row:
+    network of `projection_units` give a vector `v` for each, and `z = v / sqrt(|v|^2 + 1e-4)`: `z_1 .. z_2B` over the
+    global batch of B rows. With `p(i)` the other view of i's row:
 
         loss_i = -log(exp(<z_i, z_p(i)> / temperature) / sum_{k != i} exp(<z_i, z_k> / temperature))
 
@@ -34,15 +34,16 @@ class ContrastiveTask(SelfSupervisedTask):
         features: Names of the features that may be dropped. Default: None, all that are numbers or ids.
 
     Raises:
-        ValueError: `rate` is not in 0..1; `temperature` is not > 0; `projection_units` are not whole numbers >= 1; `label`,
-            `sample_space`, `sample_weight` or `metrics` are given. When a model is made: no labelled task has a tower;
-            `features` names one that there is not.
+        ValueError: `rate` is not in 0..1; `temperature` is not > 0; `projection_units` are not whole numbers >= 1;
+            `label`, `sample_space`, `sample_weight` or `metrics` are given. When a model is made: no labelled task has
+            a tower; `features` names one that there is not.
 
     Example:
 
     >>> from mtl_zoo import BinaryTask, Categorical, ContrastiveTask, Numeric, create_model
     >>> features = [Categorical("city", size=9), Numeric("age")]
-    >>> model = create_model("mmoe", features, [BinaryTask("click"), ContrastiveTask("views", projection_units=(16, 8))])
+    >>> views = ContrastiveTask("views", projection_units=(16, 8))
+    >>> model = create_model("mmoe", features, [BinaryTask("click"), views])
     >>> model.loss_names
     ('click', 'views')
 
