@@ -129,7 +129,7 @@ def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch):
     namespace = {"mtl_zoo": mtl_zoo, "data": data, "model": model}
     content = ("text", "language_models", "vectors_and_images", "dates", "entities", "graphs", "histories")
     scores = ("ranking", "retrieval", "recommender", "serving", "formats")
-    learning = ("rare_labels", "sources", "daily_training", "cold_start", "biased_logs")
+    learning = ("rare_labels", "sources", "daily_training", "cold_start", "biased_logs", "unlabelled")
     for page in ("gates", "comparing", *content, *scores, *learning):
         exec(compile(code_of(DOCS / "concepts" / f"{page}.md"), f"{page}.md", "exec"), namespace)
     assert (tmp_path / "gates.png").exists() and (tmp_path / "diversity.png").exists()

@@ -41,7 +41,7 @@ def methods(tasks: Sequence[str]) -> dict[str, list[Any]]:
     return {
         "none": [],
         "reconstruction": [ReconstructionTask("masked", rate=0.3, negatives=2000, loss_weight=0.3)],
-        "contrast": [ContrastiveTask("views", rate=0.3, temperature=0.2, units=(32, 16), loss_weight=0.1)],
+        "contrast": [ContrastiveTask("views", rate=0.3, temperature=0.2, projection_units=(32, 16), loss_weight=0.1)],
         "pseudo-labels": [PseudoLabelTask(f"sure_{t}", of=t, threshold=0.9, rate=0.2) for t in tasks],
         "mean teacher": [MeanTeacherTask("teacher", decay=0.99, ramp_up=200, rate=0.2, loss_weight=10.0)],
         "next item": [NextItemTask("next", sequence="history", num_blocks=1, loss_weight=0.1)],

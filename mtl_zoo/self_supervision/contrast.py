@@ -9,7 +9,7 @@ from mtl_zoo.layers import DenseStack
 from mtl_zoo.self_supervision._base import Objective, Setting, dense, register_objective, rows
 from mtl_zoo.self_supervision._dropping import FeatureDropping
 
-_FAR = -1e30
+_FAR, _LEAST = -1e30, 1e-4
 
 
 @register_objective("contrastive")
@@ -19,7 +19,7 @@ class Contrast(Objective):
     def __init__(self, task: Any, setting: Setting):
         super().__init__(task, setting)
         self.dropping = FeatureDropping(task, setting)
-        *hidden, last = task.units
+        *hidden, last = task.projection_units
         self.hidden = DenseStack(tuple(hidden), name=f"{task.name}_hidden", dtype="float32") if hidden else None
         if self.hidden is not None:
             self.hidden.build((None, setting.width))
@@ -37,7 +37,8 @@ class Contrast(Objective):
 
     def _vector(self, z: Any) -> Any:
         x = self.linear(z if self.hidden is None else self.hidden(z))
-        return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1e-12))
+        # Of a row whose representation is 0 the gradient must not be without bounds.
+        return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + _LEAST)
 
     def _loss(self, view: Any, same: Any, other: Any, is_own: Any) -> tuple[Any, Any]:
         """Of each row's view, the loss against the views of the same kind and of the other, and whether it is met."""

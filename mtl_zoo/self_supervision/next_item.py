@@ -30,7 +30,11 @@ class NextItem(Objective):
         if not isinstance(encoder, HistorySelfAttention):
             longest = feature.shape[0]
             self.own = HistorySelfAttention(
-                task.num_blocks, dropout=task.dropout, max_positions=longest, name=f"{task.name}_encoder", dtype="float32"
+                task.num_blocks,
+                dropout=task.dropout,
+                max_positions=longest,
+                name=f"{task.name}_encoder",
+                dtype="float32",
             )
             self.own.build((None, longest - 1, self.softmax.dim))
             encoder = self.own

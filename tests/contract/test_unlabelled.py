@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import toys
 from toys import FAMILIES, compile_eagerly, gradients_of_each, inputs, labels, sample_of, small_arguments, tasks_of
 
 import mtl_zoo
@@ -19,13 +20,12 @@ from mtl_zoo.training import Checkpoints
 KINDS = [kind for kind in TASKS.names() if not TASKS[kind].is_labelled]
 # What a kind cannot be made without, and what makes it do something in a handful of steps.
 ARGUMENTS = {
-    "next_item": {"sequence": "history"},
+    "next_item": {"sequence": "history", "num_blocks": 1},
     "pseudo_label": {"of": "like", "threshold": 0.5},
     "mean_teacher": {"ramp_up": 0},
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 LABELLED = (BinaryTask("click"), BinaryTask("like"))
-ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 ROWS = 32
 
 
@@ -58,6 +58,11 @@ def data(rows=ROWS, seed=0):
 def build(*tasks, name="shared_bottom", **arguments):
     given = {"bottom_units": (8,), "tower_units": ()} if name == "shared_bottom" else small_arguments(name)
     return create_model(name, features(), [*LABELLED, *tasks], **{**given, **arguments})
+
+
+def of_graph(model):
+    """The weights that a model would have without tasks that have no label."""
+    return [v for layer in model.layers for v in layer.weights]
 
 
 def logs_of(model, epochs=1, **arguments):
@@ -100,25 +105,26 @@ def test_it_shows_in_training_alone(kind):
     assert set(table["task"]) == {"click", "like"}
 
 
+@pytest.mark.tensorflow
 @every_kind
 def test_at_weight_zero_nothing_else_changes(kind):
     """Labelled tasks learn as they would alone: penalties count once, moving statistics are those of complete rows."""
-    found = []
-    for tasks in ([make(kind, loss_weight=0.0)], []):
-        keras.utils.set_random_seed(0)
-        model = build(*tasks, bottom_units=MLP((8,), norm="batch"), embedding=mtl_zoo.Embedding(l2=0.1))
-        if found:
-            model.set_weights([value for path, value in start if "objective" not in path])
-        start = [(v.path, np.array(v)) for v in model.weights]
+    beside, alone = (
+        build(*tasks, bottom_units=MLP((8,), norm="batch"), embedding=mtl_zoo.Embedding(l2=0.1))
+        for tasks in ([make(kind, loss_weight=0.0)], [])
+    )
+    losses = []
+    for one, other in zip(of_graph(beside), of_graph(alone), strict=True):
+        other.assign(one)
+    for model in (beside, alone):
         compile_eagerly(model)
-        logs = logs_of(model, shuffle=False)
-        found.append((logs["loss"], {v.path: np.array(v) for v in model.weights if "objective" not in v.path}))
-    (loss, one), (other, two) = found
-    np.testing.assert_allclose(loss, other, rtol=1e-5)
-    for (path, value), second in zip(one.items(), two.values(), strict=True):
-        np.testing.assert_allclose(value, second, rtol=1e-5, atol=1e-6, err_msg=path)
+        losses.append(logs_of(model, shuffle=False)["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for one, other in zip(of_graph(beside), of_graph(alone), strict=True):
+        np.testing.assert_allclose(np.array(one), np.array(other), rtol=1e-5, atol=1e-6, err_msg=one.path)
 
 
+@pytest.mark.tensorflow
 @every_kind
 def test_it_learns_and_teaches_what_it_shares(kind):
     keras.utils.set_random_seed(0)
@@ -137,32 +143,24 @@ def test_it_learns_and_teaches_what_it_shares(kind):
     gradients = gradients_of_each(model, losses)[kind]
     moved = {path for path, gradient in gradients.items() if np.abs(gradient).max() > 0}
     assert any("embedding" in path for path in moved), moved
-    assert all(path in moved for path in gradients if "objective" in path and "bias" not in path), (
-        gradients.keys() - moved
-    )
+    kernels = {v.path for o in model._objectives for v in o.trainable_variables if "bias" not in v.path}
+    assert kernels <= moved, kernels - moved
     if kind in ("pseudo_label", "mean_teacher"):
         return
-    model.compile(keras.optimizers.Adam(0.02), loss_weights={"click": 0, "like": 0})
-    logs = logs_of(model, epochs=12)[f"{kind}_loss"]
+    compile_eagerly(model, keras.optimizers.Adam(0.05), loss_weights={"click": 0, "like": 0})
+    logs = logs_of(model, epochs=6)[f"{kind}_loss"]
     assert logs[-1] < 0.97 * logs[0], logs
 
 
-@every_kind
-@pytest.mark.parametrize("name", sample_of((*FAMILIES, "pepnet", "single_task", "serial", "aitm"), ("esmm", "mose")))
-def test_any_model_has_it_beside_its_tasks(kind, name):
-    if kind != KINDS[0] and name not in ("esmm",):
-        pytest.skip("what a model offers is the same for each kind")
-    model = create_model(name, mtl_zoo_features(), [*tasks_of(name), make(kind)], **small_arguments(name))
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", sample_of((*FAMILIES, "pepnet", "single_task", "serial", "aitm"), ("esmm",)))
+def test_any_model_has_them_beside_its_tasks(name):
+    model = create_model(name, toys.features(), [*tasks_of(name), *map(make, KINDS)], **small_arguments(name))
     compile_eagerly(model)
     y = {label: labels(16)[label] for label in mtl_zoo.tasks.label_names(model.tasks)}
     logs = model.fit(inputs(16), y, batch_size=16, verbose=0).history
-    assert np.isfinite(logs[f"{kind}_loss"]).all() and kind not in model.predict(inputs(16), verbose=0)
-
-
-def mtl_zoo_features():
-    from toys import features as of_every_kind
-
-    return of_every_kind()
+    assert np.isfinite([logs[f"{kind}_loss"] for kind in KINDS]).all()
+    assert not set(KINDS) & set(model.predict(inputs(16), verbose=0))
 
 
 @every_kind
@@ -186,7 +184,7 @@ class _Stop(keras.callbacks.Callback):
 
 
 @pytest.mark.tensorflow
-@every_kind
+@pytest.mark.parametrize("kind", sample_of(KINDS, ("contrastive", "mean_teacher")))
 def test_resumed_training_ends_with_the_same_numbers(kind, tmp_path):
     found = []
     for folder, stop in (("whole", []), ("cut", [_Stop()]), ("cut", [])):
@@ -210,19 +208,17 @@ REFUSED = ("mgda_ub", "grad_drop")
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize(
-    "name", sample_of([n for n in list_balancing() if n not in REFUSED], ("dwa", "pcgrad", "moco"))
-)
+@pytest.mark.parametrize("name", sample_of([n for n in list_balancing() if n not in REFUSED], ("dwa", "pcgrad")))
 def test_balancing_methods_see_its_loss(name):
     from mtl_zoo.balancing import create_balancing
 
-    model = build(make("reconstruction"), make("contrastive", units=(4,)))
+    model = build(make("reconstruction"), make("contrastive", projection_units=(4,)))
     needed = {"data_based": {"frequencies": dict.fromkeys(model.loss_names, 0.2)}}
     compile_eagerly(model, "adam", balancing=create_balancing(name, **needed.get(name, {})))
     logs = logs_of(model)
     assert model.balancing.loss_names == ("click", "like", "reconstruction", "contrastive")
     assert np.isfinite([values[-1] for values in logs.values()]).all()
-    assert all(float(n) == 0 for n in model.balancing.skipped)
+    assert not np.array(model.balancing.skipped).any()
 
 
 @pytest.mark.tensorflow
@@ -247,8 +243,7 @@ def test_an_export_holds_nothing_of_it(kind, tmp_path):
     model = build(make(kind))
     model.export(tmp_path / "saved", raw=False)
     module = tf.saved_model.load(str(tmp_path / "saved"))
-    graph = [v for layer in model.layers for v in layer.weights]
-    assert len(module.signatures["serving_default"].variables) <= len(graph)
+    assert len(module.signatures["serving_default"].variables) <= len(of_graph(model))
 
 
 @pytest.mark.parametrize(

@@ -97,12 +97,12 @@ def test_what_was_not_dropped_does_not_count_and_only_named_features_are():
     price = ops.convert_to_numpy(inputs["price"])
     assert not price[dropped].any() and (price[~dropped] == X["price"][~dropped]).all()
     np.testing.assert_array_equal(ops.convert_to_numpy(inputs["item"]), X["item"])
-    weights = np.mean([call(objective, passes(Z))[:, 1] for _ in range(60)])
-    assert abs(weights - 0.5) < 0.1
+    weights = np.mean([call(objective, passes(Z))[:, 1] for _ in range(30)])
+    assert abs(weights - 0.5) < 0.15
 
 
 def test_the_mean_of_sampled_partitions_is_the_softmax_s():
-    model, whole = objective_of(ReconstructionTask("masked", rate=1.0, features="item"))
+    _, whole = objective_of(ReconstructionTask("masked", rate=1.0, features="item"))
     _, sampled = objective_of(ReconstructionTask("masked", rate=1.0, features="item", negatives=4))
     softmax, exact = sampled.ids["item"][1], whole.ids["item"][1]
     assert softmax.drawn == 4 and exact.drawn is None
@@ -112,18 +112,19 @@ def test_the_mean_of_sampled_partitions_is_the_softmax_s():
         ops.convert_to_tensor(X["item"][[0, 1, 4, 5, 0, 1]][:, None]),
     )
     truth = np.exp(ops.convert_to_numpy(exact(queries, ids)[0]))
-    drawn = [np.exp(ops.convert_to_numpy(softmax(queries, ids)[0])) for _ in range(300)]
-    np.testing.assert_allclose(np.mean(drawn, axis=0), truth, rtol=0.05)
+    drawn = [np.exp(ops.convert_to_numpy(softmax(queries, ids)[0])) for _ in range(150)]
+    np.testing.assert_allclose(np.mean(drawn, axis=0), truth, rtol=0.1)
     assert np.std(drawn, axis=0).min() > 0
 
 
 def test_contrast_is_that_of_the_formula_whatever_the_order_of_rows():
-    model, objective = objective_of(ContrastiveTask("views", rate=0.0, temperature=0.5, units=(5, 3)))
+    _, objective = objective_of(ContrastiveTask("views", rate=0.0, temperature=0.5, projection_units=(5, 3)))
     views = Z, RNG.normal(size=Z.shape).astype("float32")
     found = call(objective, passes(*views))
     vectors = [ops.convert_to_numpy(objective._vector(ops.convert_to_tensor(v))).astype("float64") for v in views]
     z = np.concatenate(vectors)
-    np.testing.assert_allclose((z**2).sum(axis=1), 1, rtol=1e-5)
+    v = dense_of(objective.linear, ops.convert_to_numpy(objective.hidden(np.concatenate(views))).astype("float64"))
+    np.testing.assert_allclose(z, v / np.sqrt((v**2).sum(axis=1, keepdims=True) + 1e-4), rtol=1e-4, atol=1e-6)
     s = z @ z.T / 0.5
     np.fill_diagonal(s, -np.inf)
     partner = np.roll(np.arange(2 * ROWS), ROWS)
