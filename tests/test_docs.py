@@ -127,7 +127,7 @@ def test_the_lines_of_the_concepts_run(tmp_path, monkeypatch):
     data = mtl_zoo.load_dataset("synthetic_funnel", size=1000)
     model = mtl_zoo.create_model("mmoe", data.features, data.tasks, num_experts=2, expert_units=(4,))
     namespace = {"mtl_zoo": mtl_zoo, "data": data, "model": model}
-    content = ("text", "language_models", "vectors_and_images", "dates", "entities", "graphs", "histories")
+    content = ("text", "language_models", "vectors_and_images", "numbers", "dates", "entities", "graphs", "histories")
     scores = ("ranking", "retrieval", "recommender", "serving", "formats")
     learning = ("rare_labels", "sources", "daily_training", "cold_start", "biased_logs", "unlabelled")
     for page in ("gates", "comparing", *content, *scores, *learning):

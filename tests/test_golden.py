@@ -13,8 +13,8 @@ pytestmark = [
 # Faults of 0.1.0 that were mended since; CHANGELOG.md names them.
 CHANGED = {
     "balancing:excess_mtl": "nothing is added to the squares of small gradients",
-    "model:home": "epsilon of normalisations is 1e-5",
-    "model:m3oe": "epsilon of normalisations is 1e-5",
+    "model:home": "no normalisation by default, and its epsilon is 1e-5",
+    "model:m3oe": "no normalisation by default, and its epsilon is 1e-5",
 }
 
 

@@ -60,6 +60,7 @@ MAY_IMPORT = {
     # A kind that brings a layer of its own imports it where it is asked for it.
     "features.vector": (*_FEATURES, "features", "layers.vector_encoder"),
     "features.image": (*_FEATURES, "features", "layers.image_cnn", "layers.image_encoder"),
+    "features.numeric": (*_FEATURES, "features", "layers.piecewise_linear_encoder", "layers.periodic_encoder"),
     "features.datetime": (*_FEATURES, "features", "layers.vector_encoder", "layers.datetime_encoder"),
     "features.text": (*_FEATURES, "features", "layers.text"),
     "features.neighbours": (*_FEATURES, "features", "layers.neighbour_attention"),
@@ -68,8 +69,10 @@ MAY_IMPORT = {
     "language": (*_BASE, "features"),
     "layers": _BASE,
     "layers._places": (*_BASE, "features.base", "features.requests"),
+    "layers._numbers": (*_BASE, "features.requests", "layers._places"),
     "layers.feature_embedding": (
         *_BASE,
+        "layers._numbers",
         "layers._places",
         "layers._tables",
         "layers.feature_fusion",

@@ -6,8 +6,12 @@ Each table (see `_tables.py`) is cut at random to at most `--rows` rows, 60 % to
 25 % to test. A shared-bottom model with its default widths is trained with `compile("auto")`, the best epoch by the
 mean score of the tasks; cases differ in how numbers enter alone. Logistic or ridge regression (one-hot, standardised)
 and scikit-learn's HistGradientBoosting are trained on the same rows, a model a task, with their defaults. A row of the
-file is one task: AUC, or RMSE / standard deviation of the test labels (nrmse). `seconds` are those of training, by one
-thread, the tracing of a network's graph included.
+file is one task: AUC, or RMSE / standard deviation of the test labels (nrmse). `seconds` are those of training, the
+tracing of a network's graph included, and compare nothing where the machine had other work.
+
+    python -m benchmarks.studies.numbers --cost --out benchmarks/results/bench/numbers_cost.csv
+
+gives the processor's time of a training step of 256 rows with 40 numbers, by encoding; rounds alternate.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from benchmarks.studies import _frame as frame
 from benchmarks.studies._tables import TABLES, Mixed
 from mtl_zoo import Categorical, ExactValidation, FeatureTransform, Numeric, create_model
 from mtl_zoo.metrics.exact import auc, rmse
+from mtl_zoo.tasks import BinaryTask
 
 COLUMNS = (
     *("table", "seed", "case", "task", "metric", "value", "train_rows", "features", "width", "best_epoch", "epochs"),
@@ -197,6 +202,34 @@ def run_numbers(args: Any) -> pd.DataFrame:
     return kept.read()
 
 
+def run_cost(args: Any) -> pd.DataFrame:
+    """The processor's milliseconds a step of each way in which 40 numbers enter, the median over rounds."""
+    rng = np.random.default_rng(0)
+    names = [f"x{i}" for i in range(40)]
+    table = pd.DataFrame(rng.lognormal(size=(args.batch_size * 20, 40)), columns=names)
+    table["y"] = (rng.random(len(table)) < 0.5).astype("float32")
+    models, times = {}, {}
+    for way in ("numbers", "numbers, piecewise linear", "numbers, periodic", "numbers, quantile ids"):
+        features = [Numeric(name, **CASES[way].numbers) for name in names]
+        transform = FeatureTransform(features, BinaryTask("y")).fit(table)
+        models[way] = create_model(args.model, transform)
+        models[way].compile("auto", metrics=None)
+        arrays = transform.encode(table), transform.encode_labels(table)
+        models[way].fit(*arrays, batch_size=args.batch_size, verbose=0)
+        times[way] = (arrays, [])
+    for _ in range(args.rounds):
+        for way, model in models.items():
+            arrays, found = times[way]
+            started = time.process_time()
+            model.fit(*arrays, batch_size=args.batch_size, verbose=0)
+            found.append((time.process_time() - started) / 20 * 1000)
+    base = times["numbers"][1]
+    rows = [
+        {"case": way, "ms": round(float(np.median(f)), 2), **frame.ratios(f, base)} for way, (_, f) in times.items()
+    ]
+    return frame.write(args.out, rows)
+
+
 def differences(rows: pd.DataFrame, base: str = "boosting") -> pd.DataFrame:
     """By table and task, the mean over seeds of each case, and how it differs from boosting (above 0: better)."""
     rows = rows[rows["error"].astype(str) == ""].astype({"value": float})
@@ -208,7 +241,11 @@ def differences(rows: pd.DataFrame, base: str = "boosting") -> pd.DataFrame:
 def main(arguments: Sequence[str] | None = None) -> int:
     defaults: dict[str, Any] = {"tables": tuple(TABLES), "cases": ("linear", "boosting", *CASES), "seeds": 3}
     defaults |= {"rows": 10_000, "model": "shared_bottom", "batch_size": 256, "epochs": 20}
+    defaults |= {"cost": False, "rounds": 7}
     args = frame.parser(__doc__ or "", defaults).parse_args(arguments)
+    if args.cost:
+        frame.show(run_cost(args), ["case", "ms", "ratio"], "a step")
+        return 0
     found = differences(run_numbers(args)).reset_index()
     frame.show(found, [str(c) for c in found.columns], "better than boosting by")
     return 0

@@ -173,7 +173,11 @@ class Numeric(Feature):
             make = functools.partial(_piecewise_linear, dim=self.dim)
             return Number(f"piecewise_linear_{self.dim}", make, self.dim, self.boundaries or ())
         if self.encoding == "periodic":
-            options = {"dim": self.dim, "frequencies": self.frequencies, "scale": float(self.frequency_scale)}
+            options: dict[str, Any] = {
+                "dim": self.dim,
+                "frequencies": self.frequencies,
+                "scale": float(self.frequency_scale),
+            }
             group = f"periodic_{self.dim}_{self.frequencies}_{options['scale']:g}".replace(".", "_")
             return Number(group, functools.partial(_periodic, **options), self.dim)
         return Number()

@@ -75,7 +75,7 @@ def test_a_twin_that_says_the_opposite_meets_the_constraint():
 
 
 def test_the_constraint_is_in_the_objective_and_no_loss():
-    model = compile_eagerly(build("dcmt", (CLICK, CONVERSION), constraint=10.0))
+    model = compile_eagerly(build("dcmt", (CLICK, CONVERSION), constraint=10.0, lambda_c=1.0))
     set_logit(model, "conversion", 20.0)
     set_logit(model, "conversion_twin", 20.0)
     logits = model(inputs())
