@@ -25,7 +25,7 @@ class Scores:
 
 
 class Masker:
-    """From the columns of a row that are kept to rows of the background with its cells there. shap's take no strings."""
+    """From the columns that are kept to the background's rows with the cells of a row there. shap's take no strings."""
 
     def __init__(self, background: np.ndarray):
         self.background, self.shape = background, background.shape
