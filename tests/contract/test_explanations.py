@@ -2,10 +2,13 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from toys import FIVE_TASKS, build, inputs, sample_of, small_arguments
 
 import mtl_zoo
+from mtl_zoo import MLP, BinaryTask, Embedding, FeatureTransform, SharedBottom
+from mtl_zoo.features.spec import FEATURES
 from mtl_zoo.tasks import TASKS
 
 # PEPNet and STEM score by what no gradient passes in training. On JAX each gradient is compiled.
@@ -15,7 +18,7 @@ SAMPLE = ON_TENSORFLOW if keras.backend.backend() == "tensorflow" else ("shared_
 
 def built(name, *tasks):
     """A small model with tables whose vectors are far enough from 0 to matter."""
-    wide = {"embedding": mtl_zoo.Embedding(initializer="he_normal")}
+    wide = {"embedding": Embedding(initializer="he_normal")}
     inner = small_arguments(name).get("backbone_options")
     return build(name, *tasks, **(wide if inner is None else {"backbone_options": {**inner, **wide}}))
 
@@ -64,3 +67,19 @@ def test_every_kind_of_task_has_margins(kind):
     for unit in range(task.units):
         order = np.argsort(scores[:, unit])
         assert (np.diff(margins[order, unit]) >= -1e-5).all()
+
+
+FIRSTS = [examples[0] for kind in FEATURES if (examples := FEATURES[kind].examples())]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(("feature", "cells"), FIRSTS, ids=[feature.kind for feature, _ in FIRSTS])
+def test_every_kind_of_feature_has_parts(feature, cells):
+    click = BinaryTask("click")
+    table = pd.DataFrame({feature.source: pd.Series(cells), "click": np.arange(len(cells)) % 2})
+    bottom = MLP((3,), activation="tanh")
+    transform = FeatureTransform(feature, click).fit(table)
+    model = SharedBottom(transform, bottom_units=bottom, tower_units=(), embedding=Embedding(initializer="he_normal"))
+    found = mtl_zoo.explain(model, table)
+    assert_adds_up(found)
+    assert (found.table[feature.name] != 0).any()
