@@ -1,9 +1,9 @@
 """Do explanations add up, and do they find what is known to matter?
 
 `--parts gaps`: every model of the catalogue, in narrow, is trained for a dozen steps on the synthetic funnel (with
-domains, histories, a number and a cart, so that each has what it needs), and the first and the last output of test rows
-are explained by integrated gradients, from missing values and from the mean. A row of the file tells how far the features' parts are from
-the change of the logit that they explain.
+domains, histories, a number and, save for `TWO_STEPS`, a cart: each has what it needs), and the first and the last output of test rows
+are explained by integrated gradients, from missing values and from the mean. A row of the file tells how far the
+features' parts are from the change of the logit that they explain.
 
 `--parts truth`: the generator's true effects are known. Of each value of the twelve fields and of the domain the true
 effect is its least-squares coefficient in the true logit over the training rows, less the field's mean. A network is
@@ -15,6 +15,9 @@ items), and compared by rank correlation (Spearman):
     groups       the permutation importance of groups of features of different strength with the deviation of the sum of
                  their true effects
 
+`--parts ceiling`: how well the effects on conversions can be known from these rows at all: the rank correlation of the
+coefficients of a logistic regression on the clicked training rows, which has the generator's main effects and no more.
+
 The rows in benchmarks/results/bench/explanations.csv were made by
 
     python -m benchmarks.studies.explanations --out benchmarks/results/bench/explanations.csv
@@ -22,6 +25,7 @@ The rows in benchmarks/results/bench/explanations.csv were made by
 
 from __future__ import annotations
 
+import functools
 import inspect
 import time
 from collections.abc import Sequence
@@ -29,7 +33,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import hstack
 from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import OneHotEncoder
 
 from benchmarks.studies import _frame as frame
 
@@ -49,6 +56,8 @@ NARROW = {
     "stage_units": (16,),
     "tower_units": (8,),
 }
+# Models of one conversion after one click, which a cart between the two would confuse.
+TWO_STEPS = ("dcmt", "escm2_dr", "escm2_ips", "esmm")
 FIELDS = tuple(f"{group}_field_{i}" for group in ("user", "item", "context") for i in range(1, 5))
 GROUPS = {
     "history": ["history"],
@@ -63,7 +72,7 @@ GROUPS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    defaults: dict[str, Any] = {"parts": ("gaps", "truth"), "models": ("all",), "seeds": 3, "rows": 500_000}
+    defaults: dict[str, Any] = {"parts": ("gaps", "truth", "ceiling"), "models": ("all",), "seeds": 3, "rows": 500_000}
     defaults |= {"gap_rows": 4_000, "explained": 20, "epochs": 2, "batch_size": 1024, "truth_model": "shared_bottom"}
     args = frame.parser(__doc__ or "", defaults).parse_args(arguments)
     kept = frame.Rows(args.out, COLUMNS)
@@ -73,9 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for case in ("fields", "ids"):
             for seed in range(args.seeds):
                 _truth(args, kept, case, seed)
+    if "ceiling" in args.parts:
+        for seed in range(args.seeds):
+            _ceiling(args, kept, seed)
     table = kept.read()
     frame.show(table[table["part"] == "gaps"], ["model", "task", "baseline", "largest_gap", "incomplete", "gradients"])
-    frame.show(table[table["part"] == "truth"], ["case", "seed", "task", "measure", "value"])
+    frame.show(table[table["part"].isin(["truth", "ceiling"])], ["part", "case", "seed", "task", "measure", "value"])
     return 0
 
 
@@ -101,13 +113,15 @@ def _gaps(args: Any, kept: frame.Rows) -> None:
     import mtl_zoo
 
     names = mtl_zoo.list_models() if "all" in args.models else args.models
-    options = {"domains": 2, "cart": True, "history": 5, "numeric": True, "embedding_dim": 8}
-    data = mtl_zoo.load_dataset("synthetic_funnel", size=args.gap_rows, **options)
-    rows = data.test.take(args.explained)
+    options = {"domains": 2, "history": 5, "numeric": True, "embedding_dim": 8}
+    load = functools.partial(mtl_zoo.load_dataset, "synthetic_funnel", size=args.gap_rows, **options)
+    two_steps, three_steps = load(), load(cart=True)
     for name in names:
         if kept.has(part="gaps", model=name):
             continue
         keras.utils.set_random_seed(0)
+        data = two_steps if name in TWO_STEPS else three_steps
+        rows = data.test.take(args.explained)
         model = mtl_zoo.create_model(name, data.features, data.tasks, **_narrow(name))
         # A dozen steps, for which tracing a graph would take most of the time.
         model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
@@ -136,7 +150,7 @@ def true_effects(inputs: dict[str, np.ndarray], logit: np.ndarray) -> dict[str, 
         one_hot = np.eye(ids.max() + 1, dtype="float64")[ids]
         columns.append(one_hot - one_hot.mean(axis=0))
         owners += [name] * one_hot.shape[1]
-    columns.append(inputs["number"].astype("float64")[:, None])
+    columns.append((inputs["number"] - inputs["number"].mean(dtype="float64"))[:, None])
     owners.append("number")
     x = np.concatenate(columns, axis=1)
     # The columns of a field add up to 0: a little ridge picks the coefficients that do, too.
@@ -176,6 +190,28 @@ def _truth(args: Any, kept: frame.Rows, case: str, seed: int) -> None:
             row = dict(zip(_KEYS, ("truth", case, args.truth_model, seed, task, "mean", measure), strict=True))
             _add(kept, {**row, "value": round(float(spearmanr(ours, true)[0]), 4), "rows": len(ours),
                         "seconds": seconds, "incomplete": int((~found.rows["complete"]).sum())})  # fmt: skip
+
+
+def _ceiling(args: Any, kept: frame.Rows, seed: int) -> None:
+    import mtl_zoo
+
+    if kept.has(part="ceiling", seed=seed):
+        return
+    data = mtl_zoo.load_dataset("synthetic_funnel", size=args.rows, domains=3, history=5, numeric=True, seed=seed)
+    clicked = data.train.labels["click"] == 1
+    names, inputs = [*FIELDS, "domain"], {name: x[clicked] for name, x in data.train.inputs.items()}
+    codes = OneHotEncoder().fit_transform(np.stack([inputs[name] for name in names], axis=1))
+    x = hstack([codes, inputs["number"][:, None]]).tocsr()
+    started = time.perf_counter()
+    found = LogisticRegression(C=0.3, max_iter=500).fit(x, data.train.labels["conversion"][clicked])
+    truth = data.train.truth["conversion"].astype("float64")
+    effects = true_effects(data.train.inputs, np.log(truth) - np.log1p(-truth))
+    true = [pd.Series(effects[name]).groupby(data.train.inputs[name]).mean().to_numpy() for name in names]
+    ours = np.split(found.coef_[0][:-1], np.cumsum([len(one) for one in true])[:-1])
+    correlation = spearmanr(np.concatenate([one - one.mean() for one in ours]), np.concatenate(true))[0]
+    row = dict(zip(_KEYS, ("ceiling", "fields", "logistic regression", seed, "conversion", "", "values"), strict=True))
+    seconds = round(time.perf_counter() - started, 2)
+    _add(kept, {**row, "value": round(float(correlation), 4), "rows": x.shape[1] - 1, "seconds": seconds})
 
 
 def _compared(

@@ -26,7 +26,7 @@ def draw_explanation(explanation: Any, path: str | Path, row: int | None) -> Pat
     check.check_int("row", row, 0, len(explanation.table) - 1)
     parts = explanation.table.iloc[row]
     names = list(parts.abs().sort_values(ascending=False, kind="stable").index)
-    told = [f"{name} = {check.shown(explanation.values[name].iloc[row], 24)}" for name in names]
+    told = [f"{name} = {explanation.shown(name, row)}" for name in names]
     bars(axes, told, parts[names].to_numpy())
     about = explanation.rows.iloc[row]
     axes.set_title(f"{explanation.task} {about['score']:.3g}, baseline {about['baseline']:.3g}")

@@ -102,8 +102,9 @@ def integrate(
         open_errors = np.bincount(rows, missed, count)
         pieces = np.bincount(rows, minlength=count)
         is_open = (errors + open_errors > allowed) & (taken + 2 * len(_AT) * pieces <= most)
-        # A piece that is exact for its share is done, though its row is not.
-        split = is_open[rows] & (missed > (allowed / (2 * pieces.clip(1)))[rows])
+        # A piece that is exact for its share of what is still allowed is done, though its row is not.
+        share = (allowed - errors).clip(0) / (2 * pieces.clip(1))
+        split = is_open[rows] & (missed > share[rows])
         np.add.at(parts, rows[~split], found[~split])
         np.add.at(errors, rows[~split], missed[~split])
         rows, low, high, first, last, slopes = (x[split] for x in (rows, low, high, first, last, slopes))

@@ -71,10 +71,15 @@ class Explanation:
         parts, about = self.table.iloc[row], self.rows.iloc[row]
         order = parts.abs().sort_values(ascending=False, kind="stable").index
         named = [name for name in order if parts[name] != 0][:features]
-        told = [f"{'+' if parts[n] > 0 else '-'} {n}={check.shown(self.values[n].iloc[row], 30)}" for n in named]
+        told = [f"{'+' if parts[n] > 0 else '-'} {n}={self.shown(n, row)}" for n in named]
         text = f"{self.task} {about['score']:.3g}, baseline {about['baseline']:.3g}"
         text += f": {', '.join(told)}" if told else ": no feature matters"
         return text if about["complete"] else f"{text} (incomplete: the parts lack {about['gap']:.2g})"
+
+    def shown(self, feature: str, row: int) -> str:
+        """The value of a feature in a row, as reasons and pictures show it."""
+        value = self.values[feature].iloc[row]
+        return f"{value:.4g}" if isinstance(value, float | np.floating) else check.shown(value, 30)
 
     def plot(self, path: str | Path, row: int | None = None) -> Path:
         """Draws bars of the features' parts, and writes them to `path` (png, svg, pdf).

@@ -60,7 +60,7 @@ def explain(
 def _without_each(
     pairs: PairScores, catalogue: Catalogue, features: Sequence[Any], user: dict[str, np.ndarray], rows: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Scores of a user's items without each feature: ids 0 are missing ones, and scaled numbers 0 are the mean."""
+    """Scores of a user's items where each feature is missing: id 0, and 0 of a scaled number, which is the mean."""
     names = [feature.name for feature in features]
     items = {name: array[rows] for name, array in catalogue.arrays.items()}
     users_at, items_at = dict(user), dict(items)
@@ -68,9 +68,9 @@ def _without_each(
         for name, array in arrays.items():
             arrays[name] = np.tile(array, (every, *[1] * (array.ndim - 1)))
     for number, feature in enumerate(features):
-        for name in feature.input_specs():
+        for name, spec in feature.input_specs().items():
             arrays, size = (users_at, 1) if name in users_at else (items_at, len(rows))
-            arrays[name][number * size : (number + 1) * size] = "" if arrays[name].dtype == object else 0
+            arrays[name][number * size : (number + 1) * size] = spec.missing
     of_user = np.repeat(np.arange(len(names)), len(rows))
     found = pairs(users_at, items_at, of_user, np.arange(len(names) * len(rows)))
     return {
