@@ -118,7 +118,7 @@ class ExactValidation(keras.callbacks.Callback):
         # Of batches, which may be more than memory holds, labels and scores alone are kept, and for an evaluation only.
         self._rows: Any = None if is_batched(self.split) else as_split(self.model, self.split)
         joint = self.split if isinstance(self.split, JointSources) else None
-        self._rows_by_source = {} if joint is None else rows_by_source(joint, self._rows)
+        self._rows_by_source = {} if joint is None or self._rows is None else rows_by_source(joint, self._rows)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         started = time.perf_counter()
