@@ -314,5 +314,6 @@ class _Reporter(keras.callbacks.Callback):
             return
         self._best = max(self._best, float(score))
         self._trial.report(self._best, epoch + 1)
-        if self._trial.should_prune():
+        last = epoch + 1 == (self.params or {}).get("epochs")  # then nothing would be saved
+        if not last and self._trial.should_prune():
             raise self._pruned(f"worse than the median after epoch {epoch + 1}")
