@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 QUIET_SECONDS = 2.0
 
@@ -26,8 +26,14 @@ class Bar:
     3
     """
 
+    _open: ClassVar[Bar | None] = None
+
     def __init__(self, text: str, total: int | None = None, verbose: int = 1) -> None:
-        self._text, self._total, self._verbose = text, total, verbose
+        self._text, self._total = text, total
+        # One bar at a time: what is done within something that has one is part of that.
+        self._verbose = verbose and Bar._open is None
+        if self._verbose:
+            Bar._open = self
         self.started, self.done = time.monotonic(), 0
         self._bar: Any = None
         self._task: Any = None
@@ -60,6 +66,8 @@ class Bar:
 
     def close(self) -> None:
         """Takes the bar away."""
+        if Bar._open is self:
+            Bar._open = None
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -15,7 +15,10 @@ MODULES = [
 ]
 # Their examples train for long.
 TRAIN = ("benchmark.pareto", "balancing.moco", "evaluation.balancing_report", "training.balancing_callback")
-LONG = [f"mtl_zoo.{name}" for name in (*TRAIN, "training.callbacks", "training.gate_callback")]
+LONG = [
+    f"mtl_zoo.{name}"
+    for name in (*TRAIN, "training.callbacks", "training.gate_callback", "search.tune", "search.result")
+]
 
 
 @pytest.mark.tensorflow

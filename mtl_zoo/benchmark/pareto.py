@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
+from mtl_zoo._progress import Bar
 from mtl_zoo.balancing import Balancing, Static, as_balancing, label_of, static_grid
 from mtl_zoo.benchmark.training import train_once
 from mtl_zoo.datasets import Dataset, Split
@@ -74,6 +75,7 @@ def pareto(
     optimizer: Any = "auto",
     select: Selection | None = None,
     split: str = "test",
+    verbose: int = 1,
 ) -> ParetoFront:
     """Trains one model with static weights and with balancing methods, and says which points are best for the tasks.
 
@@ -96,6 +98,7 @@ def pareto(
         select: What the best epoch is, and by which metrics tasks are compared. None: `WeightedScore()`, the mean
             of AUC, accuracy or 1 - NRMSE.
         split: Which split the table shows: `"test"` or `"validation"`.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Raises:
         ValueError: A number out of its range, an unknown method or split, no point at all, weights that do not name
@@ -132,7 +135,7 @@ def pareto(
     check.check_unique_names("methods", [label_of(balancing) for _, balancing in points])
     rule = WeightedScore() if select is None else select
     metrics = rule.metrics_of(known)
-    rows = []
+    rows, bar = [], Bar("Training points", len(points) * seeds, verbose)
     for kind, balancing in points:
 
         def compile_arguments(model: Any, balancing: Balancing = balancing) -> dict[str, Any]:
@@ -145,10 +148,12 @@ def pareto(
             trained = train_once(model_builder, compile_arguments, data, seed, **sizes)
             values.append(_metrics_of(trained.model, data.splits[split], metrics))
             seconds.append(trained.timer.total_seconds)
+            bar.advance()
         table = pd.DataFrame(values)
         row = {"name": label_of(balancing), "kind": kind, **table.mean()}
         row |= {f"{task}_std": std for task, std in table.std(ddof=1).items()}
         rows.append({**row, "train_seconds": float(np.mean(seconds)), "seeds": seeds})
+    bar.close()
     return front_of(pd.DataFrame(rows), metrics, split)
 
 

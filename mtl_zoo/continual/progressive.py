@@ -18,6 +18,7 @@ import pandas as pd
 from mtl_zoo import _distribute
 from mtl_zoo import _validation as check
 from mtl_zoo._files import read_header, remove_leftovers, whole_folder
+from mtl_zoo._progress import Bar
 from mtl_zoo.continual.replay import ReplayBuffer
 from mtl_zoo.evaluation import evaluate
 from mtl_zoo.features._columns import read_table
@@ -74,6 +75,7 @@ def progressive(
     batch_size: int = 1024,
     seed: int = 0,
     folder: str | Path | None = None,
+    verbose: int = 1,
 ) -> Progress:
     """Predicts each day's rows, measures the scores, and then trains on them: the quality that users would have seen.
 
@@ -98,6 +100,7 @@ def progressive(
         folder: Where each day's results and model are kept. The same call goes on after the last day that is there,
             with that day's model in place of `model`, and ends as one that was not interrupted. A day appears when it
             is whole; the one before it is then removed. Default: nothing is kept.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Returns:
         A `Progress`: the model, and the metrics and the growth of each day.
@@ -131,7 +134,9 @@ def progressive(
     kept = None if folder is None else _Folder(Path(folder), given)
     run = _Run(model, replay, [], [])
     done = run if kept is None else kept.resumed(run, tables)
+    bar = Bar("Days", len(tables), verbose)
     for number, (day, table) in enumerate(tables.items()):
+        bar.reach(number)
         if number < done.days:
             continue
         frame = read_table(table)
@@ -142,6 +147,7 @@ def progressive(
         done = dataclasses.replace(done, days=number + 1, digests=(*done.digests, rows_digest(frame)))
         if kept is not None:
             kept.write(done)
+    bar.close()
     growth = pd.DataFrame(done.growth)
     return Progress(done.model, pd.DataFrame(done.measured), growth.astype({"ids": "Int64"}) if len(growth) else growth)
 
@@ -169,7 +175,7 @@ class _Run:
         """With the metrics of a day that the model has not seen."""
         started = time.perf_counter()
         rows_of_day: Any = frame
-        found = evaluate(self.model, rows_of_day)
+        found = evaluate(self.model, rows_of_day, verbose=0)
         seconds = round(time.perf_counter() - started, 3)
         about = {"rows": len(frame), "predict_seconds": seconds, "train_seconds": 0.0}
         rows = [{"day": day, **row, **about} for row in found.to_dict("records")]

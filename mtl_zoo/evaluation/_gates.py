@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mtl_zoo._progress import Bar
 from mtl_zoo.layers import BaseGate, StopGradient
 
 # The number of rows whose weights are in memory at once.
@@ -60,7 +61,9 @@ class GateReader:
                 self.pairs[first, second] = (list(at), list(there))
         self._network = keras.Model(model.input, {name: gate.output for name, gate in self.gates.items()})
 
-    def read(self, inputs: Mapping[str, np.ndarray], codes: np.ndarray, segments: int, batch_size: int) -> GateSums:
+    def read(
+        self, inputs: Mapping[str, np.ndarray], codes: np.ndarray, segments: int, batch_size: int, verbose: int = 0
+    ) -> GateSums:
         """Sums of weights, entropies and overlaps over the rows of each segment; `codes` holds each row's segment."""
         sums = GateSums(
             np.bincount(codes, minlength=segments).astype("float64"),
@@ -68,11 +71,13 @@ class GateReader:
             {name: np.zeros(segments) for name in self.gates},
             {pair: np.zeros(segments) for pair in self.pairs},
         )
-        for start in range(0, len(codes), _ROWS):
-            at = slice(start, start + _ROWS)
-            chunk = {name: values[at] for name, values in inputs.items()}
-            weights = self._network.predict(chunk, batch_size=batch_size, verbose=0)
-            self._add(sums, {name: w.astype("float64") for name, w in weights.items()}, codes[at])
+        with Bar("Reading gates", len(codes), verbose) as bar:
+            for start in range(0, len(codes), _ROWS):
+                at = slice(start, start + _ROWS)
+                chunk = {name: values[at] for name, values in inputs.items()}
+                weights = self._network.predict(chunk, batch_size=batch_size, verbose=0)
+                self._add(sums, {name: w.astype("float64") for name, w in weights.items()}, codes[at])
+                bar.advance(len(codes[at]))
         return sums
 
     def by_row(self, inputs: Mapping[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:

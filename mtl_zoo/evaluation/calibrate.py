@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.evaluation.evaluate import as_split
+from mtl_zoo.evaluation.evaluate import as_split, rows_and_scores
 from mtl_zoo.heads import Output
 from mtl_zoo.models._calibration import Affine, Calibration, Isotonic
 from mtl_zoo.models._fingerprint import rows_digest
@@ -19,7 +19,9 @@ from mtl_zoo.models._fingerprint import rows_digest
 _SMALLEST = 1e-7  # of a score, as float32 tells it from 1
 
 
-def calibrate(model: Any, data: Any, task: str | None = None, method: str = "platt", *, batch_size: int = 4096) -> Any:
+def calibrate(
+    model: Any, data: Any, task: str | None = None, method: str = "platt", *, batch_size: int = 4096, verbose: int = 1
+) -> Any:
     """A model whose scores of one output are calibrated on rows that it was not trained on.
 
     With `a` the logit that the score is made of, the new score is
@@ -41,6 +43,7 @@ def calibrate(model: Any, data: Any, task: str | None = None, method: str = "pla
         task: Name of an output of a binary task. Default: None, the only one there is.
         method: `"platt"`, `"temperature"` or `"isotonic"`. Default: "platt".
         batch_size: Rows a step of `predict`.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Returns:
         A model with the same weights. If `model` is compiled, it is too, with a fresh optimizer.
@@ -78,7 +81,7 @@ def calibrate(model: Any, data: Any, task: str | None = None, method: str = "pla
     made.trained_rows = model.trained_rows
     others = {name: found for name, found in model.corrections.calibrations.items() if name != output.name}
     made.set_corrections(dataclasses.replace(model.corrections, calibrations=others))
-    scores = made.predict(split.inputs, batch_size=batch_size, verbose=0)[output.name]
+    scores = rows_and_scores(made, split, batch_size, verbose)[1][output.name]
     p = np.clip(np.asarray(scores, "float64").reshape(-1), _SMALLEST, 1 - _SMALLEST)
     y, weight = (keras.ops.convert_to_numpy(part).reshape(-1) for part in made.targets(split.labels)[output.name])
     weight = weight * _sample_weight(split, output)

@@ -85,7 +85,9 @@ class GateReport:
         return draw_gate_report(self, path)
 
 
-def gate_report(model: Any, split: Any, *, by: str | None = None, batch_size: int = 4096) -> GateReport:
+def gate_report(
+    model: Any, split: Any, *, by: str | None = None, batch_size: int = 4096, verbose: int = 1
+) -> GateReport:
     """The mean weight of every expert in every gate of a model, with warnings of gates and experts that went wrong.
 
     With `g(x)` a gate's weights of n experts and `u = mean over rows of g(x)`:
@@ -105,6 +107,7 @@ def gate_report(model: Any, split: Any, *, by: str | None = None, batch_size: in
             or a column of the table. Each of its values is reported separately. Ids are shown as the values that they
             stand for, where the vocabulary is known.
         batch_size: The number of rows in a batch.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Raises:
         ValueError: If the model has no gates, the split is empty, or `by` is not a column, holds several values a row,
@@ -124,10 +127,12 @@ def gate_report(model: Any, split: Any, *, by: str | None = None, batch_size: in
     Reference: gates that settle on few experts are reported by Zhao et al., RecSys 2019, doi:10.1145/3298689.3346997;
     the measures and thresholds here are ours.
     """
-    return report_of_reader(GateReader(model), split, by=by, batch_size=batch_size)
+    return report_of_reader(GateReader(model), split, by=by, batch_size=batch_size, verbose=verbose)
 
 
-def report_of_reader(reader: GateReader, split: Any, *, by: str | None = None, batch_size: int = 4096) -> GateReport:
+def report_of_reader(
+    reader: GateReader, split: Any, *, by: str | None = None, batch_size: int = 4096, verbose: int = 0
+) -> GateReport:
     """`gate_report` with a given reader, so that its graph is traced once for many reports."""
     check.check_int("batch_size", batch_size)
     inputs, columns = _inputs_and_columns(reader.model, split)
@@ -135,7 +140,7 @@ def report_of_reader(reader: GateReader, split: Any, *, by: str | None = None, b
     if rows == 0:
         raise ValueError("`split` must have at least one row. Received: an empty split")
     codes, values = _segments(columns, by, rows)
-    sums = reader.read(inputs, codes, len(values), batch_size)
+    sums = reader.read(inputs, codes, len(values), batch_size, verbose)
     table, similarity = _table(reader, sums, values, by), _similarity(reader, sums, values, by)
     return GateReport(table, similarity, by, _panels(reader))
 

@@ -91,7 +91,7 @@ def plot_training_curves(history: Any) -> Figure:
 
     >>> from mtl_zoo.evaluation import plot_training_curves
     >>> figure = plot_training_curves({"click_auc": [0.6, 0.7], "val_click_auc": [0.58, 0.64]})
-    >>> figure.axes[0].get_title(), [line.get_label() for line in figure.axes[0].lines]
+    >>> figure.axes[0].get_ylabel(), [line.get_label() for line in figure.axes[0].lines]
     ('click_auc', ['training', 'validation'])
     """
     logs: Mapping[str, Sequence[float]] = getattr(history, "history", history)
@@ -106,7 +106,7 @@ def plot_training_curves(history: Any) -> Figure:
             if key in logs:
                 epochs = np.arange(1, len(logs[key]) + 1)
                 panel.plot(epochs, logs[key], marker="o", markersize=3, label=label, **line_style(number))
-        panel.set_title(name, fontsize="medium")
+        panel.set_ylabel(name)
         panel.set_xlabel("epoch")
         panel.locator_params(axis="x", integer=True)
         panel.grid(alpha=0.3)

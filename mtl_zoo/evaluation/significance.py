@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mtl_zoo import _validation as check
+from mtl_zoo._progress import Bar
 from mtl_zoo.metrics.exact import auc, checked_arrays
 
 
@@ -54,6 +55,7 @@ def bootstrap_interval(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    verbose: int = 1,
 ) -> Interval:
     """Computes a statistic of a sample, with a percentile interval from a bootstrap of its rows.
 
@@ -66,6 +68,7 @@ def bootstrap_interval(
         resamples: The number of resamples.
         confidence: The probability that the interval is meant to cover.
         seed: Seed of the resamples.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Raises:
         ValueError: If there are no columns, fewer than 2 rows, or columns of different lengths, or `confidence` is not
@@ -89,8 +92,12 @@ def bootstrap_interval(
     if len(set(lengths)) != 1 or lengths[0] < 2:
         raise ValueError(f"`columns` must have one number of rows, at least 2. Received: {lengths} rows")
     rng = np.random.default_rng(seed)
-    drawn = (rng.integers(lengths[0], size=lengths[0]) for _ in range(resamples))
-    values = [float(statistic(*(array[rows] for array in arrays))) for rows in drawn]
+    values = []
+    with Bar("Resamples", resamples, verbose) as bar:
+        for _ in range(resamples):
+            rows = rng.integers(lengths[0], size=lengths[0])
+            values.append(float(statistic(*(array[rows] for array in arrays))))
+            bar.advance()
     tail = 50 * (1 - confidence)
     low, high = np.percentile(values, [tail, 100 - tail])
     return Interval(float(statistic(*arrays)), float(low), float(high))
@@ -119,6 +126,7 @@ def bootstrap_auc_difference(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    verbose: int = 1,
 ) -> AUCDifference:
     """The difference of two models' AUC on the same rows, with a percentile interval from a paired bootstrap.
 
@@ -132,6 +140,7 @@ def bootstrap_auc_difference(
         resamples: The number of resamples; 1,000 of 50,000 rows take a few seconds.
         confidence: The probability that the interval is meant to cover.
         seed: Seed of the resamples.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Raises:
         ValueError: If a class is missing, the columns differ in length, or `confidence` is not in (0, 1).
@@ -158,12 +167,14 @@ def bootstrap_auc_difference(
     ranked_a, ranked_b = ([_Ranked(positive, run[1]) for run in runs] for runs in (runs_a, runs_b))
     rng, rows = np.random.default_rng(seed), len(checked_y)
     differences = np.full(resamples, np.nan)
-    for index in range(resamples):
-        drawn = np.bincount(rng.integers(rows, size=rows), minlength=rows) * checked_weight
-        positives, negatives = drawn[positive], drawn[~positive]
-        if positives.any() and negatives.any():
-            mean_a, mean_b = (np.mean([run.auc(positives, negatives) for run in runs]) for runs in (ranked_a, ranked_b))
-            differences[index] = mean_b - mean_a
+    with Bar("Resamples", resamples, verbose) as bar:
+        for index in range(resamples):
+            drawn = np.bincount(rng.integers(rows, size=rows), minlength=rows) * checked_weight
+            positives, negatives = drawn[positive], drawn[~positive]
+            if positives.any() and negatives.any():
+                a, b = (np.mean([run.auc(positives, negatives) for run in runs]) for runs in (ranked_a, ranked_b))
+                differences[index] = b - a
+            bar.advance()
     tail = 50 * (1 - confidence)
     low, high = np.nanpercentile(differences, [tail, 100 - tail])
     auc_a, auc_b = (float(np.mean([auc(*run) for run in runs])) for runs in (runs_a, runs_b))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mtl_zoo._progress import Bar
 from mtl_zoo.features import _joined, _report
 from mtl_zoo.features._columns import EMPTY, Column, check_columns
 from mtl_zoo.features._joined import Joined, Listing, OfEntities
@@ -257,6 +258,7 @@ def fit(
     frame: pd.DataFrame,
     joined: tuple[Joined, ...] = (),
     absent: tuple[tuple[str, ...], ...] = (),
+    verbose: int = 0,
 ) -> tuple[Fitted, Training]:
     """The state learned from `frame`, which is several tables if `absent` has their columns, and what was read."""
     training = Training.read(features, frame, joined)
@@ -267,16 +269,21 @@ def fit(
                 f"`{feature.source}` must hold a value to fit feature {feature.name!r}. Received: "
                 f"{len(columns[feature.source].series)} rows, all missing"
             )
-    readings = {feature.name: feature.read(columns[feature.source]) for feature in features}
     sharing: dict[Any, list[Feature]] = {}
     for feature in features:
         sharing.setdefault(feature.state_key or feature.name, []).append(feature)
+    readings: dict[str, Any] = {}
     states: States = {}
-    for key, group in sharing.items():
-        teach = [feature for feature in group if not feature.borrows] or group
-        state = teach[0].fit([(feature, readings[feature.name]) for feature in teach])
-        if state is not None:
-            states[key] = state
+    with Bar("Fitting features", len(features) + len(sharing), verbose) as bar:
+        for feature in features:
+            readings[feature.name] = feature.read(columns[feature.source])
+            bar.advance()
+        for key, group in sharing.items():
+            teach = [feature for feature in group if not feature.borrows] or group
+            state = teach[0].fit([(feature, readings[feature.name]) for feature in teach])
+            if state is not None:
+                states[key] = state
+            bar.advance()
     sized = beside(f.sized(states.get(f.state_key), readings[f.name]) for f in features)  # type: ignore[arg-type]
     summaries = {feature.name: feature.summarize(readings[feature.name]) for feature in features}
     types = {name: ColumnType.of(column) for name, column in columns.items()}

@@ -187,12 +187,13 @@ class FeatureTransform(Extending):
         """The specs; once fitted, with `num_ids` and `length` known."""
         return self._specs if self._fitted is None else self._fitted.features
 
-    def fit(self, table: Any) -> FeatureTransform:
+    def fit(self, table: Any, *, verbose: int = 1) -> FeatureTransform:
         """Learns vocabularies, moments and boundaries from the training table.
 
         Args:
             table: The training table, label columns included, or `JointSources`: what one of them lacks is missing in
                 its rows, and may be lacking in tables that are encoded.
+            verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
         Raises:
             ValueError: The table is empty or lacks a column, or a column holds what its feature or task cannot read.
@@ -209,7 +210,7 @@ class FeatureTransform(Extending):
         joined = Joined.of(self._specs, self._entities)
         columns = _fitted.readers_of(self._specs, joined)
         frame, absent = _several.training_table(table, columns, self.tasks, self.sample_weight)
-        fitted, training = _fitted.fit(self._specs, frame, joined, absent)
+        fitted, training = _fitted.fit(self._specs, frame, joined, absent, verbose)
         labels = _labels.read_labels(frame, self.tasks)
         _labels.check_spaces(labels, self.tasks)
         _labels.read_weights(frame, self.tasks, self.sample_weight)

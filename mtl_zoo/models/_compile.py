@@ -139,7 +139,7 @@ class TrainingSetup:
 
     def log_names(self) -> dict[str, tuple[str, str]]:
         """(loss or output, metric) by the name of the log; those of a source as `<source>/<output>`."""
-        found = {}
+        found: dict[str, tuple[str, str]] = {}
         for source, meters in (("", self.meters), *((f"{name}/", one) for name, one in self.by_source.items())):
             found |= {tracker.name: (source + loss, "loss") for loss, tracker in meters.losses.items()}
             for output, metrics in meters.metrics.items():

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
+from mtl_zoo._progress import Bar
 from mtl_zoo.evaluation.significance import Interval, bootstrap_interval
 from mtl_zoo.recommend.fusion import Fusion, WeightedSum
 from mtl_zoo.recommend.fusion._base import FUSIONS, Suggest, checked_numbers, column
@@ -164,6 +165,7 @@ def tune_fusion(
     sampler: str = "auto",
     resamples: int = 2000,
     seed: int = 0,
+    verbose: int = 1,
 ) -> TunedFusion:
     """Chooses a fusion's parameters by what its order is worth on validation lists.
 
@@ -187,6 +189,7 @@ def tune_fusion(
             `"auto"`: the first where it is installed.
         resamples: Of the bootstrap.
         seed: Of the trials.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Returns:
         A `TunedFusion`.
@@ -220,7 +223,13 @@ def tune_fusion(
     baselines = [judge.means(single) for single in singles]
     for label in (objective, *least):
         check.check_choice("objective" if label == objective else "floors", label, tuple(baselines[0]))
-    found, by = _search(make, judge, trials, sampler, seed, objective, least)
+    with Bar("Trials", trials, verbose) as bar:
+
+        def counted(suggest: Suggest) -> Fusion:
+            bar.advance()
+            return make(suggest)
+
+        found, by = _search(counted, judge, trials, sampler, seed, objective, least)
     table = _trial_table(found, objective, least)
     if not table["feasible"].any():
         best = {label: round(float(table[label].max()), 6) for label in least}

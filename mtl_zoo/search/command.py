@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> int:
     """`mtl-zoo bench tune`; returns the exit code: 130 if it was cut short."""
     configs = configs_of(args)
     if len(configs) != 1:
-        found = ", ".join(dict.fromkeys(config.model for config in configs))
-        raise ValueError(f"`--model` must name the one model that is tuned. Received: {found}")
+        names = ", ".join(dict.fromkeys(config.model for config in configs))
+        raise ValueError(f"`--model` must name the one model that is tuned. Received: {names}")
     config, console = configs[0], Console(stderr=True, highlight=False)
     folder = args.out or Path("results", f"tune-{dataset_name(config)}-{config.model}")
     folder.mkdir(parents=True, exist_ok=True)

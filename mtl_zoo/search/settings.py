@@ -191,10 +191,10 @@ def _dropping(units: Any, rate: float) -> Any:
     return {**units, "dropout": rate} if isinstance(units, Mapping) else {"units": units, "dropout": rate}
 
 
-def with_width(dataset: Dataset, width: int) -> Dataset:
+def with_width(dataset: Dataset, width: int | None) -> Dataset:
     """The data set with embeddings of another width, where they have that of its option `embedding_dim`."""
     before = dataset.options.get(EMBEDDING_DIM)
-    if before in (None, width):
+    if width is None or before in (None, width):
         return dataset
     features = tuple(
         dataclasses.replace(feature, dim=width) if getattr(feature, "dim", None) == before else feature

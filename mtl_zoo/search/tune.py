@@ -107,7 +107,7 @@ def tune(
     check.check_choice("sampler", sampler, SAMPLERS)
     dataset = _rows_of(data)
     config, build = _start(model, dataset, settings)
-    dataset = dataclasses.replace(with_fraction(config, dataset), test=None)
+    dataset = dataclasses.replace(with_fraction(config, dataset), test=None)  # type: ignore[arg-type]
     wanted = objectives_of(objectives, dataset.tasks)
     domains = space_of(config, dataset, space, fixed, build is None)
     trainer = _Trainer(config, dataset, wanted, domains, build, seed, prune and len(wanted) == 1)
@@ -196,7 +196,9 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _sampler(optuna: Any, name: str, study: Any, workers: Workers, trials: int | None, objectives: int, seed: int):
+def _sampler(
+    optuna: Any, name: str, study: Any, workers: Workers, trials: int | None, objectives: int, seed: int
+) -> Any:
     # Proposals after a kill, or of a second process, must not repeat the first ones.
     drawn = np.random.SeedSequence([seed, len(study.get_trials(deepcopy=False)), len(workers.others())])
     number = int(drawn.generate_state(1)[0])
@@ -271,7 +273,7 @@ class _Trainer:
         """The values of the objectives, in their order."""
         values = {name: domain.suggest(trial, name) for name, domain in self.space.items()}
         config = configured(self.config, values, self.build is None)
-        dataset = with_width(self.dataset, values.get(EMBEDDING_DIM, self.dataset.options.get(EMBEDDING_DIM)))
+        dataset = with_width(self.dataset, values.get(EMBEDDING_DIM))
         if self.build is None:
             arguments = resolve_hyperparameters(config.model, config.hyperparameters)
         else:
@@ -285,7 +287,8 @@ class _Trainer:
             table = evaluate_scores(
                 model, split, scores, products=True, only=metrics_of(self.objectives, dataset.tasks)
             )
-            measured = {f"{row.task}/{row.metric}": float(row.value) for row in table.itertuples()}
+            records: list[dict[Any, Any]] = table.to_dict("records")
+            measured = {f"{row['task']}/{row['metric']}": float(row["value"]) for row in records}
             trial.set_user_attr("metrics", measured)
             trial.set_user_attr("parameters", model.count_params())
             trial.set_user_attr("best_epoch", max(trained.validation.best_epochs.values()))
@@ -311,5 +314,6 @@ class _Reporter(keras.callbacks.Callback):
             return
         self._best = max(self._best, float(score))
         self._trial.report(self._best, epoch + 1)
-        if self._trial.should_prune():
+        last = epoch + 1 == (self.params or {}).get("epochs")  # then nothing would be saved
+        if not last and self._trial.should_prune():
             raise self._pruned(f"worse than the median after epoch {epoch + 1}")

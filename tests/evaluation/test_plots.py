@@ -83,7 +83,7 @@ def test_training_curves():
         "val_score": [0.5, 0.6],
     }
     figure = plot_training_curves(history)
-    assert [axis.get_title() for axis in figure.axes] == ["loss", "click_auc", "score"]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "click_auc", "score"]
     auc = figure.axes[1]
     assert [line.get_label() for line in auc.lines] == ["training", "validation"]
     np.testing.assert_array_equal(auc.lines[1].get_ydata(), [0.5, 0.6])

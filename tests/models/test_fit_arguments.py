@@ -109,6 +109,27 @@ def test_the_direction_of_our_metrics_is_known(monitor, mode):
         model.fit(x, y, validation_data=(x, y), epochs=2, verbose=0, callbacks=callbacks[:2])
 
 
+# Beside the metrics of training, those that ExactValidation enters: a score is better when higher.
+WHICH_END = {
+    "auc": "max", "accuracy": "max", "precision": "max", "recall": "max", "rmse": "min", "mae": "min", "loss": "min",
+    "score": "max",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", [CLICK, RegressionTask("time"), MulticlassTask("effect", classes=3)])
+def test_the_direction_of_every_metric_of_a_kind_is_known(task):
+    names = list(task.streaming_metrics())
+    model = small([task], metrics={task.name: names})
+    directions = model._require_compiled().directions()
+    assert directions == {
+        "loss": "min", f"{task.name}_loss": "min", **{f"{task.name}_{name}": WHICH_END[name] for name in names},
+    }  # fmt: skip
+    for log in [*directions, "val_score", f"val_{task.name}_score", f"val_ratings_{task.name}_score"]:
+        callback = keras.callbacks.EarlyStopping(monitor=f"val_{log.removeprefix('val_')}")
+        mtl_zoo.models._data.set_direction(model, callback)
+        assert callback.mode == WHICH_END[log.rpartition("_")[2]]
+
+
 class _NoRun:
     callback = keras.callbacks.Callback()
 

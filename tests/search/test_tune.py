@@ -171,6 +171,9 @@ def test_the_pruner_hears_of_every_epoch(data):
     with pytest.raises(optuna.TrialPruned):
         reporter.on_epoch_end(1, {"val_score": 0.75})
     assert reporter.epochs == 2
+    reporter = _Reporter(study.ask(), "val_score", optuna.TrialPruned)
+    reporter.set_params({"epochs": 2})
+    reporter.on_epoch_end(1, {"val_score": 0.1})  # the last epoch: nothing would be saved
 
 
 def test_minutes_end_a_search(data, formula):
@@ -308,5 +311,5 @@ def test_a_killed_search_goes_on_with_no_trial_lost(tmp_path, name):
     both = [begun(wanted), begun(wanted)]  # two processes share what is left
     assert [process.wait(timeout=500) for process in both] == [0, 0]
     after = {t.number: (t.params, t.values) for t in trials() if t.state.name == "COMPLETE"}
-    assert before.items() <= after.items() and wanted <= len(after) <= wanted + 1
+    assert {number: after[number] for number in before} == before and wanted <= len(after) <= wanted + 1
     assert not [trial for trial in trials() if trial.state.name == "RUNNING"]

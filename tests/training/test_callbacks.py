@@ -7,6 +7,7 @@ from toys import compile_eagerly, sample_of
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, create_model
 from mtl_zoo.datasets import Split, load_dataset
 from mtl_zoo.evaluation import evaluate
+from mtl_zoo.features.streaming import TableStream
 from mtl_zoo.training import ParetoImprovement, PrimaryTask, WeightedScore
 from mtl_zoo.training.callbacks import EpochTimer, ExactValidation, judged_outputs
 
@@ -262,3 +263,24 @@ def test_select_must_be_a_rule_for_the_whole_model(data):
         ExactValidation(data.validation, select="auc")
     with pytest.raises(ValueError, match="`select` must be None with `per_task`"):
         ExactValidation(data.validation, per_task=True, select=WeightedScore())
+
+
+@pytest.mark.parametrize("kind", ["stream", "dataset"])
+def test_rows_that_memory_does_not_hold_are_measured_as_exactly(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"city": rng.choice(list("abcd"), 300), "weight": rng.uniform(0.5, 2, 300)})
+    table["click"] = (rng.random(300) < 0.3 + 0.1 * (table["city"] == "a")) * 1.0
+    table["buy"] = np.where(table["click"] == 1, rng.integers(0, 2, 300), np.nan)
+    tasks = [BinaryTask("click"), BinaryTask("buy", sample_space="click")]
+    transform = FeatureTransform([Categorical("city", dim=2)], tasks, sample_weight="weight").fit(table)
+    table.to_parquet(tmp_path / "rows.parquet", row_group_size=70)
+    stream = TableStream(tmp_path / "rows.parquet", transform)
+    batched = ExactValidation(stream if kind == "stream" else stream.batches(64), batch_size=64)
+    whole = ExactValidation(table)
+    keras.utils.set_random_seed(0)
+    model = create_model("shared_bottom", transform, bottom_units=(4,), tower_units=())
+    compile_eagerly(model, keras.optimizers.Adam(0.1), metrics=None)
+    history = model.fit(table, epochs=2, verbose=0, callbacks=[whole, batched])
+    assert [epoch["tasks"] for epoch in batched.history] == [epoch["tasks"] for epoch in whole.history]
+    assert batched.best_epochs == whole.best_epochs and len(history.history["val_score"]) == 2
+    assert batched._rows is None, "no row stays in memory between two evaluations"

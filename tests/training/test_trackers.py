@@ -126,7 +126,8 @@ def test_what_weights_and_biases_is_told(model, monkeypatch, tmp_path):
 
 def test_mlflow_keeps_a_run(model, tmp_path):
     mlflow = pytest.importorskip("mlflow")
-    uri = f"file:{tmp_path / 'runs'}"
+    pytest.importorskip("sqlalchemy")  # what MLflow keeps runs with on one machine
+    uri = f"sqlite:///{tmp_path / 'runs.db'}"
     tracker = trained(MLflowLogger("mine", uri, parameters={"width": 2}), model)
     client = mlflow.MlflowClient(uri)
     run = client.get_run(tracker.run_id)
