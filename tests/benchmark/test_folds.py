@@ -126,3 +126,11 @@ def test_folds_come_one_after_another():
     ]  # fmt: skip
     with pytest.raises(ValueError, match="`folds` must be a whole number >= 2"):
         configs_from_dict({"dataset": "a.csv", "models": ["mmoe"], "folds": 1})
+
+
+def test_features_may_be_given_as_a_file_has_them():
+    plain, _ = parts()
+    data, _ = parts(features=[{"kind": "numeric", "name": "user_id", "normalization": "log"}])
+    kinds = {feature.name: feature.kind for feature in data.features}
+    assert kinds["user_id"] == "numeric" != {feature.name: feature.kind for feature in plain.features}["user_id"]
+    assert data.options["features"][0]["normalization"] == "log" and "features" not in plain.options
