@@ -9,6 +9,7 @@ it; it needs a package index. The transcript has the commands, all that was answ
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import tempfile
@@ -56,6 +57,7 @@ def visits(rows: int = 4000, seed: int = 0) -> pd.DataFrame:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the top of the file."""
     args = frame.parser(__doc__ or "", {"install": False}, "the transcript").parse_args(arguments)
+    before = os.getloadavg()[2]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         visits().to_csv(folder / "visits.csv", index=False)
@@ -74,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             terminal.type(line, 3600)
         terminal.close()
     about = environment.about()
-    head = f"# commit {about['commit']}, Python {platform.python_version()}, {about['hardware']}\n\n"
+    load = f"{before:.1f}, {os.getloadavg()[2]:.1f}"
+    head = f"# commit {about['commit']}, Python {platform.python_version()}, {about['hardware']}\n"
+    head += f"# load of the machine over 15 minutes, before and after: {load}\n\n"
     text = (head + terminal.transcript).replace(str(frame.ROOT), "CHECKOUT").replace(sys.executable, "python")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(text, encoding="utf-8")
