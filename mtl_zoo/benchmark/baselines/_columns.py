@@ -123,7 +123,7 @@ def _of_time(times: pd.Series, name: str) -> dict[str, np.ndarray]:
 
 
 def _holds_strings(column: pd.Series) -> bool:
-    return bool(column.dropna().map(lambda cell: isinstance(cell, (str, bool))).all())
+    return bool(column.dropna().astype("object").map(lambda cell: isinstance(cell, (str, bool))).all())
 
 
 def _texts(column: pd.Series) -> pd.Series:
