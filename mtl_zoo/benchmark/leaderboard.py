@@ -84,7 +84,8 @@ def _of_folds(section: Section, line: Line, column: Column) -> tuple[float, floa
 def _by_fold(cell: Cell) -> dict[int, float]:
     """The mean over seeds on each fold."""
     table = pd.DataFrame({"fold": [fold for fold, _ in cell.runs], "value": cell.values})
-    return {int(fold): float(value) for fold, value in table.groupby("fold")["value"].mean().items()}
+    means = table.groupby("fold", as_index=False)["value"].mean()
+    return dict(zip(means["fold"].tolist(), means["value"].tolist(), strict=True))
 
 
 def _of_rows(section: Section, line: Line, column: Column, kept: KeptScores) -> tuple[float, float] | None:

@@ -173,14 +173,14 @@ class Dataset:
         # Options of later versions stand in results only where they are given, so that earlier rows keep their keys.
         given |= {"together": together} if together is not None else {}
         given |= {"folds": folds, "fold": fold} if folds is not None else {}
-        features = tuple(feature_from_config(one) if isinstance(one, Mapping) else one for one in features)
-        given |= {"features": tuple(one.get_config() for one in features)} if features else {}
+        specs = tuple(feature_from_config(dict(one)) if isinstance(one, Mapping) else one for one in features)
+        given |= {"features": tuple(spec.get_config() for spec in specs)} if specs else {}
         made = dataset_from_table(
             train,
             validation,
             test,
             embedding_dim=embedding_dim,
-            **{"together": None, "folds": None, "fold": 0, **given, "features": features},
+            **{"together": None, "folds": None, "fold": 0, **given, "features": specs},
             name=name or (Path(train).name.partition(".")[0] if is_path else "table"),
         )
         files = {"validation": validation, "test": test}
