@@ -166,23 +166,7 @@ def _bench(made: argparse.ArgumentParser) -> None:
     report.add_argument("--html", type=Path, metavar="OUT.html", help="write them as one page that needs nothing else")
     report.add_argument("--scores", type=Path, metavar="DIR", help="of --save-scores: for intervals of differences")
     report.add_argument("--picture", type=Path, metavar="OUT.png", help="draw them, too")
-    curve = _command(
-        commands,
-        "curve",
-        "mtl_zoo.benchmark.curve:run",
-        "train the same models on more and more of the training rows, and show what the rows gain",
-    )
-    _config_options(curve)
-    curve.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0], help="of the training rows")
-    needs = _command(
-        commands,
-        "needs",
-        "mtl_zoo.benchmark.needs:run",
-        "change one default of a model at a time, and show which move its validation score most; never on test rows",
-    )
-    _config_options(needs)
-    for made_of in (curve, needs):
-        made_of.add_argument("--out", type=Path, metavar="PLACE", help="a folder, or the .csv file of the rows")
+    _curve_and_needs(commands)
     _progressive(
         _command(
             commands,
@@ -201,6 +185,26 @@ def _bench(made: argparse.ArgumentParser) -> None:
     pareto.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="names of list_balancing()")
     pareto.add_argument("--steps", type=int, default=8, help="of the grid, which has one point more with two tasks")
     pareto.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the points and their front")
+
+
+def _curve_and_needs(commands: Any) -> None:
+    curve = _command(
+        commands,
+        "curve",
+        "mtl_zoo.benchmark.curve:run",
+        "train the same models on more and more of the training rows, and show what the rows gain",
+    )
+    _config_options(curve)
+    curve.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0], help="of the training rows")
+    needs = _command(
+        commands,
+        "needs",
+        "mtl_zoo.benchmark.needs:run",
+        "change one default of a model at a time, and show which move its validation score most; never on test rows",
+    )
+    _config_options(needs)
+    for made_of in (curve, needs):
+        made_of.add_argument("--out", type=Path, metavar="PLACE", help="a folder, or the .csv file of the rows")
 
 
 def _progressive(made: argparse.ArgumentParser) -> None:
