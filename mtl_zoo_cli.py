@@ -175,23 +175,7 @@ def _bench(made: argparse.ArgumentParser) -> None:
     report.add_argument("--html", type=Path, metavar="OUT.html", help="write them as one page that needs nothing else")
     report.add_argument("--scores", type=Path, metavar="DIR", help="of --save-scores: for intervals of differences")
     report.add_argument("--picture", type=Path, metavar="OUT.png", help="draw them, too")
-    curve = _command(
-        commands,
-        "curve",
-        "mtl_zoo.benchmark.curve:run",
-        "train the same models on more and more of the training rows, and show what the rows gain",
-    )
-    _config_options(curve)
-    curve.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0], help="of the training rows")
-    needs = _command(
-        commands,
-        "needs",
-        "mtl_zoo.benchmark.needs:run",
-        "change one default of a model at a time, and show which move its validation score most; never on test rows",
-    )
-    _config_options(needs)
-    for made_of in (curve, needs):
-        made_of.add_argument("--out", type=Path, metavar="PLACE", help="a folder, or the .csv file of the rows")
+    _curve_and_needs(commands)
     _progressive(
         _command(
             commands,
@@ -224,6 +208,26 @@ def _tune(made: argparse.ArgumentParser) -> None:
     made.add_argument("--fix", nargs="+", default=[], metavar="NAME", help="names of the space that are not searched")
     made.add_argument("--out", type=Path, metavar="FOLDER", help="trials.db, trials.csv, trials.png and best.yaml")
     made.add_argument("--quiet", action="store_true", help="no line for each trial")
+
+
+def _curve_and_needs(commands: Any) -> None:
+    curve = _command(
+        commands,
+        "curve",
+        "mtl_zoo.benchmark.curve:run",
+        "train the same models on more and more of the training rows, and show what the rows gain",
+    )
+    _config_options(curve)
+    curve.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0], help="of the training rows")
+    needs = _command(
+        commands,
+        "needs",
+        "mtl_zoo.benchmark.needs:run",
+        "change one default of a model at a time, and show which move its validation score most; never on test rows",
+    )
+    _config_options(needs)
+    for made_of in (curve, needs):
+        made_of.add_argument("--out", type=Path, metavar="PLACE", help="a folder, or the .csv file of the rows")
 
 
 def _progressive(made: argparse.ArgumentParser) -> None:

@@ -9,7 +9,9 @@ it; it needs a package index. The transcript has the commands, all that was answ
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -38,6 +40,10 @@ LINES = (
 )
 
 
+# What pip says of the indexes that it is set up with on one machine.
+_OF_THIS_PIP = re.compile(r"^WARNING: Location .*\n", re.MULTILINE)
+
+
 def visits(rows: int = 4000, seed: int = 0) -> pd.DataFrame:
     """A table of a kind that everybody has: ids, strings, numbers with holes, a click and what came of it."""
     rng = np.random.default_rng(seed)
@@ -56,29 +62,37 @@ def visits(rows: int = 4000, seed: int = 0) -> pd.DataFrame:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the top of the file."""
     args = frame.parser(__doc__ or "", {"install": False}, "the transcript").parse_args(arguments)
+    before = os.getloadavg()[2]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         visits().to_csv(folder / "visits.csv", index=False)
-        terminal = Terminal(
-            ["bash", "--norc", "--noediting"], "$ ", folder, {"PS1": "$ ", "PS2": "", "PYTHONPATH": str(frame.ROOT)}
-        )
-        if args.install:
-            terminal.type("unset PYTHONPATH")
-            terminal.transcript = ""
-            terminal.type("python3 -m venv new && . new/bin/activate && PS1='$ '", 600)
-            terminal.type(f"pip install -q {frame.ROOT}", 3600)
-        else:
-            terminal.type(f'mtl-zoo() {{ {sys.executable} -m mtl_zoo_cli "$@"; }}')
-            terminal.transcript = ""
-        for line in LINES:
-            terminal.type(line, 3600)
-        terminal.close()
-    about = environment.about()
-    head = f"# commit {about['commit']}, Python {platform.python_version()}, {about['hardware']}\n\n"
-    text = (head + terminal.transcript).replace(str(frame.ROOT), "CHECKOUT").replace(sys.executable, "python")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(text, encoding="utf-8")
+        transcript = _typed(folder, args.install)
+        about = environment.about()
+        head = f"# commit {about['commit']}, Python {platform.python_version()}, {about['hardware']}\n"
+        head += f"# load of the machine over 15 minutes, before and after: {before:.1f}, {os.getloadavg()[2]:.1f}\n\n"
+        text = (head + transcript).replace(str(frame.ROOT), "CHECKOUT").replace(sys.executable, "python")
+        text = _OF_THIS_PIP.sub("", text)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text, encoding="utf-8")
     return 0
+
+
+def _typed(folder: Path, install: bool) -> str:
+    """The transcript of a shell in this folder."""
+    environ = {"PS1": "$ ", "PS2": "", "PYTHONPATH": str(frame.ROOT)}
+    terminal = Terminal(["bash", "--norc", "--noediting"], "$ ", folder, environ)
+    if install:
+        terminal.type("unset PYTHONPATH")
+        terminal.transcript = ""
+        terminal.type("python3 -m venv new && . new/bin/activate && PS1='$ '", 600)
+        terminal.type(f"pip install -q {frame.ROOT}", 3600)
+    else:
+        terminal.type(f'mtl-zoo() {{ {sys.executable} -m mtl_zoo_cli "$@"; }}')
+        terminal.transcript = ""
+    for line in LINES:
+        terminal.type(line, 3600)
+    terminal.close()
+    return terminal.transcript
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -39,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
         with Shown(console, count_runs(configs)) as progress, interruptible():
             total = run_configs(configs, place.store, progress, data_dir=args.data_dir, save_scores=scores)
     except KeyboardInterrupt:
-        console.print(f"[bold red]cut short:[/] the same command goes on: {escape(str(place.path))}", soft_wrap=True)
-        return 130
+        return cut_short(console, place.path)
     results = place.store.read()
     shown = results[results["dataset"].isin({dataset_name(config) for config in configs})]
     if ((shown["error"] == "") & (shown["split"] == "test")).any():
@@ -105,6 +105,12 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def cut_short(console: Console, path: Path) -> int:
+    """Says that a command was interrupted, and how it goes on; returns the exit code."""
+    console.print(f"[bold red]cut short:[/] the same command goes on: {escape(str(path))}", soft_wrap=True)
+    return 130
 
 
 def count_runs(configs: Sequence[RunConfig]) -> int:

@@ -305,7 +305,7 @@ def _expanded(content: dict[str, Any], models: Mapping[str, Any], balancings: li
     plain = {name: content[name] for name in _OF_BASELINES if name in content}
     found = []
     for part in parts:
-        data = {"dataset_options": {**options, **part}}
+        data: dict[str, Any] = {"dataset_options": {**options, **part}}
         found += [RunConfig(model=name, hyperparameters=own or {}, **plain, **data) for name, own in asked.items()]
         found += [
             RunConfig(model=name, hyperparameters={**(own or {}), **shared}, **balancing, **content, **data)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtl_zoo import _validation as check
-from mtl_zoo.benchmark.command import check_configs, count_runs, interruptible, run_each
+from mtl_zoo.benchmark.command import check_configs, count_runs, cut_short, interruptible, run_each
 from mtl_zoo.benchmark.leaderboard import Place, leaderboard, place_of, write_text
 from mtl_zoo.benchmark.page import page
 from mtl_zoo.benchmark.plots import figure_svg
@@ -116,11 +116,14 @@ def run(args: argparse.Namespace) -> int:
     console, place = Console(stderr=True), place_of(args, asked[0], "-curve")
     keys: dict[int, list[str]] = {}
     failed = 0
-    with Shown(console, count_runs(configs)) as progress, interruptible():
-        for config, dataset, summary in run_each(configs, place.store, progress, data_dir=args.data_dir):
-            rows = max(1, round(config.train_fraction * len(dataset.train)))
-            keys.setdefault(rows, []).extend(summary.keys)
-            failed += summary.failed
+    try:
+        with Shown(console, count_runs(configs)) as progress, interruptible():
+            for config, dataset, summary in run_each(configs, place.store, progress, data_dir=args.data_dir):
+                rows = max(1, round(config.train_fraction * len(dataset.train)))
+                keys.setdefault(rows, []).extend(summary.keys)
+                failed += summary.failed
+    except KeyboardInterrupt:
+        return cut_short(console, place.path)
     table = place.store.read()
     sections = {rows: leaderboard(table[table["key"].isin(own)])[0] for rows, own in keys.items()}
     curve = Curve(sections)

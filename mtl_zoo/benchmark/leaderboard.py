@@ -17,6 +17,7 @@ from mtl_zoo.benchmark.identity import dataset_name
 from mtl_zoo.benchmark.page import page
 from mtl_zoo.benchmark.report import markdown
 from mtl_zoo.benchmark.results import ResultStore
+from mtl_zoo.benchmark.scores import KeptScores
 from mtl_zoo.benchmark.summary import Cell, Column, Line, Section, summarise
 from mtl_zoo.datasets._base import is_table
 from mtl_zoo.evaluation import bootstrap_auc_difference, bootstrap_interval, fold_interval, gain, rmse
@@ -57,7 +58,7 @@ def leaderboard(table: pd.DataFrame, *, scores: str | Path | None = None, split:
             _add(section, _of_folds)
             section.intervals = f"95 % over {section.folds} folds, corrected for the training rows that they share"
         elif scores is not None and split == "test":
-            _add(section, functools.partial(_of_rows, kept=_Scores(Path(scores))))
+            _add(section, functools.partial(_of_rows, kept=KeptScores(Path(scores))))
             section.intervals = "95 % by a paired bootstrap of the test rows"
     return sections
 
@@ -83,36 +84,11 @@ def _of_folds(section: Section, line: Line, column: Column) -> tuple[float, floa
 def _by_fold(cell: Cell) -> dict[int, float]:
     """The mean over seeds on each fold."""
     table = pd.DataFrame({"fold": [fold for fold, _ in cell.runs], "value": cell.values})
-    return {int(fold): float(value) for fold, value in table.groupby("fold")["value"].mean().items()}
+    means = table.groupby("fold", as_index=False)["value"].mean()
+    return dict(zip(means["fold"].tolist(), means["value"].tolist(), strict=True))
 
 
-class _Scores:
-    """The files of a folder of scores, each read once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._read: dict[str, Any] = {}
-
-    def of(self, line: Line, column: Column) -> tuple[np.ndarray, np.ndarray] | None:
-        """(labels, scores (rows, runs, units)) of the rows that count; None if a run's are not there."""
-        found = []
-        for key in line.keys:
-            arrays = self._of_key(key)
-            if column.task not in arrays:
-                return None
-            counts = arrays[f"observed:{column.task}"].reshape(-1) > 0
-            found.append(arrays[column.task].reshape(len(counts), -1)[counts])
-            labels = arrays[f"label:{column.task}"].reshape(-1)[counts]
-        return labels, np.stack(found, axis=1)
-
-    def _of_key(self, key: str) -> dict[str, np.ndarray]:
-        if key not in self._read:
-            files = list(self.folder.glob(f"*-{key}.npz"))
-            self._read[key] = dict(np.load(files[0])) if files else {}
-        return self._read[key]
-
-
-def _of_rows(section: Section, line: Line, column: Column, kept: _Scores) -> tuple[float, float] | None:
+def _of_rows(section: Section, line: Line, column: Column, kept: KeptScores) -> tuple[float, float] | None:
     assert section.baseline is not None
     own, theirs = kept.of(line, column), kept.of(section.baseline, column)
     if own is None or theirs is None or len(own[0]) < 2 or not np.array_equal(own[0], theirs[0]):

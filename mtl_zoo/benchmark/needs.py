@@ -12,10 +12,10 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from mtl_zoo.benchmark.command import check_configs, count_runs, interruptible, run_each
+from mtl_zoo.benchmark.command import check_configs, count_runs, cut_short, interruptible, run_each
 from mtl_zoo.benchmark.config import RunConfig
 from mtl_zoo.benchmark.hyperparameters import as_json, resolve_hyperparameters
-from mtl_zoo.benchmark.leaderboard import place_of, write_text
+from mtl_zoo.benchmark.leaderboard import Place, place_of, write_text
 from mtl_zoo.benchmark.progress import Shown
 from mtl_zoo.benchmark.report import markdown_table, plain_table
 from mtl_zoo.benchmark.requests import configs_of
@@ -172,6 +172,21 @@ def _interval(differences: pd.DataFrame, table: pd.DataFrame) -> Interval:
     return fold_interval(values.to_numpy(), fold_ratio(table.iloc[0]) if len(by_fold) > 1 else 0.0)
 
 
+def _run(
+    wanted: Sequence[tuple[Change | None, RunConfig]], place: Place, console: Console, data_dir: Any
+) -> tuple[list[str], list[tuple[Change, list[str]]]]:
+    """The keys of the runs as they are, and each change with those of its runs; changes of several folds are one."""
+    configs = [config for _, config in wanted]
+    base: list[str] = []
+    changed: dict[tuple[str, str], tuple[Change, list[str]]] = {}
+    with Shown(console, count_runs(configs)) as progress, interruptible():
+        ran = run_each(configs, place.store, progress, data_dir=data_dir, splits=("validation",))
+        for (change, _), (_, _, summary) in zip(wanted, ran, strict=True):
+            keys = base if change is None else changed.setdefault((change.what, change.value), (change, []))[1]
+            keys += summary.keys
+    return base, list(changed.values())
+
+
 def run(args: argparse.Namespace) -> int:
     """`mtl-zoo bench needs`; returns the exit code."""
     args.seeds = 3 if args.seeds is None else args.seeds
@@ -180,23 +195,16 @@ def run(args: argparse.Namespace) -> int:
     if len(models) != 1:
         raise ValueError(f"`--model` must name one model, whose defaults are changed. Received: {sorted(models)}")
     check_configs(asked)
-    wanted = [(None, config) for config in asked]
+    wanted: list[tuple[Change | None, RunConfig]] = [(None, config) for config in asked]
     wanted += [(change, change.apply(config)) for config in asked for change in changes(config)]
     # Those on the same data one after another, so that it is loaded once.
     wanted.sort(key=lambda pair: repr(sorted(pair[1].dataset_options.items(), key=str)))
     console, place = Console(stderr=True), place_of(args, asked[0], "-needs")
-    keys: dict[tuple[str, str] | None, list[str]] = {}
-    by_name: dict[tuple[str, str], Change] = {}
-    with Shown(console, count_runs([config for _, config in wanted])) as progress, interruptible():
-        ran = run_each(
-            [config for _, config in wanted], place.store, progress, data_dir=args.data_dir, splits=("validation",)
-        )
-        for (change, _), (_, _, summary) in zip(wanted, ran, strict=True):
-            name = None if change is None else (change.what, change.value)
-            keys.setdefault(name, []).extend(summary.keys)
-            if change is not None and name is not None:
-                by_name[name] = change
-    found = needs_of(place.store.read(), keys[None], [(by_name[name], own) for name, own in keys.items() if name])
+    try:
+        base, changed = _run(wanted, place, console, args.data_dir)
+    except KeyboardInterrupt:
+        return cut_short(console, place.path)
+    found = needs_of(place.store.read(), base, changed)
     _report(found, asked[0].model, Console())
     text = (
         markdown_table("change", _HEADS, _rows(found)) + "\n" + "\n".join(f"- {said}" for said in _said(found)) + "\n"

@@ -59,7 +59,9 @@ def _table(section: Section) -> str:
     for column in section.columns:
         heads += [column.title, *(["gain"] if has_gain else [])]
     heads += ["parameters", "rows/s", "train s", "runs"]
-    scales = {column: _scale(line.cells.get(column, NO_CELL) for line in section.lines) for column in section.columns}
+    # Beside what knows nothing of a row, differences between the others could not be seen.
+    lines = [line for line in section.lines if line.model != "constant"]
+    scales = {column: _scale(line.cells.get(column, NO_CELL) for line in lines) for column in section.columns}
     rows = "".join(_row(section, line, scales, has_gain) for line in section.lines)
     cells = "".join(f"<th><button type='button'>{html.escape(head)}</button></th>" for head in heads)
     return f"<div class='wide'><table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></div>"
@@ -97,7 +99,7 @@ def _chart(cell: Cell, scale: float) -> str:
         return ""
 
     def place(value: float) -> float:
-        return round(_WIDTH / 2 + value / scale * (_WIDTH / 2 - 4), 1)
+        return round(_WIDTH / 2 + min(max(value / scale, -1.0), 1.0) * (_WIDTH / 2 - 4), 1)
 
     middle = _HEIGHT / 2
     low, high = cell.interval or (cell.gain, cell.gain)

@@ -37,9 +37,10 @@ def report_figure(sections: Sequence[Section]) -> Figure:
                 if cell is not None and np.isfinite(cell.mean):
                     spread = cell.std if np.isfinite(cell.std) else 0.0
                     panel.errorbar(cell.mean, position, xerr=spread, fmt="o", color="C0", capsize=3)
-            base = section.baseline.cells.get(column) if section.baseline else None
-            if base is not None:
-                panel.axvline(base.mean, linestyle="--", color="0.5", linewidth=1, label=section.baseline.label)
+            over = section.baseline
+            base = over.cells.get(column) if over else None
+            if over is not None and base is not None:
+                panel.axvline(base.mean, linestyle="--", color="0.5", linewidth=1, label=over.label)
             if column in section.oracle:
                 panel.axvline(section.oracle[column], color="C3", linewidth=1.5, label="oracle")
             if base is not None or column in section.oracle:

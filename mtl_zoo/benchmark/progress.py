@@ -114,13 +114,16 @@ class Shown(Silent):
 
     def finished(self, config: RunConfig, seed: int, scores: dict[str, float], seconds: float) -> None:
         shown = "  ".join(f"{task} {value:.4f}" for task, value in scores.items())
-        self._took.append(time.monotonic() - self._started)
+        if not config.is_baseline:
+            self._took.append(time.monotonic() - self._started)
         self._done(f"[green]done[/]     {_name(config):<14} seed {seed}  {seconds:6.1f} s  {shown}{self._remaining()}")
 
     def _remaining(self) -> str:
-        """What is left, if the runs to come take as long as the longest so far: the first ones are often short."""
+        """How long the rest takes if it takes as long as the networks so far; baselines are quicker."""
         left = self._left - 1
-        return f"  [dim]at most about {_duration(max(self._took) * left)} left[/]" if left > 0 else ""
+        if not self._took or left < 1:
+            return ""
+        return f"  [dim]about {_duration(sum(self._took) / len(self._took) * left)} left[/]"
 
     def noted(self, config: RunConfig, notes: Mapping[str, str], left_out: Sequence[str]) -> None:
         said = [f"{task} {note}" for task, note in notes.items()]

@@ -72,15 +72,15 @@ def verdict(section: Section) -> list[str]:
     sentences = []
     for column in section.columns:
         cells = [(line, line.cells.get(column, NO_CELL)) for line in section.lines if not line.is_baseline]
-        known = [(line, cell) for line, cell in cells if cell.interval is not None]
+        known = [(line, cell, *cell.interval) for line, cell in cells if cell.interval is not None]
         if not known:
             continue
-        better = sorted((pair for pair in known if pair[1].interval[0] > 0), key=lambda pair: -pair[1].gain)
+        better = sorted(((line, cell) for line, cell, low, _ in known if low > 0), key=lambda pair: -pair[1].gain)
         if better:
             line, cell = better[0]
             more = f", and {len(better) - 1} more" if len(better) > 1 else ""
             text = f"{line.label} is better than {base.label} by {cell.gain:.4f} {interval_text(cell)}{more}"
-        elif all(cell.interval[1] < 0 for _, cell in known):
+        elif all(high < 0 for _, _, _, high in known):
             text = f"every network is worse than {base.label}: none is worth it here"
         else:
             text = f"no network is better than {base.label} by more than chance: none has shown that it is worth it"

@@ -7,13 +7,11 @@ import dataclasses
 import functools
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
@@ -26,15 +24,16 @@ from mtl_zoo.benchmark.balancing import (
     rows_of_sweep,
     sweep_points,
 )
-from mtl_zoo.benchmark.baselines import BASELINES, fit_baseline
+from mtl_zoo.benchmark.baseline_run import fit_rows
 from mtl_zoo.benchmark.config import STATIC_SWEEP, RunConfig
 from mtl_zoo.benchmark.hyperparameters import as_json, features_of, resolve_hyperparameters
 from mtl_zoo.benchmark.hyperparameters import sized as sized_arguments
 from mtl_zoo.benchmark.identity import about_run
 from mtl_zoo.benchmark.progress import Silent, StepReporter
 from mtl_zoo.benchmark.results import ResultStore
+from mtl_zoo.benchmark.scores import save_scores_of
 from mtl_zoo.benchmark.training import Trained, train_once
-from mtl_zoo.datasets import Dataset, Split, load_dataset
+from mtl_zoo.datasets import Dataset, load_dataset
 from mtl_zoo.datasets._base import is_table
 from mtl_zoo.evaluation import evaluate_scores
 from mtl_zoo.models import create_model
@@ -231,43 +230,8 @@ def with_fraction(config: RunConfig, dataset: Dataset) -> Dataset:
 def _way_of(config: RunConfig, store: ResultStore) -> Callable[..., Any]:
     """The function that does a run: of a baseline, of a sweep, or of a network."""
     if config.is_baseline:
-        return _fit_baseline
+        return fit_rows
     return functools.partial(_sweep, store) if config.balancing == STATIC_SWEEP else _train
-
-
-def _fit_baseline(
-    config: RunConfig,
-    dataset: Dataset,
-    arguments: Mapping[str, Any],
-    seed: int,
-    about: Mapping[str, Any],
-    *,
-    save_scores: str | Path | None,
-    splits: Sequence[str],
-    progress: Silent,
-    after: OnTrained | None,
-) -> tuple[list[dict[str, Any]], dict[str, float], float]:
-    """As `_train`, of a baseline."""
-    progress.started(config, seed, len(dataset.tasks))
-    started = time.perf_counter()
-    baseline = BASELINES[config.model](**arguments)
-    features = features_of(config, dataset)
-    model, columns = fit_baseline(baseline, dataset, seed=seed, features=features, told=lambda task: progress.step())
-    seconds = time.perf_counter() - started
-    progress.noted(config, model.notes, columns["train"].left_out)
-    rate = len(dataset.train) / max(seconds, 1e-9)
-    common = {**about, "parameters": model.size, "train_seconds": round(seconds, 3)}
-    common["examples_per_second"] = round(rate, 1)
-    rows = []
-    for split_name in splits:
-        split, scores = dataset.splits[split_name], model.predict(columns[split_name])
-        table = evaluate_scores(model, split, scores, group=config.group, products=True)
-        rows += [{**common, "split": split_name, **row} for row in table.drop(columns="note").to_dict("records")]
-    if save_scores is not None and split_name == "test":
-        _save_scores(Path(save_scores), model, dataset.test, scores, about)
-    if after is not None:
-        after(model, dataset, config, seed)
-    return rows, task_scores(model, table), seconds
 
 
 def _train(
@@ -300,7 +264,7 @@ def _train(
         if split_name == "validation":
             rows += _last_epoch(model, validation.history, rows)
     if save_scores is not None and split_name == "test":
-        _save_scores(Path(save_scores), model, dataset.test, scores, about)
+        save_scores_of(Path(save_scores), model, dataset.test, scores, about)
     if after is not None:
         after(model, dataset, config, seed)
     return rows, task_scores(model, table), timer.total_seconds
@@ -402,14 +366,3 @@ def _sweep(
     seconds = sum(rows["train_seconds"].iloc[0] for rows in found.values())
     rows = rows_of_sweep(about, found[best], points[best], seconds)
     return rows, task_scores(model, found[best][found[best]["split"] == "test"]), seconds
-
-
-def _save_scores(folder: Path, model: Any, split: Split, scores: Mapping[str, np.ndarray], about: Mapping) -> None:
-    """Test scores by output, with their labels and which rows count, in the order of the split's rows."""
-    arrays: dict[str, Any] = dict(scores)
-    for name, (label, counts) in model.targets(split.labels).items():
-        arrays[f"label:{name}"] = keras.ops.convert_to_numpy(label)
-        arrays[f"observed:{name}"] = keras.ops.convert_to_numpy(counts)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{about['dataset']}-{about['model']}-seed{about['seed']}-{about['key']}.npz"
-    np.savez_compressed(folder / name, **arrays)

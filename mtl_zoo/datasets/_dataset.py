@@ -11,7 +11,7 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.features.batching import Rows
-from mtl_zoo.features.spec import Feature
+from mtl_zoo.features.spec import Feature, feature_from_config
 from mtl_zoo.tasks import Task, fit_tasks
 
 
@@ -122,7 +122,7 @@ class Dataset:
         test: Any = None,
         tasks: Any = (),
         *,
-        features: Sequence[Feature] = (),
+        features: Sequence[Feature | Mapping[str, Any]] = (),
         exclude: Sequence[str] = (),
         groups: Sequence[str] = (),
         time: str | None = None,
@@ -141,7 +141,8 @@ class Dataset:
             tasks: What to predict: tasks, names of label columns, or `{name: kind}` with the kinds `"binary"`,
                 `"multiclass"` and `"regression"`, or `{name: {"kind": ..., keywords of the task}}`. Of a bare name
                 labels 0 and 1 make a binary task, other numbers a regression, strings classes.
-            features: Specs for some columns; the others are chosen by `FeatureTransform.infer`.
+            features: Specs for some columns, or their configs (`{"kind": "numeric", "name": "hour"}`, as a file of
+                options has them); the others are chosen by `FeatureTransform.infer`.
             exclude: Columns that are no features.
             groups: Columns to group rows by, such as `user_id` for the AUC within users.
             time: A column by whose order the rows are split, and which is no feature. None: they are drawn by `seed`.
@@ -172,13 +173,14 @@ class Dataset:
         # Options of later versions stand in results only where they are given, so that earlier rows keep their keys.
         given |= {"together": together} if together is not None else {}
         given |= {"folds": folds, "fold": fold} if folds is not None else {}
+        specs = tuple(feature_from_config(dict(one)) if isinstance(one, Mapping) else one for one in features)
+        given |= {"features": tuple(spec.get_config() for spec in specs)} if specs else {}
         made = dataset_from_table(
             train,
             validation,
             test,
-            features=features,
             embedding_dim=embedding_dim,
-            **{"together": None, "folds": None, "fold": 0, **given},
+            **{"together": None, "folds": None, "fold": 0, **given, "features": specs},
             name=name or (Path(train).name.partition(".")[0] if is_path else "table"),
         )
         files = {"validation": validation, "test": test}

@@ -209,7 +209,7 @@ def fold_interval(differences: ArrayLike, ratio: float, *, confidence: float = 0
     >>> from mtl_zoo.evaluation import fold_interval
     >>> found = fold_interval([0.010, 0.012, 0.014, 0.011, 0.013], ratio=1 / 4)
     >>> [round(number, 4) for number in found]
-    [0.012, 0.0105, 0.0135]
+    [0.012, 0.0091, 0.0149]
 
     Reference: Nadeau and Bengio, Inference for the Generalization Error, Machine Learning 52, 2003,
     https://doi.org/10.1023/A:1024068626366

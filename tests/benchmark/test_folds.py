@@ -1,5 +1,7 @@
 """Splits of one's own table: whole groups, time, folds; and what a leaderboard says of folds."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import mtl_zoo_cli
 from mtl_zoo.benchmark.config import configs_from_dict
 from mtl_zoo.benchmark.leaderboard import leaderboard
 from mtl_zoo.benchmark.results import ResultStore
+from mtl_zoo.benchmark.summary import fold_ratio
 from mtl_zoo.datasets import Dataset
 from mtl_zoo.evaluation import bootstrap_auc_difference, fold_interval
 
@@ -126,3 +129,19 @@ def test_folds_come_one_after_another():
     ]  # fmt: skip
     with pytest.raises(ValueError, match="`folds` must be a whole number >= 2"):
         configs_from_dict({"dataset": "a.csv", "models": ["mmoe"], "folds": 1})
+
+
+def test_features_may_be_given_as_a_file_has_them():
+    plain, _ = parts()
+    data, _ = parts(features=[{"kind": "numeric", "name": "user_id", "normalization": "log"}])
+    kinds = {feature.name: feature.kind for feature in data.features}
+    assert kinds["user_id"] == "numeric" != {feature.name: feature.kind for feature in plain.features}["user_id"]
+    assert data.options["features"][0]["normalization"] == "log" and "features" not in plain.options
+
+
+def test_how_much_folds_share_depends_on_how_they_are_cut():
+    def ratio(**options):
+        return fold_ratio({"dataset_options": json.dumps(options)})
+
+    assert ratio(folds=5) == ratio(folds=5, time=None) == 1 / 4 and ratio(seed=0) == 0.0
+    assert ratio(folds=3, time="day") == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)

@@ -37,7 +37,7 @@ def terminal(tmp_path_factory):
         ("--table visit.csv --task click", ("must be a table, or a file that is there. Received: visit.csv",)),
         ("--table visits.csv --task clicked", ("Received: 'clicked' (did you mean 'click'?)", "'visitor_id'")),
         ("--table visits.csv --task city:binary", ("`city`", "'city'", "0 and 1")),
-        ("--table visits.csv --task price:binary", ("`price`", "in 0..1")),
+        ("--table visits.csv --task price:binary", ("`price`", "must be 0 or 1")),
         ("--table visits.csv --task booking@clck", ("clck",)),
         ("--table visits.csv --task click:yesno", ("must be of a known kind", "regression")),
         ("--table visits.csv --task click --models mmoe plee", ("model='plee' (did you mean 'ple'?)", "mmoe")),

@@ -164,7 +164,7 @@ class Fitted:
     >>> data = load_dataset("synthetic_funnel", size="small")
     >>> fitted, columns = fit_baseline(Constant(), data)
     >>> rate = fitted.predict(columns["test"])["click"][0, 0]
-    >>> abs(rate - data.train.labels["click"].mean()) < 1e-6
+    >>> bool(abs(rate - data.train.labels["click"].mean()) < 1e-6)
     True
     """
 

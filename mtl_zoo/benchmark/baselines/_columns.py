@@ -71,7 +71,7 @@ def columns_of(dataset: Dataset, features: Sequence[Feature]) -> dict[str, Colum
 
 def _of_raw(table: pd.DataFrame, train: pd.DataFrame, features: Sequence[Feature]) -> Columns:
     found: dict[str, Any] = {}
-    numbers, ids, codes, left_out = [], [], [], []
+    numbers, ids, codes, left_out = (list[str]() for _ in range(4))
     for source in dict.fromkeys(feature.source for feature in features):
         feature = next(feature for feature in features if feature.source == source)
         kind = train[source].dtype  # a split may happen to hold none of the strings
@@ -96,7 +96,7 @@ def _of_raw(table: pd.DataFrame, train: pd.DataFrame, features: Sequence[Feature
 
 def _of_inputs(split: Split, features: Sequence[Feature]) -> Columns:
     found: dict[str, Any] = {}
-    numbers, ids, left_out = [], [], []
+    numbers, ids, left_out = (list[str]() for _ in range(3))
     for feature in features:
         for name in feature.input_specs():
             array = np.asarray(split.inputs[name])
@@ -123,7 +123,7 @@ def _of_time(times: pd.Series, name: str) -> dict[str, np.ndarray]:
 
 
 def _holds_strings(column: pd.Series) -> bool:
-    return bool(column.dropna().map(lambda cell: isinstance(cell, (str, bool))).all())
+    return bool(column.dropna().astype("object").map(lambda cell: isinstance(cell, (str, bool))).all())
 
 
 def _texts(column: pd.Series) -> pd.Series:

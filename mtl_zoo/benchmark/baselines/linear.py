@@ -45,7 +45,8 @@ class Linear(Baseline):
             return Predictor(lambda columns: np.repeat(mean, len(columns), axis=0), mean.size, "one class only")
         design = self._design(train.columns)
         rows, judged = design.fit_transform(train.columns.frame), design.transform(validation.columns.frame)
-        best, best_score = None, -np.inf
+        best: Any = None
+        best_score = -np.inf
         for strength in self.strengths:
             estimator = _estimator(train, strength).fit(rows, train.labels, sample_weight=train.weights)
             score = validation.score(_scores(train, estimator, judged)) if len(validation.labels) else np.nan
