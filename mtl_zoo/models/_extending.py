@@ -37,6 +37,12 @@ def extended(model: Any, transform: Any, rows: str) -> Any:
             "`extended` needs float32 tables, whose rows can be trained. Received: a model with int8 tables. Extend "
             "the model that `quantize` was given, and quantize the result"
         )
+    copying = [task.name for task in model.tasks if not task.is_labelled and task.copies_tables]
+    if copying:
+        raise ValueError(
+            f"`extended` cannot grow the tables that a teacher has of its own. Received: {copying}. Make the model "
+            "with MeanTeacherTask(tables=False)"
+        )
     transform.require_extension_of(model.transform)
     with _backend.scope_of(model):
         made = type(model).from_config({**model.get_config(), "features": features_to_config(transform.features)})

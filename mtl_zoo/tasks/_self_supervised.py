@@ -53,6 +53,11 @@ class SelfSupervisedTask(Task):
     def logit_units(self) -> int:
         return 2 + 2 * len(self.measures)
 
+    @property
+    def copies_tables(self) -> bool:
+        """Whether its objective holds weights as large as the model's tables."""
+        return False
+
     def check_beside(self, tasks: Sequence[Task]) -> None:
         if not any(task.is_labelled and not task.compares_sides for task in tasks):
             raise ValueError(

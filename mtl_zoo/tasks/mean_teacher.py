@@ -72,5 +72,9 @@ class MeanTeacherTask(SelfSupervisedTask):
         object.__setattr__(self, "of", checked_names("of", self.of))
         object.__setattr__(self, "features", checked_names("features", self.features))
 
+    @property
+    def copies_tables(self) -> bool:
+        return self.tables
+
     def get_config(self) -> dict[str, Any]:
         return listed(super().get_config(), "of", "features")

@@ -274,3 +274,19 @@ def test_arguments_are_checked():
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
             make(kind, **wrong)
         assert next(iter(wrong)) in inspect.signature(TASKS[kind]).parameters
+
+
+def test_a_model_that_grows_keeps_them_and_refuses_a_teacher_of_tables():
+    table = {"item": [1, 2, 1, 2], "click": [0, 1, 0, 1]}
+    monday = FeatureTransform(Categorical("item", dim=4), BinaryTask("click")).fit(table)
+    tuesday = monday.extend({"item": [2, 3]})
+
+    def grown(*tasks):
+        return create_model("shared_bottom", monday, [*monday.tasks, *tasks], bottom_units=(4,)).extended(tuesday)
+
+    assert grown(make("reconstruction"), make("mean_teacher", tables=False)).loss_names[1:] == (
+        "reconstruction",
+        "mean_teacher",
+    )
+    with pytest.raises(ValueError, match="`extended` cannot grow the tables"):
+        grown(make("mean_teacher"))
