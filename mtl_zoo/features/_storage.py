@@ -108,7 +108,7 @@ class Stored:
 def read(folder: str | os.PathLike) -> Stored:
     """The transform that `write` wrote, of this format or an older one."""
     folder = Path(folder)
-    keys = {"sample_weight": (str, type(None)), "notes": list}
+    keys: dict[str, Any] = {"sample_weight": (str, type(None)), "notes": list}
     meta = read_header(folder, META, "a transform", FORMAT, keys)
     with intact(folder / META, "a transform"):
         return _understood(folder, _from_format_1(meta) if meta["format"] == 1 else meta)

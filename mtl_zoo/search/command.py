@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from mtl_zoo._files import whole_file
 from mtl_zoo.benchmark.command import configs_of, interruptible
-from mtl_zoo.benchmark.runner import dataset_name, load
+from mtl_zoo.benchmark.identity import dataset_name
+from mtl_zoo.benchmark.runner import load
 from mtl_zoo.search.tune import tune
 
 
