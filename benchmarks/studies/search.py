@@ -2,11 +2,11 @@
 
     MTL_ZOO_DATA=... python -m benchmarks.studies.search --out benchmarks/results/bench/search.csv
 
-A quarter of the training rows of the census, and as many impressions of `synthetic_funnel`. The search starts from the
-model's defaults, which are trial 0. The defaults and the best settings are then trained with other seeds than the
-search's and scored on the test rows. The interval is that of a bootstrap of the test rows, all seeds' scores of a row
-drawn together; it says nothing of the luck of seeds, for which `seeds_above` stands. Trials and scores are kept in the
-folder `--work`: the same command goes on after a kill.
+A quarter of the training rows of the census, about 50,000, and as many impressions of `synthetic_funnel`. The search
+starts from the model's defaults, which are trial 0. The defaults and the best settings are then trained with other
+seeds than the search's and scored on the test rows. The interval is that of a bootstrap of the test rows, all seeds'
+scores of a row drawn together; it says nothing of the luck of seeds, for which `seeds_above` stands. Trials and scores
+are kept in the folder `--work`: the same command goes on after a kill.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _with(config: RunConfig, seeds: Sequence[int]) -> RunConfig:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the top of the file."""
-    options = {"data": tuple(DATA), "model": "mmoe", "trials": 12, "epochs": 5, "patience": 2, "seeds": 3}
+    options = {"data": tuple(DATA), "model": "mmoe", "trials": 12, "epochs": 4, "patience": 2, "seeds": 3}
     options |= {"resamples": 200, "work": "results/search"}
     args = frame.parser(__doc__ or "", options).parse_args(arguments)
     args.work = Path(args.work)

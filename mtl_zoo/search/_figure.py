@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mtl_zoo.evaluation._figures import PALETTE, new_figure
+from mtl_zoo.search.objectives import PARAMETERS
 
 
 def search_figure(found: Any) -> Figure:
@@ -42,7 +43,8 @@ def _draw_trials(axis: Any, objective: Any, table: Any) -> None:
         low = axis.get_ylim()[0]
         axis.plot(pruned, np.full(len(pruned), low), "x", color="0.5", markersize=5, label="stopped early")
     axis.set_xlabel("trial")
-    axis.set_ylabel(f"{objective.name} on validation ({'higher' if objective.larger else 'lower'} is better)")
+    rows = " on validation" if objective.name != PARAMETERS else ""
+    axis.set_ylabel(f"{objective.name}{rows} ({'higher' if objective.larger else 'lower'} is better)")
     axis.locator_params(axis="x", integer=True)
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small", frameon=False)
