@@ -1,9 +1,9 @@
 """Do explanations add up, and do they find what is known to matter?
 
 `--parts gaps`: every model of the catalogue, in narrow, is trained for a dozen steps on the synthetic funnel (with
-domains, histories, a number and, save for `TWO_STEPS`, a cart: each has what it needs), and the first and the last output of test rows
-are explained by integrated gradients, from missing values and from the mean. A row of the file tells how far the
-features' parts are from the change of the logit that they explain.
+domains, histories, a number and, save for models of two steps, a cart: each has what it needs), and the first and the
+last output of test rows are explained by integrated gradients, from missing values and from the mean. A row of the file
+tells how far the features' parts are from the change of the logit that they explain.
 
 `--parts truth`: the generator's true effects are known. Of each value of the twelve fields and of the domain the true
 effect is its least-squares coefficient in the true logit over the training rows, less the field's mean. A network is
@@ -56,8 +56,6 @@ NARROW = {
     "stage_units": (16,),
     "tower_units": (8,),
 }
-# Models of one conversion after one click, which a cart between the two would confuse.
-TWO_STEPS = ("dcmt", "escm2_dr", "escm2_ips", "esmm")
 FIELDS = tuple(f"{group}_field_{i}" for group in ("user", "item", "context") for i in range(1, 5))
 GROUPS = {
     "history": ["history"],
@@ -120,7 +118,8 @@ def _gaps(args: Any, kept: frame.Rows) -> None:
         if kept.has(part="gaps", model=name):
             continue
         keras.utils.set_random_seed(0)
-        data = two_steps if name in TWO_STEPS else three_steps
+        # A model of one conversion after one click has no place for a cart between the two.
+        data = two_steps if "funnel" in mtl_zoo.model_info(name).requires else three_steps
         rows = data.test.take(args.explained)
         model = mtl_zoo.create_model(name, data.features, data.tasks, **_narrow(name))
         # A dozen steps, for which tracing a graph would take most of the time.
