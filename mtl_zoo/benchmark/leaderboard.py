@@ -29,8 +29,8 @@ _RESAMPLES, _FEWER_RESAMPLES, _MANY_ROWS = 400, 150, 50_000
 def leaderboard(table: pd.DataFrame, *, scores: str | Path | None = None, split: str = "test") -> list[Section]:
     """Sections of results, with 95 % intervals of the gains over the best baseline (or over `single_task`).
 
-    Of a cross-validation they are `fold_interval`s of the differences on each fold. Of one split they are from a paired
-    bootstrap of the test rows, for which the runs' scores must have been kept; without them there are none.
+    Of a cross-validation they are those of `fold_interval`, of the differences on each fold. Of one split they are from
+    a paired bootstrap of the test rows, for which the runs' scores must have been kept; without them there are none.
 
     Args:
         table: What `ResultStore.read` gives.

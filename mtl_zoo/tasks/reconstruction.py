@@ -14,15 +14,16 @@ class ReconstructionTask(SelfSupervisedTask):
     """A task without a label: features are dropped from a row, and the model's body must predict them from the others.
 
     In training each feature of a row is read as missing with probability `rate`, and the body (what the towers of the
-    labelled tasks read) gives a vector `z` of such a row. For each dropped feature that had a value:
+    labelled tasks read) gives a vector `z` of such a row. Each dropped feature that had a value has a loss. That of an
+    id i of a table `E`, with negatives `N` drawn evenly among the V known values (all others if those are no more than
+    `negatives`, so that it is the softmax over the table), is
 
-    - an id i of a table `E`, with negatives `N` drawn evenly among the V known values (all others if those are no more
-      than `negatives`, so that it is the softmax over the table), and `s_j = <W z + b, E_j>`:
+        loss = (log(exp s_i + V / |N| sum_{j in N, j != i} exp s_j) - s_i) / log V,    s_j = <W z + b, E_j>
 
-          loss = log(exp s_i + V / |N| sum_{j in N, j != i} exp s_j) - s_i,  divided by log V
+    which is 1 for a body that knows nothing; of a list it is the mean over its ids. That of a number x, as the model
+    reads it, standardised by a transform, is
 
-      of a list the mean over its ids. Divided by `log V`, it is 1 for a body that knows nothing.
-    - a number x as the model reads it, standardised by a transform: `(w z + b - x)^2`.
+        loss = (w z + b - x)^2
 
     The task's loss is the mean over all dropped values of the batch. Features of an encoder of their own, such as
     texts and vectors, are dropped and not predicted. Every row counts, with labels or without. The pass is one of
