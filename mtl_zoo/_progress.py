@@ -29,20 +29,25 @@ class Bar:
     _open: ClassVar[Bar | None] = None
 
     def __init__(self, text: str, total: int | None = None, verbose: int = 1) -> None:
-        self._text, self._total = text, total
-        # One bar at a time: what is done within something that has one is part of that.
-        self._verbose = verbose and Bar._open is None
-        if self._verbose:
-            Bar._open = self
+        self._text, self._total, self._verbose = text, total, verbose
         self.started, self.done = time.monotonic(), 0
         self._bar: Any = None
         self._task: Any = None
 
     def __enter__(self) -> Bar:
+        # One bar at a time: what is done within something that has one is part of that.
+        self._verbose = self._verbose if Bar._open is None else 0
+        if self._verbose:
+            Bar._open = self
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        """Takes the bar away."""
+        if Bar._open is self:
+            Bar._open = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def advance(self, count: int = 1) -> None:
         """So much more is done."""
@@ -63,11 +68,3 @@ class Bar:
             self._task = self._bar.add_task(self._text, total=self._total)
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
-
-    def close(self) -> None:
-        """Takes the bar away."""
-        if Bar._open is self:
-            Bar._open = None
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None

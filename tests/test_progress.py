@@ -22,11 +22,10 @@ def test_a_bar_waits_for_two_seconds(shown, monkeypatch):
     monkeypatch.setattr(_progress, "QUIET_SECONDS", 2.0)
     clock = iter([0.0, 1.0, 3.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock, 3.0))
-    bar = Bar("Work", 4)
-    bar.advance()
-    assert shown() == ""
-    monkeypatch.undo()
-    bar.close()
+    with Bar("Work", 4) as bar:
+        bar.advance()
+        assert shown() == ""
+        monkeypatch.undo()
 
 
 def test_a_bar_shows_what_is_done(shown):

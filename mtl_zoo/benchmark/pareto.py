@@ -135,25 +135,25 @@ def pareto(
     check.check_unique_names("methods", [label_of(balancing) for _, balancing in points])
     rule = WeightedScore() if select is None else select
     metrics = rule.metrics_of(known)
-    rows, bar = [], Bar("Training points", len(points) * seeds, verbose)
-    for kind, balancing in points:
+    rows: list[dict[str, Any]] = []
+    with Bar("Training points", len(points) * seeds, verbose) as bar:
+        for kind, balancing in points:
 
-        def compile_arguments(model: Any, balancing: Balancing = balancing) -> dict[str, Any]:
-            fresh = as_optimizer(optimizer)
-            return {"optimizer": type(fresh).from_config(fresh.get_config()), "balancing": balancing}
+            def compile_arguments(model: Any, balancing: Balancing = balancing) -> dict[str, Any]:
+                fresh = as_optimizer(optimizer)
+                return {"optimizer": type(fresh).from_config(fresh.get_config()), "balancing": balancing}
 
-        values, seconds = [], []
-        for seed in range(seeds):
-            sizes: dict[str, Any] = {"epochs": epochs, "patience": patience, "batch_size": batch_size, "rule": rule}
-            trained = train_once(model_builder, compile_arguments, data, seed, **sizes)
-            values.append(_metrics_of(trained.model, data.splits[split], metrics))
-            seconds.append(trained.timer.total_seconds)
-            bar.advance()
-        table = pd.DataFrame(values)
-        row = {"name": label_of(balancing), "kind": kind, **table.mean()}
-        row |= {f"{task}_std": std for task, std in table.std(ddof=1).items()}
-        rows.append({**row, "train_seconds": float(np.mean(seconds)), "seeds": seeds})
-    bar.close()
+            values, seconds = [], []
+            for seed in range(seeds):
+                sizes: dict[str, Any] = {"epochs": epochs, "patience": patience, "batch_size": batch_size, "rule": rule}
+                trained = train_once(model_builder, compile_arguments, data, seed, **sizes)
+                values.append(_metrics_of(trained.model, data.splits[split], metrics))
+                seconds.append(trained.timer.total_seconds)
+                bar.advance()
+            table = pd.DataFrame(values)
+            row = {"name": label_of(balancing), "kind": kind, **table.mean()}
+            row |= {f"{task}_std": std for task, std in table.std(ddof=1).items()}
+            rows.append({**row, "train_seconds": float(np.mean(seconds)), "seeds": seeds})
     return front_of(pd.DataFrame(rows), metrics, split)
 
 

@@ -80,6 +80,7 @@ class Shown(Silent):
         )
         self._runs = self._bars.add_task("runs", total=runs)
         self._left, self._took = runs, list[float]()
+        self._started = time.monotonic()
         self._steps: Any = None
         self._best = ""
 

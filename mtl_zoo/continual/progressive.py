@@ -134,20 +134,21 @@ def progressive(
     kept = None if folder is None else _Folder(Path(folder), given)
     run = _Run(model, replay, [], [])
     done = run if kept is None else kept.resumed(run, tables)
-    bar = Bar("Days", len(tables), verbose)
-    for number, (day, table) in enumerate(tables.items()):
-        bar.reach(number)
-        if number < done.days:
-            continue
-        frame = read_table(table)
-        keras.utils.set_random_seed((seed + 1_000_003 * number) % 2**32)
-        done = done.scored(day, frame)
-        if train:
-            done = done.trained(day, frame, extend, rows, ratio, anchor, {"epochs": epochs, "batch_size": batch_size})
-        done = dataclasses.replace(done, days=number + 1, digests=(*done.digests, rows_digest(frame)))
-        if kept is not None:
-            kept.write(done)
-    bar.close()
+    with Bar("Days", len(tables), verbose) as bar:
+        for number, (day, table) in enumerate(tables.items()):
+            bar.reach(number)
+            if number < done.days:
+                continue
+            frame = read_table(table)
+            keras.utils.set_random_seed((seed + 1_000_003 * number) % 2**32)
+            done = done.scored(day, frame)
+            if train:
+                done = done.trained(
+                    day, frame, extend, rows, ratio, anchor, {"epochs": epochs, "batch_size": batch_size}
+                )
+            done = dataclasses.replace(done, days=number + 1, digests=(*done.digests, rows_digest(frame)))
+            if kept is not None:
+                kept.write(done)
     growth = pd.DataFrame(done.growth)
     return Progress(done.model, pd.DataFrame(done.measured), growth.astype({"ids": "Int64"}) if len(growth) else growth)
 

@@ -58,21 +58,21 @@ class TextEncoder:
         written = time.monotonic()
         progress = Bar("Encoding texts", len(missing))
         try:
-            for batch in self._batches(lists):
-                rows = [i for i in batch if not there[i]]  # another process may have written some of them
-                if rows:
-                    found[rows] = self.run([lists[i] for i in rows])
-                    there[rows] = True
-                    pending += rows
-                progress.advance(len(batch))
-                if time.monotonic() - written > FLUSH_SECONDS:
-                    self._flush(keys, found, pending)
-                    others = np.flatnonzero(~there)
-                    vectors, new = self.store.find(keys[others])
-                    found[others[new]], there[others[new]] = vectors[new], True
-                    written = time.monotonic()
+            with progress:
+                for batch in self._batches(lists):
+                    rows = [i for i in batch if not there[i]]  # another process may have written some of them
+                    if rows:
+                        found[rows] = self.run([lists[i] for i in rows])
+                        there[rows] = True
+                        pending += rows
+                    progress.advance(len(batch))
+                    if time.monotonic() - written > FLUSH_SECONDS:
+                        self._flush(keys, found, pending)
+                        others = np.flatnonzero(~there)
+                        vectors, new = self.store.find(keys[others])
+                        found[others[new]], there[others[new]] = vectors[new], True
+                        written = time.monotonic()
         finally:
-            progress.close()
             if time.monotonic() - progress.started > QUIET_SECONDS:
                 _log.info("%d texts encoded in %.1f s", progress.done, time.monotonic() - progress.started)
             self._flush(keys, found, pending)

@@ -61,9 +61,11 @@ class ImageCNN(keras.layers.Layer):
         self.linear.build((shape[0], shape[-1]))
 
     def call(self, x: Tensor) -> Tensor:
+        # One row more, since without rows TensorFlow's convolution by oneDNN (2.21) gives another shape.
+        x = ops.pad(x, ((0, 1), (0, 0), (0, 0), (0, 0)))
         for convolution in self.convolutions:
             x = convolution(x)
-        return self.linear(ops.mean(x, axis=(1, 2)))
+        return self.linear(ops.mean(x, axis=(1, 2))[:-1])
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.units)

@@ -25,6 +25,12 @@ class Setting:
         width: Of the representation, what its towers read.
         outputs: Its outputs that towers make.
         weights: Those of its graph.
+
+    Example:
+
+    >>> from mtl_zoo.self_supervision import Setting
+    >>> Setting([], [], width=8, outputs=[], weights=[]).width
+    8
     """
 
     features: Sequence[Feature]
@@ -54,6 +60,12 @@ class Objective(keras.layers.Layer):
     Args:
         task: The task, whose options it reads.
         setting: The model.
+
+    Example:
+
+    >>> from mtl_zoo.self_supervision import Contrast, Objective
+    >>> issubclass(Contrast, Objective)
+    True
     """
 
     def __init__(self, task: Any, setting: Setting):
@@ -70,17 +82,30 @@ OBJECTIVES: Registry[type[Objective]] = Registry("kind")
 
 
 def register_objective(kind: str) -> Callable[[type[Objective]], type[Objective]]:
-    """Decorator that enters an objective under the kind of its task."""
+    """Decorator that enters an objective under the kind of its task.
 
-    def register(cls: type[Objective]) -> type[Objective]:
-        OBJECTIVES.add(kind, cls)
-        return cls
+    Example:
 
-    return register
+    >>> from mtl_zoo.self_supervision import Objective, register_objective
+    >>> @register_objective("contrastive")
+    ... class Mine(Objective):
+    ...     pass
+    Traceback (most recent call last):
+    ValueError: `name` must not be taken. Received: 'contrastive', the name of Contrast
+    """
+    return OBJECTIVES.register(kind)
 
 
 def make_objective(task: Any, setting: Setting) -> Objective:
-    """The objective of a task without a label, with weights of its own."""
+    """The objective of a task without a label, with weights of its own.
+
+    Example:
+
+    >>> from mtl_zoo import ContrastiveTask, Numeric
+    >>> from mtl_zoo.self_supervision import Setting, make_objective
+    >>> make_objective(ContrastiveTask("views"), Setting([Numeric("age")], [], 8, [], [])).name
+    'views_objective'
+    """
     return OBJECTIVES[task.kind](task, setting)
 
 

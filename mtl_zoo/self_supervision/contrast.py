@@ -14,7 +14,14 @@ _FAR, _LEAST = -1e30, 1e-4
 
 @register_objective("contrastive")
 class Contrast(Objective):
-    """Two views of a row against those of all others of the global batch: see `ContrastiveTask`."""
+    """Two views of a row against those of all others of the global batch: see `ContrastiveTask`.
+
+    Example:
+
+    >>> from mtl_zoo.self_supervision import OBJECTIVES
+    >>> OBJECTIVES["contrastive"].__name__
+    'Contrast'
+    """
 
     def __init__(self, task: Any, setting: Setting):
         super().__init__(task, setting)

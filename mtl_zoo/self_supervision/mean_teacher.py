@@ -11,7 +11,14 @@ from mtl_zoo.self_supervision._dropping import FeatureDropping
 
 @register_objective("mean_teacher")
 class MeanTeacher(Objective):
-    """A teacher of averaged weights, to agree with: see `MeanTeacherTask`."""
+    """A teacher of averaged weights, to agree with: see `MeanTeacherTask`.
+
+    Example:
+
+    >>> from mtl_zoo.self_supervision import OBJECTIVES
+    >>> OBJECTIVES["mean_teacher"].__name__
+    'MeanTeacher'
+    """
 
     def __init__(self, task: Any, setting: Setting):
         super().__init__(task, setting)

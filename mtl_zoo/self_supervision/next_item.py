@@ -12,7 +12,14 @@ from mtl_zoo.self_supervision._candidates import IdSoftmax
 
 @register_objective("next_item")
 class NextItem(Objective):
-    """Each item of a sequence, predicted from those before it: see `NextItemTask`."""
+    """Each item of a sequence, predicted from those before it: see `NextItemTask`.
+
+    Example:
+
+    >>> from mtl_zoo.self_supervision import OBJECTIVES
+    >>> OBJECTIVES["next_item"].__name__
+    'NextItem'
+    """
 
     def __init__(self, task: Any, setting: Setting):
         super().__init__(task, setting)

@@ -10,7 +10,14 @@ from mtl_zoo.self_supervision._dropping import FeatureDropping
 
 @register_objective("pseudo_label")
 class PseudoLabels(Objective):
-    """What the model is sure of, as labels: see `PseudoLabelTask`."""
+    """What the model is sure of, as labels: see `PseudoLabelTask`.
+
+    Example:
+
+    >>> from mtl_zoo.self_supervision import OBJECTIVES
+    >>> OBJECTIVES["pseudo_label"].__name__
+    'PseudoLabels'
+    """
 
     def __init__(self, task: Any, setting: Setting):
         super().__init__(task, setting)

@@ -13,7 +13,14 @@ from mtl_zoo.self_supervision._dropping import FeatureDropping
 
 @register_objective("reconstruction")
 class Reconstruction(Objective):
-    """Dropped features, predicted from the others: see `ReconstructionTask`."""
+    """Dropped features, predicted from the others: see `ReconstructionTask`.
+
+    Example:
+
+    >>> from mtl_zoo.self_supervision import OBJECTIVES
+    >>> OBJECTIVES["reconstruction"].__name__
+    'Reconstruction'
+    """
 
     def __init__(self, task: Any, setting: Setting):
         super().__init__(task, setting)

@@ -28,7 +28,7 @@ from mtl_zoo.models import list_models
 def table(rows=600):
     rng = np.random.default_rng(0)
     item, x = rng.integers(0, 12, rows), rng.normal(size=rows)
-    made = pd.DataFrame({"item": [f"i{i}" for i in item], "hour": rng.integers(0, 24, rows), "x": x})
+    made = pd.DataFrame({"item": [f"i{i}" for i in item], "hour": rng.integers(6, 24, rows), "x": x})
     made["side"] = rng.choice(["a", "b"], rows)
     # Neither x nor side alone tells the click.
     made["click"] = (rng.random(rows) < np.where((x > 0) == (made["side"] == "a"), 0.9, 0.1)).astype(int)

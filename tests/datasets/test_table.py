@@ -69,7 +69,10 @@ def test_kinds_of_tasks_can_be_said():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tasks": ["clik"]}, "`tasks` must name columns of the table. Received: 'clik'. Expected: any of .*'click'"),
+        (
+            {"tasks": ["clik"]},
+            "`tasks` must name columns of the table. Received: 'clik'.*mean 'click'.*Expected: any of .*'click'",
+        ),
         ({"tasks": []}, "`tasks` must name at least one label column"),
         ({"tasks": {"click": "yes"}}, r"`tasks\['click'\]` must be one of the known values. Received: .*'yes'"),
         ({"tasks": {"click": {"clases": 3}}}, "`tasks` must give keywords of BinaryTask. Received: 'click'"),

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from mtl_zoo.layers import DatetimeEncoder, ImageCNN, ImageEncoder, VectorEncoder
+from mtl_zoo.layers.text import TextCNN
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(5, 3)).astype("float32")
@@ -114,3 +115,21 @@ def test_configs_shapes_and_policies(layer, x, policy):
 def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(("layer", "shape"), [(ImageCNN(3), (6, 4, 3)), (TextCNN(3, widths=(2, 5)), (4, 2))])
+def test_convolutions_take_no_rows_too(layer, shape):
+    """The last batch may leave a device without rows; where oneDNN computes, its convolutions need one."""
+    import tensorflow as tf
+
+    layer(np.zeros((2, *shape), "float32"))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape))])
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            y = layer(x)
+        return y, tape.gradient(y, layer.trainable_weights)
+
+    y, found = gradients(np.zeros((0, *shape), "float32"))
+    assert y.shape[0] == 0 and all(float(tf.reduce_sum(tf.abs(g))) == 0 for g in found)

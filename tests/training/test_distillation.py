@@ -52,7 +52,7 @@ def test_soft_losses_are_those_of_numpy(temperature):
 
 
 def test_a_model_that_agrees_has_no_soft_loss():
-    for kind in TASKS.in_order():
+    for kind in (kind for kind in TASKS.in_order() if kind.is_labelled):
         task = kind("y", classes=3) if kind is MulticlassTask else kind("y")
         logits = keras.ops.convert_to_tensor(RNG.normal(scale=3, size=(50, task.logit_units)).astype("float32"))
         np.testing.assert_allclose(task.soft_loss(task.scores(logits), logits, 2.0), 0, atol=1e-4)

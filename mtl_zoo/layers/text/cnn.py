@@ -67,7 +67,8 @@ class TextCNN(TextEncoder):
         rows = without_padding(inputs, real)
         largest = []
         for width, convolution in zip(self.widths, self.convolutions, strict=True):
-            found = convolution(ops.pad(rows, ((0, 0), (0, width - 1), (0, 0))))
+            # One row more, since without rows TensorFlow's convolution by oneDNN (2.21) gives another shape.
+            found = convolution(ops.pad(rows, ((0, 1), (0, width - 1), (0, 0))))[:-1]
             lowest = ops.full_like(found, -float("inf"))
             largest.append(ops.max(ops.where(real[..., None], found, lowest), axis=1))
         joined = ops.concatenate(largest, axis=-1)
