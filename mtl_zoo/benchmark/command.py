@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         print_report(sections, Console())
         for file in place.write(sections):
             console.print(f"leaderboard: {escape(str(file))}", highlight=False, soft_wrap=True)
-    console.print(f"{total.finished} finished, {total.skipped} skipped, {total.failed} failed: {place.path}")
+    counts = f"{total.finished} finished, {total.skipped} skipped, {total.failed} failed"
+    console.print(f"{counts}: {escape(str(place.path))}")
     return 1 if total.failed else 0
 
 

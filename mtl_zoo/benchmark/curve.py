@@ -125,7 +125,13 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return cut_short(console, place.path)
     table = place.store.read()
-    sections = {rows: leaderboard(table[table["key"].isin(own)])[0] for rows, own in keys.items()}
+    tested = set(table.loc[(table["error"] == "") & (table["split"] == "test"), "key"])
+    sections = {
+        rows: leaderboard(table[table["key"].isin(own)])[0] for rows, own in keys.items() if not tested.isdisjoint(own)
+    }
+    if not sections:
+        console.print(f"[bold red]nothing to draw:[/] {failed} runs failed: {escape(str(place.path))}", soft_wrap=True)
+        return 1
     curve = Curve(sections)
     for title, heads, lines in curve.tables():
         Console().print(plain_table(title, heads, lines))

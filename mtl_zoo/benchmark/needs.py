@@ -174,17 +174,22 @@ def _interval(differences: pd.DataFrame, table: pd.DataFrame) -> Interval:
 
 def _run(
     wanted: Sequence[tuple[Change | None, RunConfig]], place: Place, console: Console, data_dir: Any
-) -> tuple[list[str], list[tuple[Change, list[str]]]]:
-    """The keys of the runs as they are, and each change with those of its runs; changes of several folds are one."""
+) -> tuple[list[str], list[tuple[Change, list[str]]], int]:
+    """The keys of the runs as they are, each change with those of its runs, and how many runs failed.
+
+    Changes of several folds are one.
+    """
     configs = [config for _, config in wanted]
     base: list[str] = []
+    failed = 0
     changed: dict[tuple[str, str], tuple[Change, list[str]]] = {}
     with Shown(console, count_runs(configs)) as progress, interruptible():
         ran = run_each(configs, place.store, progress, data_dir=data_dir, splits=("validation",))
         for (change, _), (_, _, summary) in zip(wanted, ran, strict=True):
             keys = base if change is None else changed.setdefault((change.what, change.value), (change, []))[1]
             keys += summary.keys
-    return base, list(changed.values())
+            failed += summary.failed
+    return base, list(changed.values()), failed
 
 
 def run(args: argparse.Namespace) -> int:
@@ -201,17 +206,22 @@ def run(args: argparse.Namespace) -> int:
     wanted.sort(key=lambda pair: repr(sorted(pair[1].dataset_options.items(), key=str)))
     console, place = Console(stderr=True), place_of(args, asked[0], "-needs")
     try:
-        base, changed = _run(wanted, place, console, args.data_dir)
+        base, changed, failed = _run(wanted, place, console, args.data_dir)
     except KeyboardInterrupt:
         return cut_short(console, place.path)
     found = needs_of(place.store.read(), base, changed)
+    if not found:
+        console.print(
+            f"[bold red]nothing to compare:[/] {failed} runs failed: {escape(str(place.path))}", soft_wrap=True
+        )
+        return 1
     _report(found, asked[0].model, Console())
     text = (
         markdown_table("change", _HEADS, _rows(found)) + "\n" + "\n".join(f"- {said}" for said in _said(found)) + "\n"
     )
     file = write_text(place.path.with_suffix(".md"), text)
     console.print(f"what this data needs: {escape(str(file))}", highlight=False, soft_wrap=True)
-    return 0
+    return 1 if failed else 0
 
 
 _HEADS = ("score", "change of it", "95 %")

@@ -57,6 +57,8 @@ COLUMNS = (
 # Files of earlier versions lack some of these and can be read only.
 _LATER_COLUMNS = ("parameter_match", "balancing_spec", "run_rows")
 _NUMBERS = ("run_rows", "value", "parameters", "train_seconds", "examples_per_second", "best_epoch", "observed")
+# What tells a row from all others; of two that are the same in it, the later one counts.
+ROW = ["key", "split", "task", "metric", "space"]
 # A spreadsheet takes a text that starts so for a formula, and runs it.
 _FORMULA = re.compile(r"'*[=+\-@]")
 
@@ -156,10 +158,17 @@ class ResultStore:
         content = self.path.read_bytes()
         return gzip.decompress(content) if self.path.suffix == ".gz" else content
 
-    def finished(self) -> set[str]:
-        """Keys of the runs that ended without an error, and whose rows are all there."""
+    def finished(self, splits: Sequence[str] = ()) -> set[str]:
+        """Keys of the runs that ended without an error, and whose rows are all there.
+
+        Args:
+            splits: Of which there must be rows. Rows of the validation split alone (`mtl-zoo bench needs`) are no end
+                of a run that is asked for test rows.
+        """
         table = self.read()
         done = table[table["error"] == ""]
+        for split in splits:
+            done = done[done["key"].isin(set(done.loc[done["split"] == split, "key"]))]
         # Files of earlier versions do not say how many rows a run has.
         counts = done.groupby("key").agg(rows=("key", "size"), wanted=("run_rows", "last"))
         return set(counts.index[~(counts["rows"] < counts["wanted"].astype(float))])
@@ -179,7 +188,7 @@ def rows_by(
     Raises:
         ValueError: There are no results of that split.
     """
-    done = table[table["error"] == ""].drop_duplicates(["key", "split", "task", "metric", "space"], keep="last")
+    done = table[table["error"] == ""].drop_duplicates(ROW, keep="last")
     if split not in set(done["split"]):
         raise ValueError(f"`split` must have results. Received: split={split!r}. Found: {sorted(set(done['split']))}")
     for data, rows in done.groupby(list(columns), sort=False):

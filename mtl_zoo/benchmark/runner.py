@@ -30,7 +30,7 @@ from mtl_zoo.benchmark.hyperparameters import as_json, features_of, resolve_hype
 from mtl_zoo.benchmark.hyperparameters import sized as sized_arguments
 from mtl_zoo.benchmark.identity import about_run
 from mtl_zoo.benchmark.progress import Silent, StepReporter
-from mtl_zoo.benchmark.results import ResultStore
+from mtl_zoo.benchmark.results import ROW, ResultStore
 from mtl_zoo.benchmark.scores import save_scores_of
 from mtl_zoo.benchmark.training import Trained, train_once
 from mtl_zoo.datasets import Dataset, load_dataset
@@ -127,7 +127,7 @@ def run_config(
     features_of(config, dataset)  # refuses unknown names
     check_balancing(config)
     dataset = with_fraction(config, dataset)
-    summary, finished, sized = RunSummary(), store.finished(), None
+    summary, finished, sized = RunSummary(), store.finished(splits), None
     for seed in config.all_seeds:
         about = about_run(config, dataset, arguments, seed)
         summary.keys.append(about["key"])
@@ -341,6 +341,8 @@ def _sweep(
     arguments: Mapping[str, Any],
     seed: int,
     about: Mapping[str, Any],
+    *,
+    splits: Sequence[str],
     **given: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, float], float]:
     """The run of a `static_sweep`: each point is a run with rows of its own, of which the best one's are the sweep's.
@@ -354,15 +356,16 @@ def _sweep(
         point = dataclasses.replace(config, balancing="static", balancing_options={"weights": weights})
         key = about_run(point, dataset, arguments, seed)["key"]
         points[key] = weights
-        if key not in store.finished():
+        if key not in store.finished(splits):
             own = {**about, "key": key, "balancing": balancing_text(point)}
             own["balancing_spec"] = as_json(balancing_spec(point))
-            rows, _, _ = _train(point, dataset, arguments, seed, own, **given)
+            rows, _, _ = _train(point, dataset, arguments, seed, own, splits=splits, **given)
             store.append(rows)
             keras.backend.clear_session()
     table = store.read()
-    found = {key: table[(table["key"] == key) & (table["error"] == "")] for key in points}
+    table = table[table["error"] == ""].drop_duplicates(ROW, keep="last")
+    found = {key: table[table["key"] == key] for key in points}
     best = best_of(model, found)
     seconds = sum(rows["train_seconds"].iloc[0] for rows in found.values())
     rows = rows_of_sweep(about, found[best], points[best], seconds)
-    return rows, task_scores(model, found[best][found[best]["split"] == "test"]), seconds
+    return rows, task_scores(model, found[best][found[best]["split"] == splits[-1]]), seconds

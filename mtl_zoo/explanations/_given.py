@@ -15,6 +15,7 @@ from mtl_zoo import _validation as check
 from mtl_zoo._halves import traced
 from mtl_zoo.features.spec import Feature
 from mtl_zoo.layers import FeatureEmbedding
+from mtl_zoo.models._biases import with_unknown
 from mtl_zoo.models._data import is_table, require_transform
 
 Arrays = dict[str, np.ndarray]
@@ -34,7 +35,8 @@ def inputs_of(model: Any, rows: Any, argument: str = "rows") -> Arrays:
     arrays = model.scoring.typed(argument, model.scoring.checked(argument, given))
     if not len(next(iter(arrays.values()))):
         raise ValueError(f"`{argument}` must have at least one row. Received: none")
-    return arrays
+    # Scores know nothing of features with `bias=True`; the model's graph has inputs for them.
+    return {name: ops.convert_to_numpy(array) for name, array in with_unknown(model, arrays, False).items()}
 
 
 def missing_inputs(feature: Feature, arrays: Mapping[str, Any], rows: int) -> Arrays:
@@ -57,7 +59,7 @@ class Given:
     """A model cut behind the vectors that its features have: from those of all its embeddings to logits.
 
     What other layers read of inputs (which domain a row is of, how long a list is) has no vector, and stays an input of
-    the upper part.
+    the upper part. So do features with `bias=True`, whose vectors no score is made of.
 
     Args:
         model: A model of the zoo.
@@ -69,7 +71,7 @@ class Given:
 
     def __init__(self, model: Any):
         self.model = model
-        self.layers = embeddings_of(model)
+        self.layers = [layer for layer in embeddings_of(model) if not all(one.bias for one in layer.features)]
         self._names = [(layer, feature.name) for layer in self.layers for feature in layer.features]
         self.owners = [name for _, name in self._names]
         self._upper, others = self._cut()
@@ -82,14 +84,14 @@ class Given:
     def _cut(self) -> tuple[keras.Model, list[str]]:
         """The upper part, from `[vectors, inputs that other layers read]`, and the names of the latter."""
         inputs, outputs, calls = traced(self.model)
-        above = [call for call in calls if not isinstance(call.layer, FeatureEmbedding)]
+        above = [call for call in calls if call.layer not in self.layers]
         used = {id(tensor) for call in above for tensor in call.inputs}
         others = {name: tensor for name, tensor in inputs.items() if id(tensor) in used}
         starts = {n: keras.Input(x.shape[1:], dtype=x.dtype, name=f"{n}_as_it_is") for n, x in others.items()}
         values = {id(tensor): starts[name] for name, tensor in others.items()}
         vectors = []
         for call in calls:
-            if isinstance(call.layer, FeatureEmbedding):
+            if call.layer in self.layers:
                 specs = _Vectors(call.layer)(*call.args, **call.kwargs)
                 given = {n: keras.Input(x.shape[1:], dtype=x.dtype) for n, x in specs.items()}
                 made = _Assembled(call.layer)(given)

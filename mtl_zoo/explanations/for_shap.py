@@ -57,7 +57,8 @@ def shap_arguments(
         (rows, classes); and a masker.
 
     Raises:
-        ValueError: The model has no transform, or no such output; `background` has no row.
+        ValueError: The model has no transform, or no such output; `background` has no row or lacks a column.
+        TypeError: `background` is no DataFrame.
 
     Example:
 
@@ -75,6 +76,11 @@ def shap_arguments(
     Reference: Lundberg and Lee, "A Unified Approach to Interpreting Model Predictions", NeurIPS 2017, arXiv:1705.07874.
     """
     columns, output = list(require_transform(model).columns), output_of(model, task)
+    if not isinstance(background, pd.DataFrame):
+        raise TypeError(f"`background` must be a DataFrame. Received: {type(background).__name__}")
+    lacking = [name for name in columns if name not in background]
+    if lacking:
+        raise ValueError(f"`background` must have the columns that the model reads. Received without: {lacking}")
     if not len(background):
         raise ValueError("`background` must have at least one row. Received: none")
     rows = background[columns]

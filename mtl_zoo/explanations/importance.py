@@ -120,6 +120,11 @@ def permutation_importance(
     inputs, named = inputs_of(model, split, "split"), _groups(model, groups)
     names = [tasks] if isinstance(tasks, str) else tasks
     wanted = model.outputs_info if names is None else [output_of(model, name) for name in names]
+    if not wanted or not named:
+        raise ValueError(f"`{'groups' if wanted else 'tasks'}` must name at least one. Received: none")
+    if isinstance(metric, Mapping):
+        for name in metric:
+            check.check_choice("metric", name, tuple(output.name for output in wanted))
     measures = {o.name: _Measure.of(model, split, o, _metric_of(metric, o)) for o in wanted}
 
     def scored(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -195,6 +200,8 @@ def _groups(model: Any, groups: Mapping[str, Sequence[str]] | None) -> dict[str,
     known = {feature.name: feature for feature in model.features}
     if groups is None:
         return {name: [feature] for name, feature in known.items()}
+    if not isinstance(groups, Mapping):
+        raise ValueError(f"`groups` must be lists of features by a name. Received: groups={groups!r}")
     for name, members in groups.items():
         unknown = [member for member in members if member not in known]
         if unknown or isinstance(members, str) or not members:

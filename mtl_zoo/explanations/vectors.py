@@ -58,13 +58,17 @@ class Vectors:
         """
         check.check_int("k", k)
         check.check_choice("metric", metric, METRICS)
-        if value not in self.table.index:
+        # The first: a value that is itself called "(missing)" stands before what is missing.
+        names = list(self.table.index)
+        place = next((i for i, name in enumerate(names) if _same(name, value)), None)
+        if place is None:
             raise ValueError(
                 f"`value` must be one of feature {self.feature!r}. Received: value={value!r}. "
                 f"Expected: such as {check.sample_values(self.table.index)}"
             )
-        others = self.table.iloc[:-2].drop(index=value, errors="ignore")
-        own, rows = self.table.loc[value].to_numpy(), others.to_numpy()
+        values = self.table.iloc[:-2]
+        others = values[np.arange(len(values)) != place]
+        own, rows = self.table.iloc[place].to_numpy(), others.to_numpy()
         if metric == "euclidean":
             found = np.linalg.norm(rows - own, axis=1)
         else:
@@ -76,6 +80,11 @@ class Vectors:
         return pd.DataFrame({"value": others.index[order], metric: found[order]})
 
 
+def _same(name: Any, value: Any) -> bool:
+    """Whether a value is the one of this name; True is not 1."""
+    return isinstance(name, bool | np.bool_) == isinstance(value, bool | np.bool_) and np.array_equal(name, value)
+
+
 def embedding_of(model: Any, feature: str, embedding: str | None = None) -> Vectors:
     """The vectors of a feature's values in a model's embedding table.
 
@@ -84,8 +93,8 @@ def embedding_of(model: Any, feature: str, embedding: str | None = None) -> Vect
     Args:
         model: A model of the zoo.
         feature: Name of a feature with a table: a category, a list of them, a number in buckets.
-        embedding: Name of the embedding layer, of a model with several, such as STEM's `"shared_embedding"`. Default:
-            the only one.
+        embedding: Name of the embedding layer, where several read the feature, such as STEM's `"shared_embedding"`.
+            Default: the only one.
 
     Raises:
         ValueError: No such feature or layer; the feature has no table, as numbers and texts have none.
@@ -98,12 +107,12 @@ def embedding_of(model: Any, feature: str, embedding: str | None = None) -> Vect
     >>> embedding_of(model, "item_id", "click_embedding").table.shape
     (11, 4)
     """
-    layers = {layer.name: layer for layer in embeddings_of(model)}
-    if embedding is None and len(layers) > 1:
-        raise ValueError(f"`embedding` must name one of the model's embeddings. Expected: one of {list(layers)}")
-    name = next(iter(layers)) if embedding is None else check.check_choice("embedding", embedding, tuple(layers))
     by_name = {one.name: one for one in model.features}
     spec = by_name[check.check_choice("feature", feature, tuple(by_name))]
+    layers = {one.name: one for one in embeddings_of(model) if feature in [read.name for read in one.features]}
+    if embedding is None and len(layers) > 1:
+        raise ValueError(f"`embedding` must name one of the embeddings of {feature!r}. Expected: one of {list(layers)}")
+    name = next(iter(layers)) if embedding is None else check.check_choice("embedding", embedding, tuple(layers))
     found = [(group, tables) for group, tables in layers[name].tables_by_group() if feature in group.offsets]
     if not found:
         raise ValueError(

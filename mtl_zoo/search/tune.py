@@ -19,6 +19,7 @@ from mtl_zoo.benchmark.runner import fit_run, with_fraction
 from mtl_zoo.datasets import Dataset, Split
 from mtl_zoo.evaluation import evaluate_scores
 from mtl_zoo.models import list_models
+from mtl_zoo.models._fingerprint import rows_digest
 from mtl_zoo.search.objectives import Objective, metrics_of, objectives_of
 from mtl_zoo.search.progress import Told
 from mtl_zoo.search.result import Tuned
@@ -40,7 +41,7 @@ def tune(
     minutes: float | None = None,
     storage: Any = None,
     seed: int = 0,
-    fixed: Sequence[str] = (),
+    fixed: str | Sequence[str] = (),
     sampler: str = "auto",
     prune: bool = True,
     verbose: int = 1,
@@ -109,7 +110,7 @@ def tune(
     config, build = _start(model, dataset, settings)
     dataset = dataclasses.replace(with_fraction(config, dataset), test=None)  # type: ignore[arg-type]
     wanted = objectives_of(objectives, dataset.tasks)
-    domains = space_of(config, dataset, space, fixed, build is None)
+    domains = space_of(config, dataset, space, (fixed,) if isinstance(fixed, str) else fixed, build is None)
     trainer = _Trainer(config, dataset, wanted, domains, build, seed, prune and len(wanted) == 1)
     told = Told(verbose, budget.trials, wanted)
     with quiet(optuna), Workers(path_of(storage)) as workers, told:
@@ -256,12 +257,16 @@ class _Trainer:
         return as_json(
             {
                 "config": vars(self.config),
-                "data": [data.version, data.variant, len(data.train), len(data.validation)],
+                "data": [data.version, data.variant, len(data.train), len(data.validation), *self._digests()],
                 "objectives": [objective.name for objective in self.objectives],
                 "space": {name: repr(domain) for name, domain in self.space.items()},
                 "seed": self.seed,
             }
         )
+
+    def _digests(self) -> list[str]:
+        """What the rows are known by: tables of one's own have no version."""
+        return [rows_digest(x.inputs, x.labels, x.weights) for x in (self.dataset.train, self.dataset.validation)]
 
     @functools.cached_property
     def start(self) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Tracker(keras.callbacks.Callback):
 
     def __init__(self, parameters: Mapping[str, Any] | None = None) -> None:
         super().__init__()
+        if not isinstance(parameters, Mapping | None):
+            raise ValueError(f"`parameters` must be a dict. Received: parameters={parameters!r}")
         self.parameters = dict(parameters or {})
 
     def begin(self, parameters: Mapping[str, Any]) -> None:
@@ -170,7 +172,9 @@ def write_projector(log_dir: str | Path, tables: Mapping[str, pd.DataFrame]) -> 
     parts = []
     for name, table in tables.items():
         check.check_name("tables", name)
-        vectors = table.to_numpy("float64")
+        if not isinstance(table, pd.DataFrame):
+            raise ValueError(f"`tables[{name!r}]` must be a DataFrame. Received: {type(table).__name__}")
+        vectors = table.apply(pd.to_numeric, errors="coerce").to_numpy("float64")
         if not vectors.size or not np.isfinite(vectors).all():
             raise ValueError(f"`tables[{name!r}]` must hold finite numbers. Received: {vectors.shape[0]} rows")
         lines = ["\t".join(f"{number:.6g}" for number in row) for row in vectors]

@@ -28,7 +28,7 @@ from mtl_zoo.models import list_models
 def table(rows=600):
     rng = np.random.default_rng(0)
     item, x = rng.integers(0, 12, rows), rng.normal(size=rows)
-    made = pd.DataFrame({"item": [f"i{i}" for i in item], "hour": rng.integers(6, 24, rows), "x": x})
+    made = pd.DataFrame({"item": [f"i{i}" for i in item], "hour": rng.integers(0, 8, rows), "x": x})
     made["side"] = rng.choice(["a", "b"], rows)
     # Neither x nor side alone tells the click.
     made["click"] = (rng.random(rows) < np.where((x > 0) == (made["side"] == "a"), 0.9, 0.1)).astype(int)
@@ -163,3 +163,29 @@ def test_labels_that_no_baseline_can_learn_are_named(data):
             fit_baseline(Constant(), data)
     finally:
         data.train.labels["buy"][:] = unseen
+
+
+def test_columns_of_other_types_are_read_as_the_networks_read_them():
+    made = table(90)
+    made["code"] = pd.Categorical(np.arange(90) % 3)
+    made["day"] = pd.date_range("2024-01-01", periods=3).date.repeat(30)
+    made["at"], made["at.hour"] = pd.date_range("2024-01-01", periods=90, freq="h"), 0.5 + np.arange(90)
+    made.loc[made.index[::9], "x"] = np.inf
+    data = Dataset.from_table(made, tasks={"click": None})
+    columns = columns_of(data, data.features)["train"]
+    assert "code" in columns.ids and "day.weekday" in columns.numbers and not columns.left_out
+    assert np.isfinite(columns.frame[list(columns.numbers)].fillna(0)).all(axis=None)
+    # A column of the table keeps its name, and that which is made of a moment gets another.
+    assert columns.frame["at.hour"].min() >= 0.5 and "at.hour'" in columns.numbers
+    assert len(set(columns.numbers)) == len(columns.numbers)
+    for name in list_baselines():
+        model, read = fit_baseline(BASELINES[name](), data)
+        assert np.isfinite(model.predict(read["test"])["click"]).all()
+
+
+def test_without_a_column_that_a_baseline_reads_it_is_constant():
+    made = pd.DataFrame({"tags": [["a", "b"], ["c"]] * 30, "click": [0, 1, 1] * 20})
+    data = Dataset.from_table(made, tasks=("click",))
+    for name in list_baselines():
+        model, read = fit_baseline(BASELINES[name](), data)
+        np.testing.assert_allclose(model.predict(read["test"])["click"], data.train.labels["click"].mean(), rtol=1e-6)

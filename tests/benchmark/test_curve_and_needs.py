@@ -108,3 +108,17 @@ def test_needs_from_end_to_end(folder, capsys):
         mtl_zoo_cli.main(["bench", "needs", "--table", "visits.csv", "--task", "click", "--models", "mmoe", "ple"]) == 2
     )
     assert "`--model` must name one model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "said"), [("needs", "nothing to compare"), ("curve", "nothing to draw")])
+def test_where_all_runs_fail_nothing_is_claimed(folder, capsys, monkeypatch, command, said):
+    def fail(*given, **more):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("mtl_zoo.benchmark.runner._train", fail)
+    words = ["--table", "visits.csv", "--task", "click", "--model", "shared_bottom", "--set", "tower_units=2"]
+    words += ["--baselines", "none", "--seeds", "1", "--out", "failed"]
+    assert mtl_zoo_cli.main(["bench", command, *words]) == 1
+    shown = capsys.readouterr()
+    assert said in shown.err and "keep them" not in shown.out
+    assert [file.suffix for file in (folder / "failed").iterdir()] == [".csv"]

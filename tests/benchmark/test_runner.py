@@ -12,6 +12,7 @@ import mtl_zoo_cli
 from mtl_zoo import MLP, DSelectK, Gate
 from mtl_zoo.benchmark import environment, runner
 from mtl_zoo.benchmark.command import configs_of
+from mtl_zoo.benchmark.config import RunConfig
 from mtl_zoo.benchmark.hyperparameters import resolve_hyperparameters
 from mtl_zoo.benchmark.identity import about_run
 from mtl_zoo.benchmark.progress import Silent
@@ -25,7 +26,6 @@ pytestmark = pytest.mark.usefixtures("untraced")
 @pytest.fixture(scope="module")
 def finished(small, tmp_path_factory):
     """(table, model as it was after its run, scores) of one run, which several tests look at."""
-    from mtl_zoo.benchmark.config import RunConfig
     from mtl_zoo.benchmark.results import ResultStore
 
     folder = tmp_path_factory.mktemp("runs")
@@ -105,6 +105,15 @@ def test_finished_runs_are_skipped_and_what_changes_them_is_not(config, store, s
     keys.add(about_run(config, small, {**arguments, "bottom_units": (9,)}, 0)["key"])
     assert len(keys) == len(changes) + 4 and key not in keys
     assert about_run(config, small, {**arguments, "bottom_units": [8]}, 0)["key"] == key
+
+
+def test_a_run_without_test_rows_is_not_finished_for_those_who_ask_for_them(store, small):
+    config = RunConfig("synthetic_funnel", "constant", dataset_options={"size": "small"})
+    given = {"dataset": small, "store": store}
+    assert run_config(config, splits=("validation",), **given).finished == 1
+    assert run_config(config, splits=("validation",), **given).skipped == 1
+    assert run_config(config, **given).finished == 1 and set(store.read()["split"]) == {"validation", "test"}
+    assert run_config(config, splits=("validation",), **given).skipped == run_config(config, **given).skipped == 1
 
 
 def test_same_seed_same_result(config, store, small, tmp_path):
@@ -313,7 +322,6 @@ def test_environment():
 
 
 def test_schedule_and_loss_weights_reach_the_training(small, tmp_path):
-    from mtl_zoo.benchmark.config import RunConfig
     from mtl_zoo.benchmark.results import ResultStore
 
     config = RunConfig(

@@ -23,6 +23,7 @@ from mtl_zoo import (
     explain,
 )
 from mtl_zoo.datasets import Split
+from mtl_zoo.explanations import permutation_importance
 from mtl_zoo.explanations._paths import Line, integrate
 
 CLICK = BinaryTask("click")
@@ -192,6 +193,21 @@ def table():
 
 
 @pytest.mark.tensorflow
+def test_features_that_only_training_knows_have_no_part():
+    position = Categorical("position", size=3, dim=2, bias=True)
+    model = small([BinaryTask("click", bias="add")], (FEATURES[0], FEATURES[2], position))
+    served = {name: rows()[name] for name in ("item", "price")}
+    found = explain(model, served)
+    assert_complete(found)
+    assert (found.table["position"] == 0).all() and (found.table["price"] != 0).any()
+    np.testing.assert_allclose(found.rows["score"], model.predict(served, verbose=0)["click"][:, 0], rtol=1e-5)
+    with_positions = {**served, "position": np.full(12, 3, "int32")}
+    pd.testing.assert_frame_equal(explain(model, with_positions).table, found.table)
+    labels = {"click": (served["price"] > 0).astype("float32")}
+    lost = permutation_importance(model, Split(served, labels), resamples=0).table.set_index("feature")
+    assert abs(lost["importance"]["position"]) < 1e-12 and list(lost.index).count("position") == 1
+
+
 def test_rows_of_a_table_and_the_reason_of_one(tmp_path):
     transform = FeatureTransform([Categorical("town", column="city"), Numeric("price")], [CLICK]).fit(table())
     found = explain(small(features=transform), table().iloc[:3])

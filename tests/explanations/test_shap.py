@@ -43,6 +43,10 @@ def test_masked_columns_are_those_of_the_background(model, table):
     np.testing.assert_allclose(scores(rows), scores(table.iloc[:5].assign(city="Oslo")), atol=1e-6)
     with pytest.raises(ValueError, match="`background` must have at least one row"):
         shap_arguments(model, table.iloc[:0], "click")
+    with pytest.raises(ValueError, match=r"`background` must have the columns .* without: \['city'\]"):
+        shap_arguments(model, table.drop(columns="city"), "click")
+    with pytest.raises(TypeError, match="`background` must be a DataFrame"):
+        shap_arguments(model, table.to_numpy(), "click")
 
 
 def test_shap_explains_what_it_gives(model, table):

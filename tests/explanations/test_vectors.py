@@ -80,3 +80,16 @@ def test_values_of_an_entity_table_and_int8_rows():
     assert sorted(found.index[:-2]) == [7, 8, 9]
     small = embedding_of(quantize(model).model, "film").table
     np.testing.assert_allclose(small, found, atol=float(np.abs(found.to_numpy()).max()) / 200)
+
+
+def test_a_feature_of_one_embedding_among_several_needs_no_name():
+    position = Categorical("position", vocabulary=(1, 2, 3), dim=2, bias=True)
+    items = Categorical("item", vocabulary=("a", "(missing)"), dim=4)
+    model = create_model("shared_bottom", [items, position], [BinaryTask("click", bias="add")], bottom_units=(4,))
+    found = embedding_of(model, "position")
+    assert found.embedding == "click_bias_embedding" and list(found.nearest(2)["value"].sort_values()) == [1, 3]
+    for value in (True, [], "2"):
+        with pytest.raises(ValueError, match="`value` must be one of feature 'position'"):
+            found.nearest(value)
+    # A value that has the name of what is missing is itself.
+    assert list(embedding_of(model, "item").nearest("(missing)")["value"]) == ["a"]

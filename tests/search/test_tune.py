@@ -85,6 +85,9 @@ def test_a_search_goes_on_where_it_stopped(data, formula, tmp_path, name):
     assert len(calls) == 5
     with pytest.raises(ValueError, match="`storage` must hold the same search"):
         search(data, trials=9, storage=tmp_path / name, seed=3)
+    flipped = dataclasses.replace(data.train, labels={n: 1 - y for n, y in data.train.labels.items()})
+    with pytest.raises(ValueError, match="`storage` must hold the same search"):
+        search(dataclasses.replace(data, train=flipped), trials=9, storage=tmp_path / name)
 
 
 def test_half_a_line_of_a_journal_is_cut_off(data, formula, tmp_path):
@@ -187,6 +190,7 @@ def test_minutes_end_a_search(data, formula):
     ("given", "error", "message"),
     [
         ({"trials": None}, ValueError, "`trials` or `minutes` must be given"),
+        ({"fixed": "width"}, ValueError, "`fixed` must be .*'width'"),
         ({"sampler": "grid"}, ValueError, "`sampler` must be"),
         ({"storage": "trials.txt"}, ValueError, "`storage` must be a file that ends with"),
         ({"objectives": "buy"}, ValueError, "`objectives` must be .*buy"),

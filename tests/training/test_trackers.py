@@ -83,6 +83,12 @@ def test_the_projector(tmp_path):
     assert config.count("embeddings {") == 2 and 'metadata_path: "user.labels.tsv"' in config
     with pytest.raises(ValueError, match=r"`tables\['city'\]` must hold finite numbers"):
         write_projector(tmp_path, {"city": table * np.nan})
+    with pytest.raises(ValueError, match=r"`tables\['city'\]` must hold finite numbers"):
+        write_projector(tmp_path, {"city": table.astype(str) + " m"})
+    with pytest.raises(ValueError, match=r"`tables\['city'\]` must be a DataFrame"):
+        write_projector(tmp_path, {"city": table.to_numpy()})
+    with pytest.raises(ValueError, match="`parameters` must be a dict"):
+        Tracker(["units"])
 
 
 class Recorded:

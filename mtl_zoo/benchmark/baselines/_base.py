@@ -68,6 +68,18 @@ class Problem:
         shares = np.bincount(self.labels.astype("int64"), self.weights, minlength=self.classes)
         return (shares / shares.sum())[None]
 
+    def constant(self, note: str = "") -> Predictor:
+        """The same scores for every row: those of `mean_scores`."""
+        mean = self.mean_scores()
+        return Predictor(lambda columns: np.repeat(mean, len(columns), axis=0), mean.size, note)
+
+    @property
+    def nothing_to_learn(self) -> str:
+        """Why no other scores than `constant` can be learned, if so."""
+        if self.classes > 1 and len(np.unique(self.labels)) < 2:
+            return "one class only"
+        return "" if len(self.columns.frame.columns) else "no column that it reads"
+
 
 class Predictor:
     """What came of a fit.
@@ -173,6 +185,11 @@ class Fitted:
     def __init__(self, tasks: tuple[Task, ...], predictors: Mapping[str, Predictor]) -> None:
         self.tasks, self.labelled_tasks, self.predictors = tasks, tasks, dict(predictors)
         self.outputs_info = Towers().outputs(tasks)
+
+    @property
+    def labelled_tasks(self) -> tuple[Task, ...]:
+        """As those of a model: all, since a data set's tasks have labels."""
+        return self.tasks
 
     def targets(self, labels: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """As those of a model: labels by output, and which rows count."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,20 +72,23 @@ def columns_of(dataset: Dataset, features: Sequence[Feature]) -> dict[str, Colum
 def _of_raw(table: pd.DataFrame, train: pd.DataFrame, features: Sequence[Feature]) -> Columns:
     found: dict[str, Any] = {}
     numbers, ids, codes, left_out = (list[str]() for _ in range(4))
-    for source in dict.fromkeys(feature.source for feature in features):
+    sources = dict.fromkeys(feature.source for feature in features)
+    for source in sources:
         feature = next(feature for feature in features if feature.source == source)
         kind = train[source].dtype  # a split may happen to hold none of the strings
-        if pd.api.types.is_datetime64_any_dtype(kind):
-            parts = _of_time(table[source], source)
+        is_number = pd.api.types.is_numeric_dtype(kind)
+        if pd.api.types.is_datetime64_any_dtype(kind) or _holds_dates(train[source]):
+            times = pd.to_datetime(table[source])
+            parts = {_free(name, sources): part for name, part in _of_time(times, source).items()}
             found |= parts
             numbers += list(parts)
             continue
-        is_number = pd.api.types.is_numeric_dtype(kind)
         if is_number and not (feature.is_id and is_named_like_an_id(source)):
-            found[source] = pd.to_numeric(table[source], errors="coerce").astype("float64")
+            numeric = pd.to_numeric(table[source], errors="coerce").astype("float64")
+            found[source] = numeric.where(np.isfinite(numeric))
             numbers.append(source)
-        if feature.is_id and (is_number or _holds_strings(train[source])):
-            name = f"{source} as a category" if source in found else source
+        if feature.is_id and (is_number or _holds_single_values(train[source])):
+            name = _free(f"{source} as a category", sources) if source in found else source
             (codes if source in found else ids).append(name)
             found[name] = _texts(table[source])
         elif not is_number:
@@ -118,12 +121,24 @@ def _of_time(times: pd.Series, name: str) -> dict[str, np.ndarray]:
     """A moment as numbers: when it was, and where in the day and the week."""
     missing = times.isna().to_numpy()
     days = (times - pd.Timestamp(0, tz=times.dt.tz)) / pd.Timedelta(days=1)
-    parts = {"": days, ".hour": times.dt.hour, ".weekday": times.dt.weekday}
+    parts = {"": days, ".hour": times.dt.hour, ".weekday": times.dt.day_of_week}
     return {name + part: np.where(missing, np.nan, values.astype("float64")) for part, values in parts.items()}
 
 
-def _holds_strings(column: pd.Series) -> bool:
-    return bool(column.dropna().astype("object").map(lambda cell: isinstance(cell, (str, bool))).all())
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name of a derived column, changed where a column of the table has it."""
+    while name in taken:
+        name += "'"
+    return name
+
+
+def _holds_dates(column: pd.Series) -> bool:
+    return column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) in ("date", "datetime")
+
+
+def _holds_single_values(column: pd.Series) -> bool:
+    """Whether cells are strings, dates and the like, and no lists."""
+    return bool(column.dropna().astype("object").map(pd.api.types.is_scalar).all())
 
 
 def _texts(column: pd.Series) -> pd.Series:

@@ -51,9 +51,8 @@ class Boosting(Baseline):
         check.check_int("max_leaves", self.max_leaves, minimum=2)
 
     def fit(self, train: Problem, validation: Problem, seed: int) -> Predictor:
-        if train.classes > 1 and len(np.unique(train.labels)) < 2:
-            mean = train.mean_scores()
-            return Predictor(lambda columns: np.repeat(mean, len(columns), axis=0), mean.size, "one class only")
+        if train.nothing_to_learn:
+            return train.constant(train.nothing_to_learn)
         design = _Design(train, seed)
         estimator = self._estimator(train, design.is_category, seed)
         with _threads(len(train.labels)):

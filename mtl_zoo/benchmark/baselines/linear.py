@@ -40,9 +40,8 @@ class Linear(Baseline):
         check.check_int("max_values", self.max_values, minimum=2)
 
     def fit(self, train: Problem, validation: Problem, seed: int) -> Predictor:
-        if train.classes > 1 and len(np.unique(train.labels)) < 2:
-            mean = train.mean_scores()
-            return Predictor(lambda columns: np.repeat(mean, len(columns), axis=0), mean.size, "one class only")
+        if train.nothing_to_learn:
+            return train.constant(train.nothing_to_learn)
         design = self._design(train.columns)
         rows, judged = design.fit_transform(train.columns.frame), design.transform(validation.columns.frame)
         best: Any = None
