@@ -365,7 +365,9 @@ def gather_replicas_with_gradient(x: Any) -> tuple[Any, Any]:
 
 
 def empty_rows(rows: Any, shape: Sequence[int], dtype: str) -> Any:
-    """Zeros, or empty strings, (batch, *shape), as many as there are `rows`."""
+    """Zeros, or empty strings, (batch, *shape), as many as there are `rows`; an array if these are one."""
+    if isinstance(rows, np.ndarray):
+        return np.full((len(rows), *shape), "", object) if dtype == "string" else np.zeros((len(rows), *shape), dtype)
     batch = ops.shape(rows)[0]
     if dtype != "string":
         return ops.zeros((batch, *shape), dtype=dtype)

@@ -149,6 +149,7 @@ def _scores_of_batches(model: Any, data: Any, batch_size: int, verbose: int) -> 
     with Bar("Scoring rows", getattr(data, "rows", None) if stream else None, verbose) as bar:
         for batch in checked_stream(model, data, "split").batches(batch_size) if stream else data:
             x, y, weights = keras.utils.unpack_x_y_sample_weight(keras.tree.map_structure(np.asarray, batch))
+            refuse_generated("split", y)
             if y is None:
                 raise ValueError("`split` must give labels with its inputs. Received: batches of inputs alone")
             scores = model.predict(x, batch_size=batch_size, verbose=0)
@@ -176,6 +177,7 @@ def as_split(model: Any, split: Any) -> Split:
     if isinstance(split, JointSources):
         return _joint_split(model, split)
     if not is_table(split):
+        refuse_generated("split", getattr(split, "labels", None))
         return split
     refuse_generated("split", split)
     inputs, labels, weights = encode_table(model, split)

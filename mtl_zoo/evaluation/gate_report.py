@@ -13,6 +13,7 @@ import pandas as pd
 from mtl_zoo import _validation as check
 from mtl_zoo.evaluation._gates import GateReader, normalized_entropy
 from mtl_zoo.features.spec import UNKNOWN_ID
+from mtl_zoo.models._biases import required_inputs, with_unknown
 from mtl_zoo.models._data import encode_table, is_table
 
 CAPTURED_ENTROPY, CAPTURED_WEIGHT = 0.3, 0.95
@@ -151,11 +152,12 @@ def _inputs_and_columns(model: Any, split: Any) -> tuple[Mapping[str, Any], Mapp
         inputs, _, _ = encode_table(model, split)
         return inputs, {name: np.asarray(split[name]) for name in getattr(split, "column_names", split.columns)}
     inputs = split if isinstance(split, Mapping) else split.inputs
-    missing = [name for name in model.input if name not in inputs]
+    missing = [name for name in required_inputs(model) if name not in inputs]
     if missing:
         raise ValueError(f"`split` must hold every feature of the model. Missing: {missing}")
-    ids = {f.name: decoded(model, f, inputs[f.name]) for f in model.features}
-    return {name: np.asarray(inputs[name]) for name in model.input}, {**ids, **getattr(split, "groups", {})}
+    arrays = {name: np.asarray(inputs[name]) for name in model.input if name in inputs}
+    ids = {f.name: decoded(model, f, arrays[f.name]) for f in model.features if f.name in arrays}
+    return with_unknown(model, arrays, training=False), {**ids, **getattr(split, "groups", {})}
 
 
 def decoded(model: Any, feature: Any, ids: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,29 @@ def is_generated(table: Any) -> np.ndarray:
     return column.astype("boolean").fillna(False).to_numpy(bool)
 
 
+def marked(table: Any) -> dict[str, np.ndarray]:
+    """The column by its name, as labels have it: 1 where a row was generated; nothing where none was.
+
+    Args:
+        table: As for `is_generated`.
+
+    Example:
+
+    >>> from mtl_zoo.features.generated import marked
+    >>> marked({"mtl_zoo_generated": [True, None]})["mtl_zoo_generated"].tolist(), marked({"x": [1]})
+    ([1.0, 0.0], {})
+    """
+    made = is_generated(table)
+    return {GENERATED: made.astype("float32")} if made.any() else {}
+
+
 def refuse_generated(argument: str, table: Any) -> None:
     """Refuses a table with generated rows.
 
     Args:
         argument: What the user calls it.
-        table: As for `is_generated`; anything that is no table is none.
+        table: As for `is_generated`, or labels that `encode_labels` gave; anything that is no table is none. Of a
+            `tf.data.Dataset` it is enough that its labels have the column.
 
     Raises:
         ValueError: There is a generated row.
@@ -48,10 +66,14 @@ def refuse_generated(argument: str, table: Any) -> None:
     >>> from mtl_zoo.features.generated import refuse_generated
     >>> refuse_generated("split", {"x": [1, 2]})
     """
-    if isinstance(table, pd.DataFrame | pa.Table | dict):
+    made = ""
+    if isinstance(table, pd.DataFrame | pa.Table | Mapping):
         count = int(is_generated(table).sum())
-        if count:
-            raise ValueError(
-                f"`{argument}` must hold no generated rows, by which no model may be judged or chosen. Received: "
-                f"{count} with {GENERATED!r}. Split the real rows first, then put generated ones below training rows"
-            )
+        made = f"{count} with" if count else ""
+    elif isinstance(spec := getattr(table, "element_spec", None), tuple):
+        made = "batches with" if any(isinstance(part, Mapping) and GENERATED in part for part in spec[:2]) else ""
+    if made:
+        raise ValueError(
+            f"`{argument}` must hold no generated rows, by which no model may be judged or chosen. Received: "
+            f"{made} {GENERATED!r}. Split the real rows first, then put generated ones below training rows"
+        )

@@ -244,6 +244,8 @@ class Numeric(Feature):
         if len(distinct) > self.pieces + 1:
             shares = np.linspace(0, 1, self.pieces + 1)
             distinct = np.unique(np.quantile(numbers, shares, method="closest_observation"))
+        # Numbers that are nearer to each other than a piece can be are one boundary.
+        distinct = distinct[np.append(True, np.diff(distinct) >= np.finfo(np.float32).tiny)]
         if len(distinct) == 1:
             distinct = np.append(distinct, distinct + np.maximum(1, np.abs(distinct)))
         return tuple(distinct.tolist())

@@ -22,6 +22,7 @@ from mtl_zoo.features._states import Unseen
 from mtl_zoo.features.base import Feature, InferRules, as_features
 from mtl_zoo.features.batching import make_batches
 from mtl_zoo.features.entities import EntityTable
+from mtl_zoo.features.generated import marked
 from mtl_zoo.tasks import Task, as_tasks, fit_tasks
 
 
@@ -272,7 +273,8 @@ class FeatureTransform(Extending):
     def encode_labels(self, table: Any, whole: bool = True) -> dict[str, np.ndarray]:
         """float32 (n,) label arrays by task name, and by name each sample-space column that is no task.
 
-        NaN where a label is missing; a multi-class label is its position in `classes`.
+        NaN where a label is missing; a multi-class label is its position in `classes`. Of a table with rows that
+        `generate_rows` made there is `mtl_zoo_generated` too, so that none of them judges a model as an array.
 
         Args:
             table: With the columns of the labels.
@@ -283,7 +285,8 @@ class FeatureTransform(Extending):
         """
         if not self.tasks:
             raise ValueError("`tasks` must be given to read labels. Received: tasks=()")
-        return _several.read_labels(read_table(table), self.tasks, self.absent, whole=whole)
+        frame = read_table(table)
+        return _several.read_labels(frame, self.tasks, self.absent, whole=whole) | marked(frame)
 
     def encode_weights(self, table: Any) -> np.ndarray | dict[str, np.ndarray] | None:
         """Row weights: float32 (n,) for all tasks, a dict by task name where a task names a column, or None."""

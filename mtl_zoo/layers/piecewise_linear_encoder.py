@@ -10,6 +10,10 @@ from keras import ops
 from mtl_zoo import _validation as check
 from mtl_zoo._types import Config, Shape, Tensor
 
+# What a piece may measure, so that neither it nor its inverse is rounded to 0 or has no bounds.
+NARROWEST = float(np.finfo("float32").tiny)
+WIDEST = 1 / NARROWEST
+
 
 @keras.saving.register_keras_serializable(package="mtl_zoo")
 class PiecewiseLinearEncoder(keras.layers.Layer):
@@ -87,11 +91,14 @@ class PiecewiseLinearEncoder(keras.layers.Layer):
 
 
 def check_boundaries(given: Sequence[float]) -> tuple[float, ...]:
-    """At least two finite numbers of 32 bits, each larger than the one before."""
+    """At least two finite numbers of 32 bits, each larger than the one before by what has an inverse of 32 bits."""
     found = tuple(float(one) for one in given)
-    edges = np.array(found, "float32")
-    if len(found) < 2 or not np.isfinite(edges).all() or not (np.diff(edges) > 0).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        edges = np.array(found, "float32")
+        widths = np.diff(edges)
+    if len(found) < 2 or not np.isfinite(edges).all() or not ((widths >= NARROWEST) & (widths <= WIDEST)).all():
         raise ValueError(
-            f"`boundaries` must be two or more finite numbers of 32 bits, increasing. Received: boundaries={found}"
+            "`boundaries` must be two or more finite numbers of 32 bits, increasing, each by "
+            f"{NARROWEST:.1e} to {WIDEST:.1e}. Received: boundaries={found}"
         )
     return found

@@ -39,11 +39,25 @@ def _bias(plan: Any, task: Task, inputs: Mapping[str, Any]) -> Callable[[Any], A
 
     def biased(logit: Any) -> Any:
         ids = TrainingOnly(task.bias.rate, name=f"{task.name}_bias_ids")({name: inputs[name] for name in names})
-        x = FeatureEmbedding(plan.bias_features, joined=True, name=f"{task.name}_bias_embedding")(ids)
+        x = _embedding(plan, f"{task.name}_bias_embedding")(ids)
         bias = task_tower(f"{task.name}_bias", 1, x, task.bias.units)
         return BiasedLogit(task.bias.how, name=f"{task.name}_biased")(logit, bias)
 
     return biased
+
+
+def _embedding(plan: Any, name: str) -> FeatureEmbedding:
+    """Tables of the bias features, with the options that tables of others have."""
+    options = plan.embedding
+    return FeatureEmbedding(
+        plan.bias_features,
+        options.initializer,
+        shards=options.shards,
+        l2=options.l2,
+        joined=True,
+        table_dtype=options.table_dtype,
+        name=name,
+    )
 
 
 def with_unknown(model: Any, inputs: Mapping[str, Any], training: bool) -> Mapping[str, Any]:
@@ -62,3 +76,9 @@ def with_unknown(model: Any, inputs: Mapping[str, Any], training: bool) -> Mappi
 def bias_inputs(model: Any) -> tuple[str, ...]:
     """The names of the inputs of bias features."""
     return tuple(name for feature in model.features if feature.bias for name in feature.input_specs())
+
+
+def required_inputs(model: Any) -> tuple[str, ...]:
+    """The names of the inputs that scores need: all but those of bias features."""
+    hidden = bias_inputs(model)
+    return tuple(name for name in model.input if name not in hidden)

@@ -87,8 +87,9 @@ def prepare_fit(model: Any, x: Any, y: Any, arguments: dict[str, Any], run: Any)
     names = x.names if isinstance(x, JointStream) else ()
     if is_table(x):
         _check_training_columns(model, x)
-        if arguments.get("validation_split"):
-            refuse_generated("x", x)
+    if arguments.get("validation_split"):
+        refuse_generated("x", x)
+        refuse_generated("y", y)
     if is_stream(x):
         x, arguments = _stream_batches(checked_stream(model, x), y, arguments, run)
     x, y, arguments = prepare(model, x, y, arguments)
@@ -156,12 +157,14 @@ def _prepare_validation(model: Any, arguments: dict[str, Any], sources: Sequence
     if isinstance(validation, tuple) and isinstance(validation[0], Mapping):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(validation)
         model.scoring.checked("validation_data[0]", x)
+        refuse_generated("validation_data[1]", y)
         y = labels_by_name(model, y)
         check_labels(model, y, "validation_data[1]", whole=False)
         check_weights(weights, _rows_of(y), "validation_data[2]")
         if isinstance(weights, Mapping):
             weights = _weights_for_every_label(model, y, weights)
         return {**arguments, "validation_data": (x, y) if weights is None else (x, y, weights)}
+    refuse_generated("validation_data", validation)
     return arguments
 
 

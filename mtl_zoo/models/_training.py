@@ -350,6 +350,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         self._require_compiled()
         x, first = _data.bound(self, self.scoring.table_of(x), whole=False), FirstBatch(self)
         refuse_generated("x", x)
+        refuse_generated("y", y)
         if isinstance(x, JointStream):
             self._measure_by_source(x.tasks)
         x, y, arguments = _data.prepare(self, x, y, arguments)
@@ -370,6 +371,8 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """Keras' `test_on_batch`, with the checks that `evaluate` has; `x` may also be a table."""
+        refuse_generated("x", x)
+        refuse_generated("y", y)
         x, y, sample_weight = self._check_batch(x, y, sample_weight)
         return super().test_on_batch(x, y, sample_weight, return_dict)
 

@@ -18,6 +18,7 @@ from mtl_zoo.benchmark.progress import Silent
 from mtl_zoo.benchmark.runner import fit_run, with_fraction
 from mtl_zoo.datasets import Dataset, Split
 from mtl_zoo.evaluation import evaluate_scores
+from mtl_zoo.features.generated import refuse_generated
 from mtl_zoo.models import list_models
 from mtl_zoo.models._fingerprint import rows_digest
 from mtl_zoo.search.objectives import Objective, metrics_of, objectives_of
@@ -160,6 +161,7 @@ def _rows_of(data: Any) -> Dataset:
             f"`data` must be a Dataset, or (transform, train, validation). Received: a {type(data).__name__}"
         )
     transform, *tables = data
+    refuse_generated("data", tables[1])
     train, validation = (
         Split(transform.encode(table), transform.encode_labels(table), transform.encode_weights(table))
         for table in tables

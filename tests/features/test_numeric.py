@@ -12,7 +12,7 @@ from keras import ops
 from mtl_zoo import FeatureTransform, Numeric
 from mtl_zoo.features import TableStream
 from mtl_zoo.features.base import feature_from_config
-from mtl_zoo.layers import FeatureEmbedding
+from mtl_zoo.layers import FeatureEmbedding, PiecewiseLinearEncoder
 
 PIECEWISE = Numeric("x", normalization=None, encoding="piecewise_linear", pieces=4, dim=3)
 
@@ -43,6 +43,14 @@ def test_a_value_that_most_rows_have_is_one_boundary():
 def test_a_constant_has_one_piece():
     assert boundaries(PIECEWISE, [5.0, 5.0]) == (5.0, 10.0)
     assert boundaries(dataclasses.replace(PIECEWISE, normalization="standardize"), [5.0, 5.0]) == (0.0, 1.0)
+
+
+def test_numbers_that_are_nearer_than_a_piece_can_be_are_one_boundary():
+    assert boundaries(PIECEWISE, [0.0, 1e-40, 1.0]) == (0.0, 1.0)
+    assert boundaries(PIECEWISE, [0.0, 1e-40]) == (0.0, 1.0)
+    values = [-1e20, 1e20, 0.0, 1e-20]  # 1e-40 once standardised
+    edges = boundaries(dataclasses.replace(PIECEWISE, normalization="standardize"), values)
+    assert np.isfinite(ops.convert_to_numpy(PiecewiseLinearEncoder([edges]).pieces(np.zeros((1, 1))))).all()
 
 
 def test_boundaries_are_in_units_of_the_normalised_number():

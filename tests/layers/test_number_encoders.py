@@ -78,7 +78,9 @@ def test_half_precision():
     assert np.isfinite(ops.convert_to_numpy(layer(NUMBERS))).all()
 
 
-@pytest.mark.parametrize("wrong", [(1.0,), (1.0, 1.0), (2.0, 1.0), (0.0, np.inf), (0.0, 1e-60)])
+@pytest.mark.parametrize(
+    "wrong", [(1.0,), (1.0, 1.0), (2.0, 1.0), (0.0, np.inf), (0.0, 1e-60), (0.0, 1e-40, 1.0), (-3e38, 3e38)]
+)
 def test_boundaries_increase(wrong):
     with pytest.raises(ValueError, match="`boundaries` must be two or more finite numbers of 32 bits, increasing"):
         PiecewiseLinearEncoder([wrong])

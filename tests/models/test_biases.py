@@ -9,6 +9,7 @@ from toys import compile_eagerly, features, inputs, labels_for, sample_of, small
 
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, RegressionTask
+from mtl_zoo.export import quantize
 from mtl_zoo.layers import BiasedLogit, TrainingOnly
 from mtl_zoo.tasks import Bias, task_from_config
 
@@ -171,6 +172,26 @@ def test_tables_and_exports_to_be_scored_need_no_position(tmp_path):
     np.testing.assert_allclose(model.predict(stream, verbose=0)["click"], scores, rtol=1e-5)
     with pytest.raises(ValueError, match="position"):
         mtl_zoo.features.TableStream(tmp_path / "bare.parquet", transform)
+
+
+def test_what_reads_arrays_needs_no_position():
+    model = mtl_zoo.MMoE([ITEM, POSITION], CLICK, num_experts=2, expert_units=(4,), tower_units=())
+    items, places = np.arange(6, dtype="int32"), np.zeros(6, "int32")
+    known, bare = {"item": items, "position": places}, {"item": items}
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(model(rows)["click"]) for rows in (bare, known)))
+    np.testing.assert_array_equal(
+        mtl_zoo.gate_report(model, bare).table["weight"], mtl_zoo.gate_report(model, known).table["weight"]
+    )
+    with pytest.raises(ValueError, match=r"`split` must hold every feature.*item"):
+        mtl_zoo.gate_report(model, {"position": places})
+
+
+def test_its_tables_have_the_options_of_others():
+    options = mtl_zoo.Embedding(l2=0.5, table_dtype="int8")
+    model = mtl_zoo.SharedBottom([ITEM, POSITION], CLICK, bottom_units=(4,), embedding=options)
+    config = model.get_layer("click_bias_embedding").get_config()
+    assert (config["l2"], config["table_dtype"]) == (0.5, "int8")
+    assert quantize(small()).largest_difference["click"] < 0.05
 
 
 def test_only_labels_of_events_have_a_bias():

@@ -10,10 +10,11 @@ from toys import compile_eagerly
 
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, JointSources, Numeric, RegressionTask, Sequence
-from mtl_zoo.datasets import Dataset
-from mtl_zoo.features import TableStream
+from mtl_zoo.datasets import Dataset, Split
+from mtl_zoo.features import TableStream, open_cache, write_cache
 from mtl_zoo.features.generated import GENERATED, is_generated
-from mtl_zoo.training import SMOTENC, WGANGP, ExactValidation, generate_rows
+from mtl_zoo.search import tune
+from mtl_zoo.training import SMOTENC, WGANGP, ExactValidation, distill, generate_rows
 
 pytestmark = pytest.mark.tensorflow
 
@@ -141,7 +142,44 @@ def test_generated_rows_are_trained_on_and_judge_nothing(tmp_path):
         with pytest.raises(ValueError, match=rf"{argument.strip()} must hold no generated rows"):
             judge()
     data = Dataset.from_table(both, validation=frame, test=frame, tasks=TASKS[:1], exclude=("other",))
+    with pytest.raises(ValueError, match=r"`split` must hold no generated rows"):
+        mtl_zoo.evaluate(model, data.train)
     assert len(data.train) == 340 and GENERATED not in {feature.source for feature in data.features}
     both.to_parquet(tmp_path / "both.parquet")
     with pytest.raises(ValueError, match=r"must hold no generated rows.*JointSources"):
         TableStream(tmp_path / "both.parquet", transform)
+
+
+def test_generated_rows_bear_their_mark_as_arrays_too(tmp_path):
+    frame = table(60)
+    both = pd.concat([frame, frame.head(4).assign(**{GENERATED: True})], ignore_index=True)
+    transform = FeatureTransform(FEATURES, TASKS[:1]).fit(frame)
+    inputs, labels = transform.encode(both), transform.encode_labels(both)
+    assert labels[GENERATED].sum() == 4 and GENERATED not in transform.encode_labels(frame)
+    split = Split(inputs, labels)
+    write_cache(split, tmp_path / "cache")
+    cached, batches = open_cache(tmp_path / "cache"), transform.batches(both, 32)
+    model = mtl_zoo.SharedBottom(transform, bottom_units=(4,), tower_units=())
+    compile_eagerly(model)
+    for train in ((inputs, labels), (batches,), (cached.batches(32),)):
+        model.fit(*train, verbose=0)
+    judging = [
+        lambda: model.fit(inputs, labels, validation_split=0.1, verbose=0),
+        lambda: model.fit(frame, validation_data=(inputs, labels), verbose=0),
+        lambda: model.fit(frame, validation_data=batches, verbose=0),
+        lambda: model.fit(frame, validation_data=cached.batches(32), verbose=0),
+        lambda: model.fit(frame, callbacks=[ExactValidation(split)], verbose=0),
+        lambda: model.evaluate(inputs, labels, verbose=0),
+        lambda: model.evaluate(batches, verbose=0),
+        lambda: model.test_on_batch(inputs, labels),
+        lambda: mtl_zoo.evaluate(model, split),
+        lambda: mtl_zoo.evaluate(model, cached),
+        lambda: mtl_zoo.evaluate(model, batches),
+        lambda: mtl_zoo.calibrate(model, split, "click"),
+        lambda: distill(model, model, both, validation_split=0.1, verbose=0),
+        lambda: tune("shared_bottom", (transform, frame, both), trials=1),
+    ]
+    for judge in judging:
+        with pytest.raises(ValueError, match="must hold no generated rows"):
+            judge()
+    assert len(mtl_zoo.evaluate(model, split.take(60)))  # the real ones
