@@ -183,7 +183,7 @@ class Fitted:
     independent_tasks = True
 
     def __init__(self, tasks: tuple[Task, ...], predictors: Mapping[str, Predictor]) -> None:
-        self.tasks, self.labelled_tasks, self.predictors = tasks, tasks, dict(predictors)
+        self.tasks, self.predictors = tasks, dict(predictors)
         self.outputs_info = Towers().outputs(tasks)
 
     @property
