@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -139,7 +140,15 @@ def summarise(table: pd.DataFrame, split: str = "test") -> list[Section]:
         ValueError: There are no results of that split.
     """
     table = with_folds(table)
-    return [_section(rows, split, failed) for rows, failed in rows_by(table, _DATA, split, lambda row: row.model)]
+    found = [
+        (_section(rows, split, failed), rows) for rows, failed in rows_by(table, _DATA, split, lambda row: row.model)
+    ]
+    alike = Counter((section.title, section.split_rule) for section, _ in found)
+    for section, rows in found:
+        # A table that was changed under the same name: its version alone tells one section from the other.
+        if alike[section.title, section.split_rule] > 1 and rows["data_version"].iloc[0]:
+            section.title += f", version {rows['data_version'].iloc[0]}"
+    return [section for section, _ in found]
 
 
 def with_folds(table: pd.DataFrame) -> pd.DataFrame:

@@ -170,10 +170,9 @@ def as_split(model: Any, split: Any) -> Split:
     """A split as it is, or a table encoded as the model reads it.
 
     Raises:
-        ValueError: There is no row; a table, and the model has no transform.
+        ValueError: There is no row; a table, and the model has no transform; something else.
     """
-    if len(split) == 0:
-        raise ValueError("`split` must have at least one row. Received: an empty split")
+    check_split(split)
     if isinstance(split, JointSources):
         return _joint_split(model, split)
     if not is_table(split):
@@ -183,6 +182,14 @@ def as_split(model: Any, split: Any) -> Split:
     inputs, labels, weights = encode_table(model, split)
     groups = {name: np.asarray(split[name]) for name in getattr(split, "column_names", split.columns)}
     return Split(inputs, labels, weights, groups)
+
+
+def check_split(split: Any) -> None:
+    """Refuses what holds no rows."""
+    if not (hasattr(split, "inputs") or isinstance(split, JointSources) or is_table(split)):
+        raise ValueError(f"`split` must be a split, or a table, of rows with labels. Received: {type(split).__name__}")
+    if len(split) == 0:
+        raise ValueError("`split` must have at least one row. Received: an empty split")
 
 
 def _joint_split(model: Any, joint: JointSources) -> Split:

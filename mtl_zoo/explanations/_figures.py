@@ -53,6 +53,6 @@ def draw_importance(importance: Any, path: str | Path) -> Path:
 def bars(axes: Any, names: Sequence[str], values: np.ndarray) -> None:
     """Horizontal bars, the first at the top."""
     axes.barh(range(len(names)), values, color=[_FOR if value >= 0 else _AGAINST for value in values])
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, parse_math=False)  # values may hold dollars
     axes.invert_yaxis()
     axes.axvline(0, color="0.3", linewidth=0.8)

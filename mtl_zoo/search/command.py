@@ -20,8 +20,12 @@ from mtl_zoo.search.tune import tune
 
 def run(args: argparse.Namespace) -> int:
     """`mtl-zoo bench tune`; returns the exit code: 130 if it was cut short."""
-    configs = configs_of(args)
-    if len(configs) != 1:
+    if args.folds is not None:
+        raise ValueError("`--folds` has no meaning for a search, judged on one validation split. Leave it out.")
+    # Baselines, which a table of one's own is given where none are named, have nothing to tune.
+    asked = configs_of(args)
+    configs = [config for config in asked if not config.is_baseline] or asked
+    if len(configs) != 1 or configs[0].is_baseline:
         names = ", ".join(dict.fromkeys(config.model for config in configs))
         raise ValueError(f"`--model` must name the one model that is tuned. Received: {names}")
     config, console = configs[0], Console(stderr=True, highlight=False)

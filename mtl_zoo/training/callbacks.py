@@ -12,7 +12,14 @@ import keras
 import numpy as np
 
 from mtl_zoo import _validation as check
-from mtl_zoo.evaluation.evaluate import as_split, evaluate_scores, is_batched, rows_and_scores, rows_by_source
+from mtl_zoo.evaluation.evaluate import (
+    as_split,
+    check_split,
+    evaluate_scores,
+    is_batched,
+    rows_and_scores,
+    rows_by_source,
+)
 from mtl_zoo.evaluation.gain import score_of
 from mtl_zoo.features.sources import JointSources
 from mtl_zoo.training.selection import Selection, WeightedScore, judged_outputs
@@ -82,8 +89,8 @@ class ExactValidation(keras.callbacks.Callback):
         select: Selection | None = None,
     ) -> None:
         super().__init__()
-        if not is_batched(split) and len(split) == 0:
-            raise ValueError("`split` must have at least one row. Received: an empty split")
+        if not is_batched(split):
+            check_split(split)
         self.split = split
         self.patience = None if patience is None else check.check_int("patience", patience)
         self.per_task = bool(per_task)

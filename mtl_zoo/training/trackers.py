@@ -80,6 +80,7 @@ def by_task(model: Any, logs: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Finite logs of an epoch as `{"training": {"click/auc": ...}, "validation": {...}}`."""
     names = {log: "/".join(of) for log, of in model.log_names().items()}
     names |= {f"{task.name}_score": f"{task.name}/score" for task in model.tasks}
+    names |= {log: f"{task.name}/{log[len(task.name) + 1 :]}" for log, task in model.head.measures(model.tasks).items()}
     found: dict[str, dict[str, float]] = {}
     for log, value in logs.items():
         of_validation = log.startswith("val_") and log not in names

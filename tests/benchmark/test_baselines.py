@@ -1,5 +1,6 @@
 """Baselines: what each computes, on which columns, and how their rows stand beside those of networks."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -20,6 +21,7 @@ from mtl_zoo.benchmark.config import RunConfig, configs_from_dict
 from mtl_zoo.benchmark.hyperparameters import resolve_hyperparameters
 from mtl_zoo.benchmark.results import ResultStore
 from mtl_zoo.benchmark.runner import run_config
+from mtl_zoo.benchmark.summary import summarise
 from mtl_zoo.datasets import Dataset
 from mtl_zoo.evaluation import evaluate_scores
 from mtl_zoo.models import list_models
@@ -189,3 +191,11 @@ def test_without_a_column_that_a_baseline_reads_it_is_constant():
     for name in list_baselines():
         model, read = fit_baseline(BASELINES[name](), data)
         np.testing.assert_allclose(model.predict(read["test"])["click"], data.train.labels["click"].mean(), rtol=1e-6)
+
+
+def test_sections_of_a_table_that_was_changed_are_told_apart(tmp_path, data):
+    store = ResultStore(tmp_path / "rows.csv")
+    for version in ("1f", "2e"):
+        run_config(RunConfig("t", "constant"), store, dataset=dataclasses.replace(data, version=version))
+    first, second = (section.title for section in summarise(store.read()))
+    assert first.endswith("version 1f") and second.endswith("version 2e")

@@ -222,6 +222,8 @@ def test_rows_of_a_table_and_the_reason_of_one(tmp_path):
     for row in (None, 2):
         assert found.plot(tmp_path / f"{row}.svg", row=row).stat().st_size > 1000
     assert "town" in str(found)
+    # Values that look like formulas are shown as they are.
+    explain(small(features=transform), table().iloc[:1].assign(city="$a_{$")).plot(tmp_path / "f.svg", row=0)
 
 
 @pytest.mark.tensorflow

@@ -256,7 +256,8 @@ def test_the_command(data, formula, tmp_path, monkeypatch, capsys):
     )
     command = ["bench", "tune", "--dataset", "synthetic_funnel", "--dataset-set", "size=1000", "--epochs", "1"]
     command += ["--space", str(tmp_path / "space.yaml"), "--trials", "5", "--out", str(tmp_path / "out"), "--quiet"]
-    assert mtl_zoo_cli.main([*command, "--model", "shared_bottom"]) == 0
+    # As of a table of one's own, which is given baselines where none are named.
+    assert mtl_zoo_cli.main([*command, "--model", "shared_bottom", "--baselines", "all"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "trials.db",
         "trials.csv",
@@ -267,6 +268,10 @@ def test_the_command(data, formula, tmp_path, monkeypatch, capsys):
     assert config.model == "shared_bottom" and config.dataset_options["size"] == 1000
     assert "5 trials: 5 complete" in capsys.readouterr().out
     assert mtl_zoo_cli.main(command) == 2, "which of the usual models"
+    assert mtl_zoo_cli.main([*command, "--model", "linear"]) == 2, "nothing to tune"
+    capsys.readouterr()
+    assert mtl_zoo_cli.main([*command, "--model", "mmoe", "--folds", "3"]) == 2
+    assert "`--folds` has no meaning" in capsys.readouterr().err
 
 
 PROGRAM = """

@@ -110,6 +110,9 @@ def test_a_table_is_a_split_too():
 def test_errors(data):
     with pytest.raises(ValueError, match="`split` must have at least one row"):
         ExactValidation(Split({"x": np.zeros(0)}, {}))
+    for given in (None, 3, ({}, {})):
+        with pytest.raises(ValueError, match="`split` must be a split, or a table"):
+            ExactValidation(given)
     with pytest.raises(ValueError, match="`patience` must be a whole number >= 1"):
         ExactValidation(data.validation, patience=0)
     with pytest.raises(ValueError, match="`per_task` needs a model whose tasks share no weights"):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from toys import compile_eagerly
 
-from mtl_zoo import BinaryTask, Categorical, RegressionTask, create_model
+from mtl_zoo import BinaryTask, Categorical, ReconstructionTask, RegressionTask, create_model
 from mtl_zoo.datasets import Split
 from mtl_zoo.training import ExactValidation, MLflowLogger, TensorBoardLogger, Tracker, WandbLogger, write_projector
 from mtl_zoo.training.trackers import by_task
@@ -54,6 +54,14 @@ def test_names_are_those_that_fit_logs(model):
     model.fit(x, y, batch_size=4, validation_data=(x, y), epochs=1, verbose=0, callbacks=callbacks)
     common = {"loss", "click/loss", "time/loss", "click/auc", "time/rmse"}
     assert seen == {(1, "training"): common, (1, "validation"): common | {"score", "click/score", "time/score"}}
+
+
+def test_measures_of_tasks_without_a_label_are_theirs():
+    features, tasks = [Categorical("city", size=4, dim=2)], [BinaryTask("click"), ReconstructionTask("same")]
+    logs = {"same_loss": 1.0, "same_accuracy": 0.5}
+    made = create_model("shared_bottom", features, tasks, bottom_units=(2,))
+    made.compile("adam")
+    assert by_task(made, logs)["training"] == {"same/loss": 1.0, "same/accuracy": 0.5}
 
 
 def test_names_of_the_log_are_known_by_output(model):
