@@ -25,6 +25,7 @@ from mtl_zoo.models._data import checked_stream, encode_table, is_stream, is_tab
 from mtl_zoo.tasks import Task
 
 COLUMNS = ("task", "metric", "space", "observed", "value", "note")
+_ENDLESS, _UNKNOWN = -1, -2  # how tf.data says how many batches there are
 
 
 def evaluate(
@@ -146,6 +147,8 @@ def _scores_of_batches(model: Any, data: Any, batch_size: int, verbose: int) -> 
     """A split of the labels and weights of all rows, and their scores."""
     found: list[tuple[Any, ...]] = []
     stream = is_stream(data)
+    if not stream and int(getattr(data, "cardinality", lambda: _UNKNOWN)()) == _ENDLESS:
+        raise ValueError("`split` must end. Received: a dataset that repeats without end. Write dataset.take(batches)")
     with Bar("Scoring rows", getattr(data, "rows", None) if stream else None, verbose) as bar:
         for batch in checked_stream(model, data, "split").batches(batch_size) if stream else data:
             x, y, weights = keras.utils.unpack_x_y_sample_weight(keras.tree.map_structure(np.asarray, batch))

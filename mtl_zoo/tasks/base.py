@@ -383,6 +383,9 @@ def fit_tasks(tasks: Sequence[Task], labels: Mapping[str, Any]) -> tuple[Task, .
     """
     fitted = []
     for task in tasks:
+        if not task.is_labelled:
+            fitted.append(task)
+            continue
         y = np.asarray(labels[task.name], "float64").reshape(-1)
         counts = ~np.isnan(y)
         if task.sample_space is not None:

@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pytest
 
-from mtl_zoo import BinaryTask
+from mtl_zoo import BinaryTask, ReconstructionTask
 from mtl_zoo.datasets import Dataset, Split, _base, dataset_info, list_datasets, load_dataset, verify_dataset
 from mtl_zoo.datasets._base import fitted_dataset, register_dataset, shares
 from mtl_zoo.datasets._files import (
@@ -41,6 +41,13 @@ def test_split_sample_draws_rows_without_repeats_and_keeps_their_order():
         split.sample(51)
     with pytest.raises(ValueError, match="`n` must be a whole number >= 1"):
         split.sample(0)
+
+
+def test_a_task_without_a_label_learns_nothing_from_labels():
+    rows = make_split()
+    tasks = (BinaryTask("y"), ReconstructionTask("masked"))
+    data = Dataset("made", "small", "1", (Categorical("x", size=5),), tasks, rows, rows, rows, "none")
+    assert data.tasks[1] == tasks[1] and [task.name for task in data.tasks] == ["y", "masked"]
 
 
 def test_split_take_cuts_every_part():

@@ -287,3 +287,5 @@ def test_rows_that_memory_does_not_hold_are_measured_as_exactly(kind, tmp_path):
     assert [epoch["tasks"] for epoch in batched.history] == [epoch["tasks"] for epoch in whole.history]
     assert batched.best_epochs == whole.best_epochs and len(history.history["val_score"]) == 2
     assert batched._rows is None, "no row stays in memory between two evaluations"
+    with pytest.raises(ValueError, match="`split` must end. Received: a dataset that repeats"):
+        evaluate(model, stream.batches(64).repeat())
