@@ -111,19 +111,29 @@ def scores_of(case: str, parts: tuple, args: Any, seed: int) -> tuple[dict[str, 
     return {name: values.ravel() for name, values in model.predict(test, verbose=0).items()}, epoch
 
 
-def measured(test: pd.DataFrame, scores: dict[str, np.ndarray], persons: np.ndarray | None = None) -> dict[str, float]:
-    """The metrics; `persons` draws some, of whom one may come more than once."""
-    by = test.reset_index(drop=True).groupby("user_id").indices
-    drawn = list(by.values()) if persons is None else [by[person] for person in persons]
-    rows = np.concatenate(drawn)
-    like, rating = test["like"].to_numpy(), test["rating"].to_numpy(float)
-    order = scores["like"] if "like" in scores else scores["rating"]
-    found = {"like_auc": auc(like[rows], order[rows])}
-    gains = [ndcg_score(like[None, at], order[None, at], k=5) for at in drawn if len(at) > 1 and like[at].any()]
-    found["like_ndcg@5"] = float(np.mean(gains))
-    if "rating" in scores:
-        found["rating_mse"] = float(((scores["rating"] - rating)[rows] ** 2).mean())
-    return found
+class Judged:
+    """The metrics of scores, for all persons or for some, of whom one may come more than once."""
+
+    def __init__(self, test: pd.DataFrame, scores: dict[str, np.ndarray]):
+        self.rows = test.reset_index(drop=True).groupby("user_id").indices
+        self.like, self.order = test["like"].to_numpy(), scores["like"] if "like" in scores else scores["rating"]
+        gains = {person: self._gain(at) for person, at in self.rows.items()}  # once, and not for every draw
+        self.gains = {person: gain for person, gain in gains.items() if gain is not None}
+        self.errors = (scores["rating"] - test["rating"].to_numpy(float)) ** 2 if "rating" in scores else None
+
+    def _gain(self, at: np.ndarray) -> float | None:
+        if len(at) < 2 or not self.like[at].any():
+            return None
+        return float(ndcg_score(self.like[None, at], self.order[None, at], k=5))
+
+    def metrics(self, persons: np.ndarray | None = None) -> dict[str, float]:
+        drawn = list(self.rows) if persons is None else list(persons)
+        rows = np.concatenate([self.rows[person] for person in drawn])
+        found = {"like_auc": auc(self.like[rows], self.order[rows])}
+        found["like_ndcg@5"] = float(np.mean([self.gains[person] for person in drawn if person in self.gains]))
+        if self.errors is not None:
+            found["rating_mse"] = float(self.errors[rows].mean())
+        return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             np.savez(_file(folder, case, seed), **scores)  # type: ignore[arg-type]
             about = {"rows": len(parts[2]), "persons": parts[2]["user_id"].nunique(), "epoch": epoch}
             seconds = round(time.perf_counter() - started, 1)
-            for metric, value in measured(parts[2], scores).items():
+            for metric, value in Judged(parts[2], scores).metrics().items():
                 kept.add(
                     {
                         "case": case,
@@ -175,14 +185,18 @@ def compared(args: Any, folder: Any, tests: dict[int, pd.DataFrame]) -> list[dic
     rows = []
     for case in args.cases:
         pairs = {seed: [_file(folder, name, seed) for name in (case, "naive")] for seed in tests}
-        found = {s: [dict(np.load(p)) for p in both] for s, both in pairs.items() if all(p.exists() for p in both)}
+        found = {
+            seed: [Judged(tests[seed], dict(np.load(path))) for path in both]
+            for seed, both in pairs.items()
+            if all(path.exists() for path in both)
+        }
         if case == "naive" or not found:
             continue
         persons, rng = tests[0]["user_id"].unique(), np.random.default_rng(0)
         draws: list[dict[str, float]] = []
         for at in range(args.resamples + 1):
             drawn = None if at == 0 else rng.choice(persons, len(persons))
-            values = [[measured(tests[seed], scores, drawn) for scores in both] for seed, both in found.items()]
+            values = [[judged.metrics(drawn) for judged in both] for both in found.values()]
             draws.append({m: float(np.mean([v[0][m] - v[1][m] for v in values])) for m in METRICS if m in values[0][0]})
         for metric, value in draws[0].items():
             low, high = np.percentile([draw[metric] for draw in draws[1:]], [2.5, 97.5])
