@@ -183,7 +183,8 @@ class Study:
 
         first = next(iter(self.metrics))
         keras.utils.set_random_seed(split.seed)
-        train = split.train.iloc[sample(split.train, made.train_rows, split.seed)]
+        # The whole training part stays that object, by which `made.table` may know it.
+        train = split.train.iloc[sample(split.train, made.train_rows, split.seed)] if made.train_rows else split.train
         few = made.train_rows and made.train_rows // 2
         validation = split.validation.iloc[sample(split.validation, few, split.seed)]
         tasks = made.tasks or self.tasks
