@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -171,8 +172,10 @@ def _put(arguments: dict[str, Any], path: list[str], value: Any) -> None:
 
 def _with_dropout(model: str, given: Mapping[str, Any], rate: float) -> dict[str, Any]:
     info, found = model_info(model), dict(given)
+    takes = typing.get_type_hints(info.cls.__init__)  # type: ignore[misc]
     for name in _STACKS:
-        if name in info.arguments:
+        # The layers of some stacks, such as MoSE's LSTMs, are no `MLP`.
+        if name in info.arguments and MLP in typing.get_args(takes[name]):
             found[name] = _dropping(found.get(name, info.arguments[name]), rate)
     if "backbone" in info.arguments:
         backbone = found.get("backbone", info.arguments["backbone"])
