@@ -26,7 +26,7 @@ from mtl_zoo.service.versions import Versions
 
 EXTRA = "The service needs the packages of the extra: pip install 'mtl-zoo[serve]'."
 # A body of this size is parsed beside the loop, which answers others meanwhile.
-_LARGE = 1 << 18
+_LARGE = 1 << 20
 # TensorFlow's names of types are `DT_` and the name in capitals, but for these.
 _TYPES = {"float16": "DT_HALF", "float32": "DT_FLOAT", "float64": "DT_DOUBLE"}
 
@@ -217,7 +217,7 @@ def require_extra() -> None:
     Raises:
         ImportError: One is missing.
     """
-    missing = [n for n in ("fastapi", "uvicorn", "prometheus_client") if importlib.util.find_spec(n) is None]
+    missing = [n for n in ("fastapi", "orjson", "uvicorn", "prometheus_client") if importlib.util.find_spec(n) is None]
     if missing:
         raise ImportError(f"{EXTRA} Missing: {missing}")
 
@@ -230,7 +230,9 @@ def _add_routes(app: Any, service: Service) -> None:
         return Response(json.dumps(content, separators=(",", ":")), status, media_type="application/json")
 
     async def predict(request: Request) -> Response:
-        return json_of(await service.predict(request))
+        import orjson
+
+        return Response(orjson.dumps(await service.predict(request)), media_type="application/json")
 
     async def recommend(request: Request) -> Response:
         return json_of(await service.recommend(request))

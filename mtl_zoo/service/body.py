@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from mtl_zoo.service.errors import RequestError, bad_input, busy
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 # A client that sends too much reads the refusal only once it has sent: as much more is read, and thrown away.
 _DRAINED = 2
+_SPACED_KEY = re.compile(rb'"[ \t\r\n]+:')
 
 
 class Disconnected(Exception):
@@ -96,6 +98,9 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
     Raises:
         RequestError: 400: it is not UTF-8, not JSON, not an object; a key stands in it twice; it is nested too deeply.
     """
+    quickly = _parse_plain(body)
+    if quickly is not None:
+        return quickly
     try:
         found = json.loads(body.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
@@ -110,6 +115,27 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise bad_input(f"The body must be a JSON object. Received: {kind_of(found)}")
     return found
+
+
+def _parse_plain(body: bytes | bytearray) -> dict[str, Any] | None:
+    """What `parse` gives, in a fifth of its time, if that is certain: else None, and errors are told by `parse`.
+
+    orjson keeps the last of several equal keys. Where no key has a space before its colon, `":` stands in the body as
+    often as there are keys, or more often (in strings); so if as many keys were found, none was twice.
+    """
+    import orjson
+
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:  # NaN and halves of surrogate pairs as well, which `parse` takes
+        return None
+    if not isinstance(found, dict) or _SPACED_KEY.search(body) is not None:
+        return None
+    keys = len(found)
+    for part in found.values():
+        rows = part if isinstance(part, list) else [part]
+        keys += sum(len(row) for row in rows if isinstance(row, dict))
+    return found if body.count(b'":') == keys else None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

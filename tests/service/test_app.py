@@ -342,7 +342,7 @@ def test_what_cannot_be_served_is_said_at_once(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="`folder` must be a folder of versions, or a model"):
         create_app(tmp_path / "nowhere")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'mtl-zoo\[serve\]'. Missing: \['fastapi', 'uvicorn'"):
+    with pytest.raises(ImportError, match=r"pip install 'mtl-zoo\[serve\]'. Missing: \['fastapi', 'orjson', 'uvicorn'"):
         create_app(tmp_path)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from service_case import COLUMNS, row
 
-from mtl_zoo.service.body import parse
+from mtl_zoo.service.body import _parse_plain, parse
 from mtl_zoo.service.columns import answer, merged, merged_values, read_rows
 from mtl_zoo.service.errors import RequestError
 from mtl_zoo.serving.columns import Column
@@ -160,6 +160,9 @@ def test_requests_are_put_under_each_other_at_one_width():
         (b"null", "must be a JSON object. Received: null"),
         (b'{"a": 1, "a": 2}', r"each key once. Received twice: \['a'\]"),
         (b'{"a": {"b": 1, "b": 2}}', "each key once"),
+        (b'{"a" : 1, "a": 2, "b": "\\":"}', r"each key once. Received twice: \['a'\]"),
+        (b'{"a"\n:1,"a":2}', "each key once"),
+        (b'{"instances": [{"a": 1, "\\u0061": 2}]}', "each key once"),
         (b'{"a":' * 100_000, "nested"),
         (b"[" * 100_000 + b"]" * 100_000, "nested"),
         (b'{"a": ' + b"9" * 5000 + b"}", "sensible length"),
@@ -176,3 +179,22 @@ def test_bodies_are_parsed():
     content = {"instances": [row(text="größe \U0001f600\n")], "n": [None, True, 1.5]}
     assert parse(json.dumps(content).encode()) == content
     assert parse(json.dumps(content, ensure_ascii=False).encode()) == content
+
+
+@pytest.mark.parametrize(
+    "content, plainly",
+    [
+        ({"instances": [row(), row(text="a:b")], "signature_name": ""}, True),
+        ({"context": {"text": "x"}, "inputs": {"number": [1, None, 2.5], "tags": [[], [1]]}}, True),
+        ({"inputs": [1, 2]}, True),
+        ({"inputs": {"text": ['a":b']}}, False),
+        ({"inputs": {"text": [{"b64": "AAAA"}]}}, False),
+        ({"inputs": {"number": [float("inf")]}}, False),
+        ({"inputs": {"text": ["\ud800"]}}, False),
+    ],
+)
+def test_plain_bodies_are_parsed_quickly_and_the_same(content, plainly):
+    body = json.dumps(content).encode()
+    quickly = _parse_plain(body)
+    assert quickly == (content if plainly else None)
+    assert parse(body) == content
