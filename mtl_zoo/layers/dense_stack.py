@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from mtl_zoo._once import is_split, project
 from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.layers._batch_norm import batch_norm
 from mtl_zoo.layers._low_rank import LowRankUpdate
@@ -76,7 +77,8 @@ class DenseStack(keras.layers.Layer):
         for dense, update, norm, activation, dropout in zip(
             self.dense, self.updates, self.norms, self.activations, self.dropouts, strict=True
         ):
-            y = dense(x) + update(x) if update.built else dense(x)
+            y = project(x, dense.kernel, dense.bias) if is_split(x) else dense(x)
+            y = y + update(x) if update.built else y
             if norm is not None:
                 y = norm(y, training=training)
             y = activation(y)

@@ -7,6 +7,7 @@ from keras import ops
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
+from mtl_zoo._once import project
 from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.layers._batch_norm import batch_norm
 from mtl_zoo.layers._low_rank import LowRankUpdate
@@ -111,7 +112,7 @@ class ExpertBank(keras.layers.Layer):
         for i, units in enumerate(self.mlp.units):
             kernels, biases = ops.unstack(self._updated_kernel(i), n), ops.unstack(self.biases[i], n)
             residual = self.mlp.residual and (i > 0 or len(inputs.shape) == 3) and experts[0].shape[-1] == units
-            outputs = [self.activation(ops.matmul(x, w) + b) for x, w, b in zip(experts, kernels, biases, strict=True)]
+            outputs = [self.activation(project(x, w, b)) for x, w, b in zip(experts, kernels, biases, strict=True)]
             experts = [x + y for x, y in zip(experts, outputs, strict=True)] if residual else outputs
         return ops.stack(experts, axis=1)
 

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from mtl_zoo import _validation as check
+from mtl_zoo._once import project
 from mtl_zoo._types import Config, Shape, Tensor
 from mtl_zoo.options import Gate, as_gate
 
@@ -93,9 +94,7 @@ class ExpertGate(BaseGate):
             self.bias = self.add_weight(shape=(self.num_experts,), initializer="zeros", name="bias")
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        logits = ops.matmul(inputs, self.kernel)
-        if self.bias is not None:
-            logits = logits + self.bias
+        logits = project(inputs, self.kernel, self.bias)
         logits = ops.cast(logits, "float32") / self.gate.temperature
         # Over one expert the softmax is 1 whatever the logit, and Keras warns of it as a mistake.
         weights = ops.softmax(logits) if self.num_experts > 1 else ops.ones_like(logits)

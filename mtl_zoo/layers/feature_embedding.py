@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from mtl_zoo import _backend
+from mtl_zoo import _backend, _once
 from mtl_zoo import _validation as check
 from mtl_zoo.features.base import as_features, features_from_config, features_to_config, require_fitted
 from mtl_zoo.features.requests import MISSING_ID, Number, Rows
@@ -176,7 +176,34 @@ class FeatureEmbedding(keras.layers.Layer):
         return self.encoders[encoder.key] if encoder else None
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
+        once = _once.current()
+        if once is not None and not training:
+            return self._beside_one_row(inputs, once)
         return self._arrange(*self._vectors(inputs, training))
+
+    def _beside_one_row(self, inputs: Mapping[str, Any], once: _once.Once) -> Any:
+        """The same, where features whose inputs have one row are computed once."""
+        alone = self._alone(once.inputs)
+        blocks, vectors = self._vectors(once.inputs, False, alone)
+        single = _apart(blocks) | vectors
+        others = set(self._places) - alone
+        known = {name: once.repeated(vector) for name, vector in single.items()}
+        blocks, vectors = self._vectors(inputs, False, others, known)
+        x = self._arrange(blocks, vectors)
+        if not self.joined or self.fusions or not alone or not others:
+            return x
+        apart = ops.concatenate([single[name] for name in self._given if name in alone], axis=-1)
+        columns = [(name in alone, *bounds) for name, bounds in self.bounds().items()]
+        return _once.mark(x, apart, self._join(blocks, vectors, [n for n in self._given if n in others]), columns)
+
+    def _alone(self, inputs: Mapping[str, Any]) -> set[str]:
+        """The features that need these inputs alone."""
+        alone = {place.name for place in self._places.values() if all(name in inputs for name in place.inputs)}
+        for numbers in self._numbers:  # which are encoded together
+            names = {place.name for place in numbers.places}
+            if not names <= alone:
+                alone -= names
+        return alone - {p.name for p in self._encoded if p.encoder.query is not None and p.encoder.query not in alone}
 
     def vectors_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The vector of every feature by name, (batch, width), before any are fused or put side by side."""
@@ -187,17 +214,34 @@ class FeatureEmbedding(keras.layers.Layer):
         """The layer's output from what `vectors_of` gives."""
         return self._arrange([], dict(vectors))
 
-    def _vectors(self, inputs: Mapping[str, Any], training: bool | None) -> tuple[list[tuple[list[Place], Any]], dict]:
-        """What features have: single values of one table as a block, (batch, features, width), others by name."""
+    def _vectors(
+        self,
+        inputs: Mapping[str, Any],
+        training: bool | None,
+        names: Collection[str] | None = None,
+        known: Mapping[str, Any] | None = None,
+    ) -> tuple[list[tuple[list[Place], Any]], dict[str, Any]]:
+        """What features have: single values of one table as a block, (batch, features, width), others by name.
+
+        Args:
+            inputs: As `call` takes them.
+            training: As well.
+            names: Of the features that are asked for. Default: all.
+            known: Vectors of others.
+        """
+        names = self._places if names is None else names
         blocks: list[tuple[list[Place], Any]] = []
-        vectors: dict[str, Any] = {}
+        vectors: dict[str, Any] = dict(known or {})
         masks: dict[str, Any] = {}
         squares = []
         seeds = self._seeds if training else None
         if seeds is not None and self.missing_rates:
             inputs = self._with_missing(inputs, seeds)
         for group, shards in self.tables_by_group():
-            single, pooled, looked_up, real = self._look_up(group, shards, inputs, seeds)
+            places = [place for place in group.places if place.name in names]
+            if not places:
+                continue
+            single, pooled, looked_up, real = self._look_up(group, places, shards, inputs, seeds)
             blocks += single
             vectors |= pooled
             masks |= real
@@ -208,11 +252,15 @@ class FeatureEmbedding(keras.layers.Layer):
             # Keras divides what is added by the number of replicas.
             self.add_loss(self.l2 * sum(squares) / _backend.mean_over_replicas(batch))
         for numbers in self._numbers:
+            if numbers.places[0].name not in names:
+                continue
             block, others = numbers.call(self.number_encoders.get(numbers.name), inputs, self.compute_dtype)
             vectors |= others
             if block is not None:
                 blocks.append((numbers.alone, block))
         for place in self._encoded:
+            if place.name not in names:
+                continue
             taken = vectors[place.name] if place.name in masks else place.of_inputs(inputs)
             query = None if place.encoder.query is None else _vector_of(place.encoder.query, blocks, vectors)
             layer = self.encoders[place.encoder.key]
@@ -225,7 +273,7 @@ class FeatureEmbedding(keras.layers.Layer):
             query = {} if fusion.query is None else {"query": _vector_of(fusion.query, blocks, vectors)}
             vectors[fusion.name] = self._fused[fusion.name](parts, **query)
         if self.joined:
-            return self._join(blocks, vectors)
+            return self._join(blocks, vectors, self._given)
         vectors |= _apart(blocks)
         return {name: vectors[name] for name in self._given}
 
@@ -240,11 +288,12 @@ class FeatureEmbedding(keras.layers.Layer):
                 changed[one] = as_missing(inputs[one], is_gone, one in place.says_missing)
         return changed
 
-    def _join(self, blocks: list[tuple[list[Place], Any]], vectors: Mapping[str, Any]) -> Any:
+    @staticmethod
+    def _join(blocks: list[tuple[list[Place], Any]], vectors: Mapping[str, Any], names: Sequence[str]) -> Any:
         """Neighbours in a block, (batch, features, width), stay together."""
         at_block = {p.name: (i, j) for i, (places, _) in enumerate(blocks) for j, p in enumerate(places)}
         runs: list[Any] = []
-        for name in self._given:
+        for name in names:
             at = at_block.get(name)
             if at is None:
                 runs.append(name)
@@ -264,7 +313,7 @@ class FeatureEmbedding(keras.layers.Layer):
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
     def _look_up(
-        self, group: TableGroup, shards: list[Any], inputs: Mapping[str, Any], seeds: Any
+        self, group: TableGroup, places: list[Place], shards: list[Any], inputs: Mapping[str, Any], seeds: Any
     ) -> tuple[Any, Any, Any, Any]:
         """The block of single values; pooled vectors by feature, rows where its encoder takes them; all rows that were
         read, before pooling; and by feature which of an encoder's rows are no padding.
@@ -272,7 +321,7 @@ class FeatureEmbedding(keras.layers.Layer):
         One read for the single values of a group, one for its sums and means.
         """
         blocks, vectors, looked_up, masks = [], {}, [], {}
-        single = [place for place in group.places if not place.is_list]
+        single = [place for place in places if not place.is_list]
         if single:
             ids = ops.stack([ops.cast(inputs[place.inputs[0]], "int32") for place in single], axis=1)
             sizes = np.array([place.request.num_ids for place in single], "int32")
@@ -282,7 +331,7 @@ class FeatureEmbedding(keras.layers.Layer):
                 ids = with_unknowns(ids, rates, seeds)
             looked_up.append(_backend.gather_rows(shards, within(ids, sizes) + offsets))
             blocks.append((single, ops.cast(looked_up[0], self.compute_dtype)))
-        listed = [place for place in group.places if place.is_list]
+        listed = [place for place in places if place.is_list]
         lists = {place.name: place.ids_and_mask(inputs, group.offsets[place.name], seeds) for place in listed}
         summed = [place for place in listed if place.request.pooling in ("sum", "mean")]
         if summed:

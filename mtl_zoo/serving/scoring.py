@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _backend
+from mtl_zoo._once import computed_once
 from mtl_zoo.features._columns import read_table
 from mtl_zoo.serving import columns as _columns
 from mtl_zoo.serving.columns import Column, Packing
@@ -200,7 +201,8 @@ class CompiledScoring:
             rows = scoring.encode(packed_rows.unpack(row_tensors))
             count = tf.shape(next(iter(rows.values())))[0]
             inputs = {name: rows[name] if name in rows else _repeat(single[name], count) for name in inputs_in_order}
-            found = scoring.logits_of(inputs)
+            with computed_once(single, count):
+                found = scoring.logits_of(inputs)
             scores = scoring.scores_of(found)
             return (found, scores) if logits else scores
 

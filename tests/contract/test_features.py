@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 from keras import ops
 
-from mtl_zoo import BinaryTask, FeatureTransform, SharedBottom
+from mtl_zoo import BinaryTask, Categorical, FeatureTransform, SharedBottom
+from mtl_zoo._once import computed_once, is_split, project
 from mtl_zoo.features import TableStream
 from mtl_zoo.features.inputs import make_inputs
 from mtl_zoo.features.spec import FEATURES, Feature
 from mtl_zoo.layers import FeatureEmbedding
+from mtl_zoo.layers._places import call_encoder
 
 CLICK = BinaryTask("click")
 EXAMPLES = [example for kind in FEATURES for example in FEATURES[kind].examples()]
@@ -94,6 +96,28 @@ def test_a_vector_comes_of_it_and_the_layer_is_saved(feature, cells):
     again(x)
     again.set_weights(layer.get_weights())
     np.testing.assert_array_equal(ops.convert_to_numpy(again(x)), vector)
+
+
+@every_example
+def test_one_row_beside_many_is_computed_once(feature, cells, monkeypatch):
+    other = Categorical("another", size=9, dim=3)
+    layer = FeatureEmbedding([*fitted(feature, cells).features, other], joined=True)
+    row = {name: array[:1] for name, array in fitted(feature, cells).encode(table_of(feature, cells)).items()}
+    many = {name: np.repeat(array, 7, axis=0) for name, array in row.items()} | {"another": np.arange(7)}
+    expected, kernel = layer(many), np.random.default_rng(0).normal(size=(layer.bounds()["another"][1], 4))
+    rows = []
+
+    def counted(encoder, x, *others):
+        rows.append(len(next(iter(x.values())) if isinstance(x, dict) else x))
+        return call_encoder(encoder, x, *others)
+
+    monkeypatch.setattr("mtl_zoo.layers.feature_embedding.call_encoder", counted)
+    with computed_once({name: ops.convert_to_tensor(array) for name, array in row.items()}, 7):
+        found = layer(many)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert is_split(found) and set(rows) <= {1}
+    kernel = ops.convert_to_tensor(kernel.astype("float32"))
+    np.testing.assert_allclose(project(found, kernel), ops.matmul(expected, kernel), atol=1e-5)
 
 
 @of_each_kind

@@ -21,6 +21,7 @@ from toys import (
 )
 
 import mtl_zoo
+from mtl_zoo._once import computed_once
 
 MODELS = mtl_zoo.list_models()
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -78,6 +79,17 @@ def test_config_makes_the_same_model(name, built):
     assert [tuple(v.shape) for v in clone.weights] == [tuple(v.shape) for v in built.weights]
     for argument in type(built)._hyperparameters():
         assert hasattr(built, argument), f"argument {argument} is no attribute"
+
+
+@pytest.mark.tensorflow
+@every_model_once
+@pytest.mark.parametrize("once", [("user_id",), ("user_id", "history", "age")])
+def test_a_row_that_is_computed_once_changes_nothing(name, built, once):
+    x = {n: np.repeat(values[:1], 9, axis=0) if n in once else values for n, values in inputs(9).items()}
+    with computed_once({n: ops.convert_to_tensor(x[n][:1]) for n in once}, 9):
+        found = built(x, training=False)
+    for key, expected in built(x, training=False).items():
+        np.testing.assert_allclose(found[key], expected, atol=1e-6)
 
 
 @every_model_once

@@ -5,7 +5,9 @@ from keras import ops
 from toys import features, inputs
 
 from mtl_zoo import Categorical, Encoded, Numeric, Sequence
+from mtl_zoo._once import computed_once
 from mtl_zoo.layers import FeatureEmbedding
+from mtl_zoo.options import FeatureFusion
 
 
 def rows_of(embedding, name):
@@ -132,3 +134,32 @@ def test_unknown_sizes_and_shared_tables_that_differ_are_refused():
         Encoded("x", "bert")
     with pytest.raises(ValueError, match="`features` must have different names"):
         FeatureEmbedding([Numeric("x"), Numeric("x")])
+
+
+@pytest.mark.tensorflow
+def test_what_asks_for_many_rows_vectors_is_not_computed_once():
+    """Target attention over a user's history asks for each candidate; a fusion of both has both."""
+    features = [
+        Sequence("history", key="item", size=20, dim=4, length=5, encoder="din", query="item"),
+        Categorical("item", size=20, dim=4),
+        Categorical("city", size=9, dim=3),
+        Numeric("age"),
+        Numeric("price"),
+    ]
+    x = {
+        "history": np.repeat([[3, 4, 0, 0, 0]], 6, axis=0),
+        "item": np.arange(2, 8),
+        "city": np.full(6, 5),
+        "age": np.full(6, 0.5, "float32"),
+        "price": np.linspace(0, 1, 6, dtype="float32"),
+    }
+    once = {name: ops.convert_to_tensor(x[name][:1]) for name in ("history", "city", "age")}
+    fusions = [FeatureFusion("both", ["city", "item"], units=3)]
+    for options in ({}, {"fusions": fusions}, {"joined": True}, {"joined": True, "fusions": fusions}):
+        layer = FeatureEmbedding(features, **options)
+        expected = layer(x)
+        with computed_once(once, 6):
+            found = layer(x)
+            assert layer._alone(once) == {"city"}
+        for part, wanted in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
+            np.testing.assert_allclose(part, wanted, atol=1e-6)
