@@ -1,6 +1,6 @@
-"""One row beside many: what a user's own columns give is computed once, not for each of the user's candidates.
+"""Few rows beside many: what a user's own columns give is computed once, not for each of the user's candidates.
 
-Of a product with the vectors `x = [u, v]`, `u` the same in all rows, the part of `u` is one row as well:
+Of a product with the vectors `x = [u, v]`, `u` a user's and the same for all candidates, so is the part of `u`:
 
     x W = u W_u + v W_v
 """
@@ -20,20 +20,29 @@ _MARK = "_mtl_zoo_split"
 
 
 class Once(NamedTuple):
-    """The inputs that have one row, and the number of rows that the others have."""
+    """The inputs that are computed once, and where their rows go.
+
+    Args:
+        inputs: Tensors by name, a row a user.
+        count: How many rows the model's other inputs have, of which all belong to one user; or
+        users: the user's row for each of them.
+    """
 
     inputs: Mapping[str, Any]
-    count: Any
+    count: Any = None
+    users: Any = None
 
-    def repeated(self, row: Any) -> Any:
-        """(1, ...) as (count, ...)."""
-        return ops.broadcast_to(row, (self.count, *row.shape[1:]))
+    def repeated(self, rows: Any) -> Any:
+        """A row a user as a row for each row of the other inputs."""
+        if self.users is not None:
+            return ops.take(rows, self.users, axis=0)
+        return ops.broadcast_to(rows, (self.count, *rows.shape[1:]))
 
 
 @contextlib.contextmanager
-def computed_once(inputs: Mapping[str, Any], count: Any) -> Iterator[None]:
-    """What is traced within reads these inputs as one row, wherever a layer can; the model's own are repeated."""
-    before, _tracing.once = current(), Once(inputs, count) if inputs else None
+def computed_once(inputs: Mapping[str, Any], count: Any = None, users: Any = None) -> Iterator[None]:
+    """What is traced within reads these inputs by user, wherever a layer can; the model's own are repeated."""
+    before, _tracing.once = current(), Once(inputs, count, users) if inputs else None
     try:
         yield
     finally:
@@ -46,23 +55,24 @@ def current() -> Once | None:
 
 
 class Split(NamedTuple):
-    """A tensor (count, width) as its columns that are the same in all rows, (1, a), and the others, (count, b).
+    """A tensor (rows, width) as its columns that users have, (users, a), and the others, (rows, b).
 
     `runs` are (whether it is of the first kind, first column, column behind its last), from left to right.
     """
 
+    once: Once
     single: Any
     rows: Any
     runs: list[tuple[bool, int, int]]
 
 
-def mark(x: Any, single: Any, rows: Any, columns: list[tuple[bool, int, int]]) -> Any:
+def mark(x: Any, once: Once, single: Any, rows: Any, columns: list[tuple[bool, int, int]]) -> Any:
     """`x`, which products with it then know as a `Split`; neighbours among the columns become one run."""
     runs = []
     for is_single, group in itertools.groupby(columns, key=lambda column: column[0]):
         bounds = list(group)
         runs.append((is_single, bounds[0][1], bounds[-1][2]))
-    setattr(x, _MARK, Split(single, rows, runs))
+    setattr(x, _MARK, Split(once, single, rows, runs))
     return x
 
 
@@ -83,6 +93,7 @@ def project(x: Any, kernel: Any, bias: Any = None) -> Any:
         parts = [kernel[start:stop] for is_single, start, stop in split.runs if is_single is are_single]
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)
 
-    once = ops.matmul(split.single, of_columns(True))[0]
+    once, y = ops.matmul(split.single, of_columns(True)), ops.matmul(split.rows, of_columns(False))
+    once = once if bias is None else once + ops.cast(bias, x.dtype)
     # Beside a product a vector is a bias, which TensorFlow adds in the same kernel.
-    return ops.matmul(split.rows, of_columns(False)) + (once if bias is None else once + ops.cast(bias, x.dtype))
+    return y + (once[0] if split.once.users is None else split.once.repeated(once))

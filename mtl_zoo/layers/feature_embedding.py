@@ -178,11 +178,11 @@ class FeatureEmbedding(keras.layers.Layer):
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
         once = _once.current()
         if once is not None and not training:
-            return self._beside_one_row(inputs, once)
+            return self._computed_once(inputs, once)
         return self._arrange(*self._vectors(inputs, training))
 
-    def _beside_one_row(self, inputs: Mapping[str, Any], once: _once.Once) -> Any:
-        """The same, where features whose inputs have one row are computed once."""
+    def _computed_once(self, inputs: Mapping[str, Any], once: _once.Once) -> Any:
+        """The same, where features of which all inputs are a user's are computed once a user."""
         alone = self._alone(once.inputs)
         blocks, vectors = self._vectors(once.inputs, False, alone)
         single = _apart(blocks) | vectors
@@ -194,7 +194,7 @@ class FeatureEmbedding(keras.layers.Layer):
             return x
         apart = ops.concatenate([single[name] for name in self._given if name in alone], axis=-1)
         columns = [(name in alone, *bounds) for name, bounds in self.bounds().items()]
-        return _once.mark(x, apart, self._join(blocks, vectors, [n for n in self._given if n in others]), columns)
+        return _once.mark(x, once, apart, self._join(blocks, vectors, [n for n in self._given if n in others]), columns)
 
     def _alone(self, inputs: Mapping[str, Any]) -> set[str]:
         """The features that need these inputs alone."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl_zoo._once import computed_once
 from mtl_zoo.serving.columns import encoded_columns
 
 Arrays = Mapping[str, np.ndarray]
@@ -76,7 +77,10 @@ class PairScores:
         for name, column in self.inputs.items():
             inputs[name] = tf.ensure_shape(inputs[name], (None, *column.shape))
         scoring = self.model.scoring
-        return scoring.scores_of(scoring.logits_of(inputs))
+        of_user = {name: tensor for name, tensor in users.items() if name in self._of_user}
+        with computed_once(of_user, users=user_rows):
+            logits = scoring.logits_of(inputs)
+        return scoring.scores_of(logits)
 
     def _function(self) -> Any:
         scoring, compiled = self._compiled

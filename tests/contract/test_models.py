@@ -90,6 +90,12 @@ def test_a_row_that_is_computed_once_changes_nothing(name, built, once):
         found = built(x, training=False)
     for key, expected in built(x, training=False).items():
         np.testing.assert_allclose(found[key], expected, atol=1e-6)
+    x, users = inputs(9), np.arange(9) % 3
+    x |= {n: x[n][users] for n in once}
+    with computed_once({n: ops.convert_to_tensor(x[n][:3]) for n in once}, users=ops.convert_to_tensor(users)):
+        found = built(x, training=False)
+    for key, expected in built(x, training=False).items():
+        np.testing.assert_allclose(found[key], expected, atol=1e-6)
 
 
 @every_model_once
