@@ -6,8 +6,9 @@ For each seed a fifth of the users is held out of training altogether. Of each, 
 and the next 20 are scored: `rating` by RMSE, and the order of these 20 by NDCG@5 with the stars as gains, means over
 users. The model knows of a user age, gender and occupation, and of a film its id and genres. Every case has the same
 model, epochs and search: its step size of the adaptation is chosen on the validation users, a tenth, and so is the
-epoch. `none` does not adapt; `fine-tuned` is the same model, adapted by the same steps; `user mean` moves its ratings
-to the mean of those that are known. The bootstrap draws users.
+epoch. `--support n` trains one model by episodes of n known rows for all `k`, else one is trained for each. `none` does
+not adapt; `fine-tuned` is the same model, adapted by the same steps; `user mean` moves its ratings to the mean of those
+that are known. The bootstrap draws users.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ COLUMNS = ("data", "case", "seed", "k", "metric", "value", "users", "inner_rate"
 OPTIONS: dict[str, Any] = {
     **{"data": "movielens_100k", "seeds": 3, "shots": ("1", "3", "5", "10"), "epochs": 12, "episodes": 16},
     **{"patience": 2, "rates": (0.003, 0.01, 0.03, 0.1)},
-    **{"learning_rate": 1e-3, "resamples": 500, "users": 0, "report_only": False},
+    **{"learning_rate": 1e-3, "resamples": 500, "users": 0, "support": 0, "report_only": False},
     "cases": ("none", "fine-tuned", "user mean", "maml", "fomaml", "anil", "reptile"),
 }
 STEPS = 5
@@ -190,8 +191,10 @@ def trained(
     return model, at, best
 
 
-def run_case(case: str, k: int, parts: tuple, plain: Any, args: Any, seed: int) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Squares and NDCG by test user, and how they came about."""
+def run_case(
+    case: str, k: int, parts: tuple, plain: Any, args: Any, seed: int, made: dict[Any, Any]
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Squares and NDCG by test user, and how they came about; models that were made for another `k` are in `made`."""
     train, validation, test = parts
     shots = [int(s) for s in args.shots]
     model, epoch, rate = *plain, None
@@ -199,9 +202,12 @@ def run_case(case: str, k: int, parts: tuple, plain: Any, args: Any, seed: int) 
         choosing = Users(model, validation, shots)
         rate = min(args.rates, key=lambda one: choosing.error(k, one))
     elif case not in ("none", "user mean"):
-        found = {one: trained(case, one, k, train, validation, args, seed) for one in args.rates}
-        rate = min(found, key=lambda one: found[one][2])
-        model, epoch, _ = found[rate]
+        support = args.support or k
+        if (case, support) not in made:
+            found = {one: trained(case, one, support, train, validation, args, seed) for one in args.rates}
+            best = min(found, key=lambda one: found[one][2])
+            made[case, support] = (best, *found[best])
+        rate, model, epoch, _ = made[case, support]
     users = Users(model, test, shots)
     if case == "user mean":
         ratings = users.moved(k)
@@ -221,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shots = [int(k) for k in args.shots]
     for seed in [] if args.report_only else range(args.seeds):
         parts = parts_of(rows, seed, args.users)
-        plain = None
+        plain, made = None, dict[Any, Any]()
         for k in shots:
             for case in args.cases:
                 if kept.has(data=args.data, case=case, seed=seed, k=k):
@@ -229,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if plain is None:
                     plain = trained("none", 0.0, max(shots), parts[0], parts[1], args, seed)[:2]
                 started = time.perf_counter()
-                squares, gains, about = run_case(case, k, parts, plain, args, seed)
+                squares, gains, about = run_case(case, k, parts, plain, args, seed, made)
                 np.savez(_file(folder, args.data, case, k, seed), squares=squares, gains=gains)
                 about |= {"users": len(gains), "seconds": round(time.perf_counter() - started, 1)}
                 of = {"data": args.data, "case": case, "seed": seed, "k": k, **about}
