@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -263,6 +264,21 @@ def with_own_callbacks(model: Any, callbacks: Any, run: Any) -> Any:
     if callbacks is None:
         return own
     return [*(callbacks if isinstance(callbacks, list | tuple) else [callbacks]), *own]
+
+
+@contextlib.contextmanager
+def telling_failures(callbacks: Any) -> Iterator[None]:
+    """Calls `on_train_failed` of the callbacks that have one if training ends by an error or an interrupt.
+
+    Keras calls nothing then, so that a tracker's run would stay open.
+    """
+    try:
+        yield
+    except BaseException as error:
+        for callback in getattr(callbacks, "callbacks", callbacks):
+            if hasattr(callback, "on_train_failed"):
+                callback.on_train_failed(error)
+        raise
 
 
 def set_direction(model: Any, callback: Any) -> None:

@@ -342,7 +342,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
             x = first.checked("x", x)
             x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
             arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)
-            with run.started(self, x), plain_errors():
+            with run.started(self, x), plain_errors(), _data.telling_failures(arguments["callbacks"]):
                 return super().fit(x, y, **arguments)
 
     def evaluate(self, x: Any = None, y: Any = None, **arguments: Any) -> Any:

@@ -32,7 +32,7 @@ def default_space(model: str) -> dict[str, Domain]:
     """What `tune` tries for a model of the catalogue: its hyperparameters, and four of training.
 
     Those of training are the learning rate, the batch size, the width of the embeddings, and the dropout in experts and
-    bottoms.
+    bottoms where the model has any that take one.
 
     Args:
         model: A name of `list_models()`.
@@ -46,7 +46,10 @@ def default_space(model: str) -> dict[str, Domain]:
     >>> sorted(default_space("mmoe"))
     ['batch_size', 'dropout', 'embedding_dim', 'expert_units', 'learning_rate', 'num_experts', 'tower_units']
     """
-    return {**TRAINING, **model_info(model).search_space}
+    found = {**TRAINING, **model_info(model).search_space}
+    if DROPOUT not in model_info(model).arguments and not _with_dropout(model, {}, 0.5):
+        del found[DROPOUT]
+    return found
 
 
 def space_of(

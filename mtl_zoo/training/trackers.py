@@ -27,7 +27,7 @@ class Tracker(keras.callbacks.Callback):
     `"validation"`. The scores of `ExactValidation` are `<task>/score`; it must come before the tracker in the list of
     callbacks. What is of no task (`loss`, `learning_rate`) keeps its name.
 
-    One of your own overrides `begin`, `log` and `end`.
+    One of your own overrides `begin`, `log`, `end`, and `failed` where an end by an error is another one.
 
     Args:
         parameters: What to note of the run beside the model's name, its count of parameters and its optimizer: a flat
@@ -47,6 +47,8 @@ class Tracker(keras.callbacks.Callback):
     1 training ['click/loss', 'conversion/loss', 'loss']
     """
 
+    _has_begun = False
+
     def __init__(self, parameters: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         if not isinstance(parameters, Mapping | None):
@@ -63,17 +65,29 @@ class Tracker(keras.callbacks.Callback):
     def end(self) -> None:
         """Training has ended."""
 
+    def failed(self, error: BaseException) -> None:
+        """Training was ended by an error, or by Ctrl-C (`KeyboardInterrupt`). By default the same as `end`."""
+        self.end()
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         about = {"model": model.model_name, "parameters": model.count_params(), "optimizer": model.optimizer.name}
         self.begin({**about, **self.parameters})
+        self._has_begun = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for rows, scalars in by_task(self.model, logs or {}).items():
             self.log(epoch + 1, rows, scalars)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._has_begun = False
         self.end()
+
+    def on_train_failed(self, error: BaseException) -> None:
+        """What `fit` calls instead of `on_train_end` where it raises `error`."""
+        if self._has_begun:
+            self._has_begun = False
+            self.failed(error)
 
 
 def by_task(model: Any, logs: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -244,6 +258,11 @@ class MLflowLogger(Tracker):
         """Ends the run."""
         self._client.set_terminated(self.run_id)
 
+    def failed(self, error: BaseException) -> None:
+        """Ends the run as one that failed, or was killed."""
+        is_killed = isinstance(error, KeyboardInterrupt | SystemExit)
+        self._client.set_terminated(self.run_id, status="KILLED" if is_killed else "FAILED")
+
 
 class WandbLogger(Tracker):
     """Keeps a training as a run of Weights & Biases: parameters as its config, `<rows>/<task>/<metric>` each epoch.
@@ -296,6 +315,10 @@ class WandbLogger(Tracker):
     def end(self) -> None:
         """Ends the run."""
         self._run.finish()
+
+    def failed(self, error: BaseException) -> None:
+        """Ends the run as one that failed."""
+        self._run.finish(exit_code=1)
 
 
 def _imported(name: str, tracker: Any) -> Any:

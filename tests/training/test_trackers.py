@@ -138,6 +138,25 @@ def test_what_weights_and_biases_is_told(model, monkeypatch, tmp_path):
     assert fake.calls[-1][0] == "finish"
 
 
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (OSError, "FAILED")])
+def test_a_training_that_was_cut_short_ends_the_run(model, monkeypatch, tmp_path, error, status):
+    class Cut(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch:
+                raise error
+
+    mlflow, wandb = Recorded(), Recorded()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    x = {"city": np.array([2, 3, 4, 5], "int32")}
+    y = {"click": np.array([0, 1, 0, 1], "float32"), "time": np.array([1, 2, 3, 5], "float32")}
+    trackers = [MLflowLogger("mine", "file:here"), WandbLogger("mine", folder=tmp_path), TensorBoardLogger(tmp_path)]
+    with pytest.raises(error):
+        model.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[*trackers, Cut()])
+    assert mlflow.calls[-1] == ("set_terminated", ("7",), {"status": status})
+    assert wandb.calls[-1] == ("finish", (), {"exit_code": 1})
+
+
 def test_mlflow_keeps_a_run(model, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")  # what MLflow keeps runs with on one machine
