@@ -66,9 +66,9 @@ def notebook(cells: list[tuple[str, str]]) -> str:
 
 
 def tutorials_page() -> str:
-    """The tutorials in order, as the README's table has them."""
-    readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(.+?)\]\(tutorials/(.+?)\.py\) \| (.+?) \|$", readme, flags=re.MULTILINE)
+    """The tutorials in order, as the table beside them has them."""
+    table = (HERE.parent / "tutorials" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(.+?)\]\((.+?)\.py\) \| (.+?) \|$", table, flags=re.MULTILINE)
     lines = [
         "# Tutorials",
         "",
