@@ -42,7 +42,7 @@ def latex(block: str, arguments: frozenset[str] = frozenset()) -> str | None:
     lines = [line.rstrip() for line in block.splitlines() if line.strip()]
     if not lines or any("__" in line or line.strip() == "..." for line in lines):
         return None
-    times = r"\cdot " if re.search(r"\bloss\b|BCE", block) else r"\odot "
+    times = r"\cdot " if re.search(r"\bloss\b|\bpenalty\b|BCE", block) else r"\odot "
     rows = [_row(line, arguments, times) for line in lines]
     if len(rows) == 1:
         return rows[0].replace("&", "", 1)
@@ -149,7 +149,11 @@ class _Reader:
             star = "*" if token.startswith(("arg", "mean", "min", "max")) else ""
             self.done.append(rf"\operatorname{star}{{{token}}}")
         elif len(token) == 1 or re.fullmatch(r"[A-Za-z]\d", token):
-            self.done.append(token[0] + (f"_{{{token[1]}}}" if token[1:] else ""))
+            index = token[1:]
+            if index and following == "_" and (match := SCRIPT.match(self.text, self.at + 1)):  # w0_i: one index, 0,i
+                self.at += 1 + len(match.group())
+                index = f"{index},{_script(match.group())}"
+            self.done.append(token[0] + (f"_{{{index}}}" if index else ""))
         elif len(token) == 2 and token not in SHORT_WORDS and token.isalpha():
             self.done.append(" ".join(token))
         else:

@@ -93,6 +93,7 @@ def test_a_new_name_is_found_by_itself(docs, monkeypatch):
          r"\text{loss}  = \hat{o} \cdot  \operatorname{BCE}(r, r_{\text{twin}})"),
         ("R = mean over rows of a_i", r"R  = \text{mean over rows of }a_{i}"),
         ("s_i = <v, tanh(W x_i + b)>", r"s_{i}  = \langle v, \operatorname{tanh}(W x_{i} + b)\rangle "),
+        ("d = w_i - w0_i", r"d  = w_{i} - w_{0,i}"),
     ],
 )  # fmt: skip
 def test_formulas(text, expected, docs):
