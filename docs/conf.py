@@ -49,6 +49,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_type_aliases = {"ArrayLike": "ArrayLike"}
 autodoc_inherit_docstrings = False  # what Keras says of its methods stands in Keras' documentation
+napoleon_numpy_docstring = False  # all are written in the style of Google
 napoleon_custom_sections = [("Reference", "notes_style"), ("Losses", "notes_style")]
 # One file draws all formulas as SVG, without fonts; it comes from a package and is served with the site.
 MATHJAX = "sphinx-mathjax-offline"
