@@ -191,7 +191,7 @@ def test_bodies_are_parsed():
         ({"inputs": {"text": [{"b64": "AAAA"}]}}, False),
         ({"inputs": {"number": [float("inf")]}}, False),
         ({"inputs": {"text": ["\ud800"]}}, False),
-        ({"inputs": {"number": [2**64 - 1, -(2**63), 0.12345678901234567890]}}, True),
+        ({"inputs": {"number": [2**63 - 1, 1 - 10**18, 0.012345678901234567]}}, True),
         ({"inputs": {"text": [2**64]}}, False),
         ({"inputs": {"text": [1, -(2**63) - 1]}}, False),
         ({"inputs": {"text": [[10**30]]}}, False),
