@@ -47,7 +47,9 @@ exclude_patterns = ["_build", "generated/extra", "generated/static"]
 default_role = "code"  # docstrings write `name` for code
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike"}
 autodoc_inherit_docstrings = False  # what Keras says of its methods stands in Keras' documentation
+napoleon_numpy_docstring = False  # all are written in the style of Google
 napoleon_custom_sections = [("Reference", "notes_style"), ("Losses", "notes_style")]
 # One file draws all formulas as SVG, without fonts; it comes from a package and is served with the site.
 MATHJAX = "sphinx-mathjax-offline"
@@ -108,11 +110,18 @@ def as_mathematics(app, what, name, obj, options, lines: list[str]) -> None:
                 continue
         made.append(lines[at])
         at += 1
-    lines[:] = made + lines[at:]
+    rest = lines[at:]
+    for index, line in enumerate(rest):
+        if re.match(r"Example,.*:$", line) and re.match(r" {4}(?!>>>)", "".join(rest[index + 2 : index + 3])):
+            rest[index] += ":"  # code that no test runs
+    lines[:] = made + rest
 
 
 def escape(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings are plain text with `code`: stars and bars mean themselves, outside of code, examples and lists."""
+    """Docstrings are plain text with `code`: stars and bars mean themselves, outside of code, examples and lists.
+
+    Nor is what stands before a colon in the line on a property, or on what is returned, a type: hints tell these.
+    """
     formula = False
     for index, line in enumerate(lines):
         formula = line in (".. math::", "::") or (formula and (not line.strip() or line.startswith("    ")))
@@ -122,6 +131,12 @@ def escape(app, what, name, obj, options, lines: list[str]) -> None:
             lines[index] = (bullet or "") + "".join(
                 p if p.startswith("`") else re.sub(r"([*|])", r"\\\1", p) for p in parts
             )
+    if what in ("property", "attribute", "data") and lines and ": " in lines[0]:
+        lines[0] = f": {lines[0]}"
+    for index, line in enumerate(lines[:-1]):
+        if line in ("Returns:", "Yields:") and ":" in lines[index + 1]:
+            indented = re.fullmatch(r"(\s*)(.*)", lines[index + 1])
+            lines[index + 1] = f"{indented[1]}: {indented[2]}"
 
 
 def show_arguments(app, what, name, obj, options, signature, return_annotation):

@@ -27,6 +27,7 @@ TOKEN = re.compile(
     r"(?P<gap>\s{2,})|(?P<space>\s)|(?P<quoted>\"[^\"]*\"|`[^`]*`)|(?P<number>\d+(\.\d+)?(e[-+]?\d+)?)"
     r"|(?P<word>[A-Za-z]+\d*(@\w+)?)|(?P<raise>[_^])|(?P<sign><-|<=|>=|!=|\|\||\.\.\.|\.\.|.)"
 )
+CODE = re.compile(r"__|\b[a-z]\w+\.[a-z]\w*")  # an attribute is no product
 # Two letters are a product of two symbols, or the two letters of an index, unless they are one of these.
 SHORT_WORDS = "of or if in is at to by no so an on as it do".split()
 SCRIPT = re.compile(r"-?(?:[A-Za-z0-9]+|#[A-Za-z])(?:,[A-Za-z0-9]+(?:_[A-Za-z0-9])?)?'?")
@@ -40,9 +41,9 @@ def latex(block: str, arguments: frozenset[str] = frozenset()) -> str | None:
         arguments: Names that are set as such: a method's `learning_rate` is no product of letters.
     """
     lines = [line.rstrip() for line in block.splitlines() if line.strip()]
-    if not lines or any("__" in line or line.strip() == "..." for line in lines):
+    if not lines or any(CODE.search(line) or line.strip() == "..." for line in lines):
         return None
-    times = r"\cdot " if re.search(r"\bloss\b|BCE", block) else r"\odot "
+    times = r"\cdot " if re.search(r"\bloss\b|\bpenalty\b|BCE", block) else r"\odot "
     rows = [_row(line, arguments, times) for line in lines]
     if len(rows) == 1:
         return rows[0].replace("&", "", 1)
@@ -131,7 +132,7 @@ class _Reader:
             self.done.append(rf"\mathtt{{{_escaped(token + name.group())}}}")
         elif (token == "a" and re.match(r" [a-z]{3,}", rest)) or (token == "sum" and rest.startswith(" of")):
             self.done.append(rf"\text{{{token}}}")
-        elif len(token) > 2 and re.match(r"'(?:s\b| )", rest):
+        elif len(token) > 2 and token not in GREEK and re.match(r"'(?:s\b| )", rest):
             self.at += 1 + rest.startswith("'s")
             self.done.append(rf"\text{{{token}{rest[: 1 + rest.startswith(chr(39) + 's')]}}}")
         elif token == "sqrt" and following == "(":
@@ -149,7 +150,11 @@ class _Reader:
             star = "*" if token.startswith(("arg", "mean", "min", "max")) else ""
             self.done.append(rf"\operatorname{star}{{{token}}}")
         elif len(token) == 1 or re.fullmatch(r"[A-Za-z]\d", token):
-            self.done.append(token[0] + (f"_{{{token[1]}}}" if token[1:] else ""))
+            index = token[1:]
+            if index and following == "_" and (match := SCRIPT.match(self.text, self.at + 1)):  # w0_i: one index, 0,i
+                self.at += 1 + len(match.group())
+                index = f"{index},{_script(match.group())}"
+            self.done.append(token[0] + (f"_{{{index}}}" if index else ""))
         elif len(token) == 2 and token not in SHORT_WORDS and token.isalpha():
             self.done.append(" ".join(token))
         else:
@@ -165,7 +170,7 @@ class _Reader:
             inner = self.until(")" if opening == "(" else "}")
         else:
             match = SCRIPT.match(self.text, self.at)
-            raw = match.group() if match else ""
+            raw = match.group() if match else opening if opening in ("+", "-") else ""
             self.at += len(raw)
             if token == "_" and raw in ACCENTS and self.done:
                 self.done[-1] = f"{ACCENTS[raw]}{{{self.done[-1].strip()}}}"
@@ -181,6 +186,8 @@ class _Reader:
         elif token == ">" and self.angles and not before.endswith(" "):
             self.angles -= 1
             self.done.append(r"\rangle ")
+        elif token == "*" and re.search(r"\w$", before) and re.match(r"[\s,;)]|$", after):
+            self.done.append("^{*}")
         elif token == "*":
             self.done.append(r"\cdot " if re.search(r"\}\s*$", "".join(self.done[-2:])) and
                              "mathtt" in "".join(self.done[-2:]) else self.times)  # fmt: skip

@@ -1,6 +1,6 @@
 """Writes what is generated from the catalogue: `python docs/generate.py` after a change to it.
 
-The README's table of models, a page for every model with a picture of its graph, the list of the pages, and the results
+A page for every model with a picture of its graph, the tables of the models, and the results
 that are kept: their tables, and on each model's page how it did beside shared_bottom. The pages are kept in the
 repository, where they can be read without building anything; a test compares them with the code and the results.
 """
@@ -36,7 +36,6 @@ from markdown_text import cell, prose  # noqa: E402
 from benchmarks.studies.correlation import correlation_losses, correlation_markdown  # noqa: E402
 
 MODELS = ROOT / "docs" / "models"
-README = ROOT / "README.md"
 SUITES = ROOT / "benchmarks" / "configs" / "catalogue"
 BALANCING = ROOT / "benchmarks" / "configs" / "balancing"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -47,20 +46,14 @@ SECTIONS = ("Args", "Raises", "Example", "Reference", "Attributes")
 LINKS = {"doi:": "https://doi.org/", "arXiv:": "https://arxiv.org/abs/"}
 
 
-def readme_with_catalogue(text: str) -> str:
-    """The README with the table of models between its two marks made anew."""
-    block = f"<!-- models:begin -->\n{models_by_kind()}\n<!-- models:end -->"
-    return re.sub(r"<!-- models:begin -->.*?<!-- models:end -->", lambda _: block, text, flags=re.DOTALL)
-
-
 def models_by_kind() -> str:
-    """A short table for the README: the models by what they share, the oldest idea first."""
+    """A short table: the models by what they share, the oldest idea first."""
     by_kind: dict[str, list[ModelInfo]] = {}
     for info in sorted(map(mtl_zoo.model_info, mtl_zoo.list_models()), key=lambda info: (info.year, info.name)):
         by_kind.setdefault(info.kind, []).append(info)
     lines = ["| what is shared | models |", "|---|---|"]
     for kind, models in by_kind.items():
-        lines.append(f"| {kind} | {', '.join(f'[`{info.name}`](docs/models/{info.name}.md)' for info in models)} |")
+        lines.append(f"| {kind} | {', '.join(f'[`{info.name}`]({info.name}.md)' for info in models)} |")
     return "\n".join(lines)
 
 
@@ -80,7 +73,11 @@ def index_page() -> str:
         "# Table of models",
         "",
         "Generated from the registry. `mtl_zoo.create_model(name, features, tasks)` makes any of them, and "
-        "`mtl_zoo.model_info(name)` says what stands here.",
+        "`mtl_zoo.model_info(name)` says what stands here. Those that share alike, the oldest idea first:",
+        "",
+        models_by_kind(),
+        "",
+        "## Each model",
         "",
         "| name | what it shares | good for | needs | paper |",
         "|---|---|---|---|---|",
@@ -353,7 +350,6 @@ def arguments(cls: type, text: str) -> list[str]:
 
 
 def main() -> None:
-    README.write_text(readme_with_catalogue(README.read_text(encoding="utf-8")), encoding="utf-8")
     files = generated()
     for path in [*MODELS.glob("*.md"), *MODELS.glob("figures/*.svg")]:
         if path not in files:

@@ -45,13 +45,21 @@ def read_cells(text: str) -> list[tuple[str, str]]:
 
 def tutorial_page(name: str, cells: list[tuple[str, str]]) -> str:
     """A tutorial as a page, with itself to download below its title."""
-    texts = [text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells]
+    texts = [on_site(text) if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells]
     title, _, rest = texts[0].partition("\n")
     links = [f'<a href="../../tutorials/{name}.{end}" download>{what}</a>' for end, what in
              (("ipynb", "notebook"), ("py", "Python file"))]  # fmt: skip
     return (
         "\n\n".join([title, f'<p class="download">Download: {" · ".join(links)}</p>', rest.strip(), *texts[1:]]) + "\n"
     )
+
+
+def on_site(text: str) -> str:
+    """Prose of a tutorial, with files that it names as links to their pages, and commands as such."""
+    text = re.sub(r"`docs/([\w/]+\.md)`", r"[](../../\1)", text)
+    text = re.sub(r"`(\d\d_\w+)\.py`", r"[](\1.md)", text)
+    commands = re.compile(r"^(?: {4}(?:python|mtl-zoo) .+\n?)+", flags=re.MULTILINE)
+    return commands.sub(lambda found: f"```sh\n{inspect.cleandoc(found.group())}\n```\n", text)
 
 
 def notebook(cells: list[tuple[str, str]]) -> str:
@@ -66,9 +74,9 @@ def notebook(cells: list[tuple[str, str]]) -> str:
 
 
 def tutorials_page() -> str:
-    """The tutorials in order, as the README's table has them."""
-    readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(.+?)\]\(tutorials/(.+?)\.py\) \| (.+?) \|$", readme, flags=re.MULTILINE)
+    """The tutorials in order, as the table beside them has them."""
+    table = (HERE.parent / "tutorials" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(.+?)\]\((.+?)\.py\) \| (.+?) \|$", table, flags=re.MULTILINE)
     lines = [
         "# Tutorials",
         "",

@@ -174,12 +174,12 @@ def module_page(module: ModuleType, own: list[Entry]) -> str:
     return "\n".join([*lines, ""])
 
 
-def index_page(modules: list[tuple[ModuleType, int]]) -> str:
+def index_page(modules: list[tuple[ModuleType, int]], total: int) -> str:
     """The modules, and where else to look."""
     lines = [
         "# Reference",
         "",
-        f"Every public name, {sum(count for _, count in modules)} of them, has a page with its signature, its "
+        f"Every public name, {total} of them, has a page with its signature, its "
         "arguments and, where it needs no files and no cluster, an example that is run by the tests. The search field "
         "finds them; the {ref}`index <genindex>` lists them.",
         "",
@@ -228,7 +228,7 @@ def reference() -> dict[str, str]:
             (by_thing[f"{module.__name__}.{n}"] for n in module.__all__), key=lambda entry: entry.short.lower()
         )
         made[f"{API}/{module.__name__}.md"] = module_page(module, own)
-        modules.append((module, sum(entry.name.rpartition(".")[0] == module.__name__ for entry in own)))
-    made[f"{API}/index.md"] = index_page(modules)
+        modules.append((module, len(own)))
+    made[f"{API}/index.md"] = index_page(modules, len({entry.name for entry in by_thing.values()}))
     made["generated/balancing.md"] = balancing_page()
     return made

@@ -93,6 +93,8 @@ def test_a_new_name_is_found_by_itself(docs, monkeypatch):
          r"\text{loss}  = \hat{o} \cdot  \operatorname{BCE}(r, r_{\text{twin}})"),
         ("R = mean over rows of a_i", r"R  = \text{mean over rows of }a_{i}"),
         ("s_i = <v, tanh(W x_i + b)>", r"s_{i}  = \langle v, \operatorname{tanh}(W x_{i} + b)\rangle "),
+        ("d = w_i - w0_i", r"d  = w_{i} - w_{0,i}"),
+        ("c* = argmax_c q_c* s_+", r"c^{*}  = \operatorname*{argmax}_{c} q_{c}^{*} s_{+}"),
     ],
 )  # fmt: skip
 def test_formulas(text, expected, docs):
@@ -103,7 +105,11 @@ def test_formulas(text, expected, docs):
 def test_lines_are_aligned_and_code_is_left_alone(docs):
     formulas = docs("formulas")
     assert formulas.latex("a = b\nc = d") == "\\begin{aligned}\na & = b \\\\\nc & = d\n\\end{aligned}"
-    assert formulas.latex("super().__init__(plan)") is None and formulas.latex("") is None
+    assert (
+        formulas.latex("super().__init__(plan)") is None
+        and formulas.latex("model.fit(rows)") is None
+        and formulas.latex("") is None
+    )
 
 
 @pytest.mark.parametrize(

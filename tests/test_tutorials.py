@@ -33,9 +33,9 @@ def test_they_are_numbered_and_name_what_comes_next():
         assert re.findall(r"# Next: .*?\(`(.*?)`\)", path.read_text(encoding="utf-8"), flags=re.DOTALL) == [after]
 
 
-def test_the_readme_lists_them():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert re.findall(r"\]\(tutorials/(.*?)\)", readme) == [path.name for path in TUTORIALS]
+def test_their_readme_lists_them():
+    table = (ROOT / "tutorials" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((.*?\.py)\)", table) == [path.name for path in TUTORIALS]
 
 
 def test_files_that_they_name_are_there():

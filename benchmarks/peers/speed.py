@@ -44,6 +44,7 @@ class PeerCase:
     """The model and the data that all train.
 
     Args:
+        model: `"mmoe"`, or `"shared_bottom"`, whose bottom has the widths `expert_units`.
         vocabulary: Ids of each categorical feature; drawn uniformly, so that hardly any row is hot.
         features: Categorical features.
         numerics: Numeric features.
@@ -57,6 +58,7 @@ class PeerCase:
     """
 
     vocabulary: int = 5000
+    model: str = "mmoe"
     features: int = 30
     numerics: int = 10
     dim: int = 16
@@ -79,6 +81,10 @@ class PeerCase:
         numbers = rng.standard_normal((self.numerics, rows), dtype=np.float32)
         labels = (rng.random((len(self.tasks), rows)) < 0.2).astype(np.float32)
         return {"ids": ids, "numbers": numbers, "labels": labels}
+
+
+# Where what an operation costs by itself rules.
+SMALL = {"model": "shared_bottom", "features": 10, "numerics": 0, "batch": 256, "experts": 1, "expert_units": (64,)}
 
 
 def contestants(torch_rechub: str | None, deepctr: str | None, cores: int) -> list[Contestant]:
@@ -278,6 +284,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--torch-rechub", metavar="PYTHON", help="of its environment; without it, it is left out")
     parser.add_argument("--deepctr", metavar="PYTHON", help="of its environment; without it, it is left out")
     parser.add_argument("--vocabulary", type=int, default=5000, help="ids of each categorical feature")
+    parser.add_argument("--small", action="store_true", help="a shared bottom (64,) of 10 features, batches of 256")
     parser.add_argument("--pairs", type=int, default=5, help="rounds that count")
     parser.add_argument("--rows", type=int, default=200 * 1024, help="of the data; an epoch takes no more")
     parser.add_argument("--seconds", type=float, default=5.0, help="of an epoch; 0: all rows for each")
@@ -292,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         table = measure(
             contestants(args.torch_rechub, args.deepctr, cores),
-            PeerCase(args.vocabulary),
+            PeerCase(args.vocabulary, **(SMALL if args.small else {})),
             pairs=args.pairs,
             rows=args.rows,
             seconds=args.seconds,

@@ -26,24 +26,21 @@ class Session:
         import deepctr.inputs
         import deepctr.layers.core
         from deepctr.feature_column import DenseFeat, SparseFeat
-        from deepctr.models.multitask import MMOE
+        from deepctr.models.multitask import MMOE, SharedBottom
 
         if mode == "fit_without_l2":
             deepctr.inputs.l2 = deepctr.layers.core.l2 = lambda strength: None
         tf.keras.utils.set_random_seed(0)
         columns = [SparseFeat(name, case["table_rows"], embedding_dim=case["dim"]) for name in data.ids]
         columns += [DenseFeat(name, 1) for name in data.numbers]
-        self.model = MMOE(
-            columns,
-            num_experts=case["experts"],
-            expert_dnn_hidden_units=tuple(case["expert_units"]),
-            tower_dnn_hidden_units=tuple(case["tower_units"]),
-            gate_dnn_hidden_units=(),
-            l2_reg_embedding=0,
-            l2_reg_dnn=0,
-            task_types=["binary"] * len(case["tasks"]),
-            task_names=case["tasks"],
-        )
+        units = tuple(case["expert_units"])
+        alike = {"tower_dnn_hidden_units": tuple(case["tower_units"]), "l2_reg_embedding": 0, "l2_reg_dnn": 0}
+        alike |= {"task_types": ["binary"] * len(case["tasks"]), "task_names": case["tasks"]}
+        if case["model"] == "shared_bottom":
+            self.model = SharedBottom(columns, bottom_dnn_hidden_units=units, **alike)
+        else:
+            gated = {"num_experts": case["experts"], "gate_dnn_hidden_units": ()}
+            self.model = MMOE(columns, expert_dnn_hidden_units=units, **gated, **alike)
         optimizers = tf.keras.optimizers
         adam = optimizers.legacy.Adam if settings["optimizer"] == "legacy.Adam" else optimizers.Adam
         self.model.compile(adam(case["learning_rate"]), loss=["binary_crossentropy"] * len(case["tasks"]))

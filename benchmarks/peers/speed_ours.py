@@ -17,7 +17,7 @@ from benchmarks.peers.speed_protocol import Data, serve
 
 class Fit:
     def __init__(self, case: dict, data: Data, settings: dict):
-        from mtl_zoo import BinaryTask, Categorical, MMoE, Numeric
+        from mtl_zoo import BinaryTask, Categorical, MMoE, Numeric, SharedBottom
 
         if settings.get("allocator") == "tensorflow":
             os.environ["MALLOC_MMAP_THRESHOLD_"] = "131072"  # a user's own setting, which the zoo leaves alone
@@ -25,13 +25,12 @@ class Fit:
         # Ids 0 and 1 stand for missing and unknown: a table has two rows more than the vocabulary, as the peers' have.
         features = [Categorical(name, size=case["table_rows"] - 2, dim=case["dim"]) for name in data.ids]
         features += [Numeric(name, normalization=None) for name in data.numbers]
-        self.model = MMoE(
-            features,
-            [BinaryTask(name) for name in case["tasks"]],
-            num_experts=case["experts"],
-            expert_units=tuple(case["expert_units"]),
-            tower_units=tuple(case["tower_units"]),
-        )
+        tasks, units, towers = [BinaryTask(name) for name in case["tasks"]], case["expert_units"], case["tower_units"]
+        if case["model"] == "shared_bottom":
+            self.model = SharedBottom(features, tasks, bottom_units=tuple(units), tower_units=tuple(towers))
+        else:
+            sizes = {"expert_units": tuple(units), "tower_units": tuple(towers)}
+            self.model = MMoE(features, tasks, num_experts=case["experts"], **sizes)
         # The peers' fit computes no metric either.
         self.model.compile(settings["optimizer"], metrics=None)
         rate = float(np.asarray(self.model.optimizer.learning_rate))
@@ -59,7 +58,8 @@ class Products:
         tasks, experts, units = len(case["tasks"]), case["experts"], case["expert_units"]
         towers = [units[-1], *case["tower_units"], 1]
         # (how many side by side, width in, width out): the experts' first layer and the gates read the same rows.
-        shapes = [(1, width, experts * units[0] + tasks * experts)]
+        gates = tasks * experts if case["model"] == "mmoe" else 0
+        shapes = [(1, width, experts * units[0] + gates)]
         shapes += [(experts, *pair) for pair in itertools.pairwise(units)]
         shapes += [(tasks, *pair) for pair in itertools.pairwise(towers)]
         self.batch = case["batch"]

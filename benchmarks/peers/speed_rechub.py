@@ -16,7 +16,7 @@ import time
 import numpy as np
 import torch
 from torch_rechub.basic.features import DenseFeature, SparseFeature
-from torch_rechub.models.multi_task import MMOE
+from torch_rechub.models.multi_task import MMOE, SharedBottom
 from torch_rechub.trainers import MTLTrainer
 from torch_rechub.utils.data import DataGenerator
 
@@ -44,13 +44,11 @@ class Session:
         features = [SparseFeature(name, vocab_size=case["table_rows"], embed_dim=case["dim"]) for name in data.ids]
         features += [DenseFeature(name) for name in data.numbers]
         types = ["classification"] * len(case["tasks"])
-        self.model = MMOE(
-            features,
-            types,
-            n_expert=case["experts"],
-            expert_params={"dims": list(case["expert_units"])},
-            tower_params_list=[{"dims": list(case["tower_units"])}] * len(types),
-        )
+        units, towers = {"dims": list(case["expert_units"])}, [{"dims": list(case["tower_units"])}] * len(types)
+        if case["model"] == "shared_bottom":
+            self.model = SharedBottom(features, types, units, towers)
+        else:
+            self.model = MMOE(features, types, n_expert=case["experts"], expert_params=units, tower_params_list=towers)
         self.folder = tempfile.TemporaryDirectory()
         self.trainer = Trainer(
             self.model,

@@ -30,7 +30,7 @@ class TransferChain(Head):
         y_t = sigmoid(Dense(z_t))
         loss = sum_t BCE_t + alpha * sum_(t>1) mean of max(y_t - y_(t-1), 0)
 
-    `y_t` is the probability that step t *and all before it* happen, over all impressions; the second term, the
+    `y_t` is the probability that step t and all before it happen, over all impressions; the second term, the
     calibrator, holds it below that of the step before. The attention is each step's own. The calibrator is a penalty:
     it is no loss and is added after weighing.
 

@@ -270,14 +270,19 @@ def with_own_callbacks(model: Any, callbacks: Any, run: Any) -> Any:
 def telling_failures(callbacks: Any) -> Iterator[None]:
     """Calls `on_train_failed` of the callbacks that have one if training ends by an error or an interrupt.
 
-    Keras calls nothing then, so that a tracker's run would stay open.
+    Keras calls nothing then, so that a tracker's run would stay open. What a callback raises there becomes a warning:
+    the error of the training is the one to raise, and the other callbacks are told too.
     """
     try:
         yield
     except BaseException as error:
         for callback in getattr(callbacks, "callbacks", callbacks):
             if hasattr(callback, "on_train_failed"):
-                callback.on_train_failed(error)
+                try:
+                    callback.on_train_failed(error)
+                except Exception as other:
+                    name = type(callback).__name__
+                    warnings.warn(f"{name} failed to end its run: {type(other).__name__}: {other}", stacklevel=2)
         raise
 
 

@@ -37,7 +37,7 @@ class AITM(MultiTaskModel):
         y_t = sigmoid(Dense(z_t))
         loss = sum_t BCE_t + alpha * sum_(t>1) mean of max(y_t - y_(t-1), 0)
 
-    `y_t` is the probability of step t *and all before it*, over all impressions. With a funnel of one task the model is
+    `y_t` is the probability of step t and all before it, over all impressions. With a funnel of one task the model is
     its backbone.
 
     Names, for tasks `click` and `conversion` (see `mtl_zoo.heads.TransferChain`): outputs, metrics, losses and loss

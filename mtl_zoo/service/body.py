@@ -15,6 +15,10 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 # A client that sends too much reads the refusal only once it has sent: as much more is read, and thrown away.
 _DRAINED = 2
 _SPACED_KEY = re.compile(rb'"[ \t\r\n]+:')
+# What may stand before a number as a space, and all digits as 0: a whole number of more than 64 bits is found by its
+# length, faster than by an expression.
+_LENGTHS = bytes.maketrans(b"[,:\t\r\n123456789", b" " * 6 + b"0" * 9)
+_BEYOND_64_BITS = (b" " + b"0" * 20, b"-" + b"0" * 19)
 
 
 class Disconnected(Exception):
@@ -121,7 +125,8 @@ def _parse_plain(body: bytes | bytearray) -> dict[str, Any] | None:
     """What `parse` gives, in a fifth of its time, if that is certain: else None, and errors are told by `parse`.
 
     orjson keeps the last of several equal keys. Where no key has a space before its colon, `":` stands in the body as
-    often as there are keys, or more often (in strings); so if as many keys were found, none was twice.
+    often as there are keys, or more often (in strings); so if as many keys were found, none was twice. It reads whole
+    numbers of more than 64 bits as floats.
     """
     import orjson
 
@@ -130,6 +135,9 @@ def _parse_plain(body: bytes | bytearray) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:  # NaN and halves of surrogate pairs as well, which `parse` takes
         return None
     if not isinstance(found, dict) or _SPACED_KEY.search(body) is not None:
+        return None
+    lengths = body.translate(_LENGTHS)
+    if any(beyond in lengths for beyond in _BEYOND_64_BITS):
         return None
     keys = len(found)
     for part in found.values():

@@ -116,7 +116,8 @@ class Scoring:
             if name not in tensors
         }
         encoded = transform.encode_in_graph({**tensors, **others})
-        read = [feature for feature in transform.features if transform.column_of(feature) in tensors]
+        # A bias feature may read a column that another one reads as well.
+        read = [f for f in transform.features if not f.bias and transform.column_of(f) in tensors]
         return {name: _finite(encoded[name]) for feature in read for name in feature.input_specs()}
 
     def logits_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

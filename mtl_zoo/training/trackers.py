@@ -246,8 +246,12 @@ class MLflowLogger(Tracker):
         found = self._client.get_experiment_by_name(self.experiment)
         number = found.experiment_id if found else self._client.create_experiment(self.experiment)
         self.run_id = self._client.create_run(number, run_name=self.run_name).info.run_id
-        for name, value in parameters.items():
-            self._client.log_param(self.run_id, name, value)
+        try:
+            for name, value in parameters.items():
+                self._client.log_param(self.run_id, name, value)
+        except BaseException as error:  # such as a value that is too long: no run stays open
+            self.failed(error)
+            raise
 
     def log(self, step: int, rows: str, scalars: Mapping[str, float]) -> None:
         """Adds metrics to the run."""

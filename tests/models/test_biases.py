@@ -8,8 +8,8 @@ from keras import ops
 from toys import compile_eagerly, features, inputs, labels_for, sample_of, small_arguments, tasks_of
 
 import mtl_zoo
-from mtl_zoo import BinaryTask, Categorical, FeatureTransform, RegressionTask
-from mtl_zoo.export import quantize
+from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric, RegressionTask
+from mtl_zoo.export import make_scorer, quantize
 from mtl_zoo.layers import BiasedLogit, TrainingOnly
 from mtl_zoo.tasks import Bias, task_from_config
 
@@ -197,3 +197,20 @@ def test_its_tables_have_the_options_of_others():
 def test_only_labels_of_events_have_a_bias():
     with pytest.raises(TypeError, match="bias"):
         RegressionTask("watch", bias="add")
+
+
+@pytest.mark.tensorflow
+def test_a_column_that_a_bias_feature_reads_as_well_is_missing_to_it():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({n: rng.integers(0, 5, 40) for n in ("item", "position")}).assign(click=rng.integers(0, 2, 40))
+    given = [
+        Categorical("item", dim=4),
+        Numeric("place", column="position"),
+        Categorical("position", dim=2, bias=True),
+    ]
+    model = mtl_zoo.SharedBottom(FeatureTransform(given, CLICK).fit(table), bottom_units=(4,), tower_units=())
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape))
+    expected = model.predict(table.assign(position=3), verbose=0)["click"]
+    found = make_scorer(model, raw=True).rank({"position": 3}, {"item": table["item"].to_numpy()})["click"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)

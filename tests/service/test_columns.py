@@ -191,10 +191,14 @@ def test_bodies_are_parsed():
         ({"inputs": {"text": [{"b64": "AAAA"}]}}, False),
         ({"inputs": {"number": [float("inf")]}}, False),
         ({"inputs": {"text": ["\ud800"]}}, False),
+        ({"inputs": {"number": [2**63 - 1, 1 - 10**18, 0.012345678901234567]}}, True),
+        ({"inputs": {"text": [2**64]}}, False),
+        ({"inputs": {"text": [1, -(2**63) - 1]}}, False),
+        ({"inputs": {"text": [[10**30]]}}, False),
     ],
 )
 def test_plain_bodies_are_parsed_quickly_and_the_same(content, plainly):
     body = json.dumps(content).encode()
     quickly = _parse_plain(body)
     assert quickly == (content if plainly else None)
-    assert parse(body) == content
+    assert parse(body) == content and json.dumps(parse(body)) == json.dumps(content)

@@ -157,6 +157,42 @@ def test_a_training_that_was_cut_short_ends_the_run(model, monkeypatch, tmp_path
     assert wandb.calls[-1] == ("finish", (), {"exit_code": 1})
 
 
+def test_a_tracker_that_cannot_end_its_run_hides_no_error(model):
+    class Broken(Tracker):
+        def failed(self, error):
+            raise ConnectionError("no network")
+
+    class Told(Tracker):
+        def failed(self, error):
+            told.append(error)
+
+    def stop(epoch, logs):
+        raise OSError("disk full")
+
+    told = []
+    x, y = {"city": np.array([2, 3], "int32")}, {"click": np.ones(2, "float32"), "time": np.ones(2, "float32")}
+    callbacks = [Broken(), Told(), keras.callbacks.LambdaCallback(on_epoch_begin=stop)]
+    with pytest.warns(UserWarning, match="Broken failed to end its run: ConnectionError: no network"):
+        with pytest.raises(OSError, match="disk full") as caught:
+            model.fit(x, y, verbose=0, callbacks=callbacks)
+    assert told == [caught.value]
+
+
+def test_a_run_whose_parameters_are_refused_does_not_stay_open(model, monkeypatch):
+    fake = Recorded()
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    tracker = MLflowLogger("mine", parameters={"width": 2})
+
+    def refuse(*_):
+        raise ValueError("too long")
+
+    monkeypatch.setattr(tracker._client, "log_param", refuse, raising=False)
+    tracker.set_model(model)
+    with pytest.raises(ValueError, match="too long"):
+        tracker.on_train_begin()
+    assert fake.calls[-1] == ("set_terminated", ("7",), {"status": "FAILED"})
+
+
 def test_mlflow_keeps_a_run(model, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")  # what MLflow keeps runs with on one machine
