@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -75,24 +76,27 @@ def end_all(processes: Iterable[subprocess.Popen], mark: str, grace: float, hurr
         hurry: Asked meanwhile; true cuts the grace time short.
     """
     processes = list(processes)
-    try:
-        _signal_all(processes, mark, signal.SIGTERM)
-        end = time.monotonic() + grace
-        while _are_left(processes, mark) and time.monotonic() < end and not hurry():
-            time.sleep(_POLL_SECONDS)
-    finally:
-        # Again and again: a process may start another just before it dies, and a kill takes effect some time later.
-        end = time.monotonic() + max(grace, 1.0)
-        while True:
-            _signal_all(processes, mark, signal.SIGKILL)
-            if not _are_left(processes, mark) or time.monotonic() > end:
-                break
-            time.sleep(_POLL_SECONDS)
+    with _Marked(mark) as marked:
+        try:
+            _signal_all(processes, marked, signal.SIGTERM)
+            end = time.monotonic() + grace
+            while _are_left(processes, marked) and time.monotonic() < end and not hurry():
+                time.sleep(_POLL_SECONDS)
+        finally:
+            # Again and again: a process may start another just before it dies, and a kill takes effect some time later.
+            # Two looks in a row must find nothing: what has just been started has no environment for a moment.
+            end, quiet = time.monotonic() + max(grace, 1.0), 0
+            while True:
+                _signal_all(processes, marked, signal.SIGKILL)
+                quiet = 0 if _are_left(processes, marked) else quiet + 1
+                if quiet == 2 or time.monotonic() > end:
+                    break
+                time.sleep(_POLL_SECONDS)
 
 
-def _are_left(processes: list[subprocess.Popen], mark: str) -> bool:
+def _are_left(processes: list[subprocess.Popen], marked: _Marked) -> bool:
     running = [process for process in processes if process.poll() is None]
-    return bool(running) or any(map(_has_group, processes)) or bool(_marked(mark))
+    return bool(running) or any(map(_has_group, processes)) or marked.are_left()
 
 
 def _has_group(process: subprocess.Popen) -> bool:
@@ -103,25 +107,62 @@ def _has_group(process: subprocess.Popen) -> bool:
     return False
 
 
-def _signal_all(processes: list[subprocess.Popen], mark: str, number: int) -> None:
+def _signal_all(processes: list[subprocess.Popen], marked: _Marked, number: int) -> None:
     for process in processes:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
-    for pid in _marked(mark):
+    marked.signal(number)
+
+
+class _Marked:
+    """The processes that have the mark, by handles: a number could belong to another process by the time of a signal.
+
+    A process that is ending has lost its environment, and its mark with it, some time before it has ended. Its handle
+    tells.
+    """
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+        self._handles: dict[int, int] = {}
+
+    def __enter__(self) -> _Marked:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for pid in list(self._handles):
+            self._forget(pid)
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to all of them."""
+        self._look()
+        for handle in self._handles.values():
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(handle, number)
+
+    def are_left(self) -> bool:
+        """Whether one of them has not ended."""
+        self._look()
+        for pid, handle in list(self._handles.items()):
+            ended = select.poll()  # a handle can be read once its process has ended
+            ended.register(handle, select.POLLIN)
+            if ended.poll(0):
+                self._forget(pid)
+        return bool(self._handles)
+
+    def _look(self) -> None:
         with contextlib.suppress(OSError):
-            # A handle, since the number could belong to another process by the time of the signal.
-            handle = os.pidfd_open(pid)
-            try:
-                if _is_marked(pid, mark):
-                    signal.pidfd_send_signal(handle, number)
-            finally:
-                os.close(handle)
+            for name in os.listdir("/proc"):
+                if name.isdigit() and int(name) not in self._handles and _is_marked(int(name), self._mark):
+                    self._take(int(name))
 
+    def _take(self, pid: int) -> None:
+        with contextlib.suppress(OSError):
+            self._handles[pid] = os.pidfd_open(pid)
+            if not _is_marked(pid, self._mark):  # it ended before the handle was there
+                self._forget(pid)
 
-def _marked(mark: str) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(name) for name in os.listdir("/proc") if name.isdigit() and _is_marked(int(name), mark)]
-    return []
+    def _forget(self, pid: int) -> None:
+        os.close(self._handles.pop(pid))
 
 
 def _is_marked(pid: int, mark: str) -> bool:
