@@ -20,7 +20,7 @@ from benchmarks.studies.step_profile import POLICIES, SMALL
 from mtl_zoo import create_model, evaluate, load_dataset
 
 COLUMNS = ("data", "model", "seed", "policy", "task", "auc", "difference", "epochs", "train_rows", "seconds")
-DATA: dict[str, dict[str, Any]] = {"synthetic_funnel": {"size": "small"}, "census_income": {}}
+DATA: dict[str, dict[str, Any]] = {"synthetic_funnel": {"size": "small"}, "movielens_100k": {}}
 
 
 def trained(data: Any, model: str, seed: int, policy: str, epochs: int) -> tuple[dict[str, float], float]:
