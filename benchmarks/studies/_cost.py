@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -223,13 +224,15 @@ def ceilings(seconds: float = 0.5) -> dict[str, float]:
         "copy_gbytes": (tf.function(lambda: block + 0.0), block.shape.num_elements() * 4),
         "gather_gbytes": (tf.function(lambda: tf.gather(table, ids)), 200_000 * 64),
     }
-    found = {}
-    for name, (call, amount) in work.items():
-        call()
-        best, ends = float("inf"), time.perf_counter() + seconds
-        while time.perf_counter() < ends:
-            started = time.perf_counter()
-            call().numpy()
-            best = min(best, time.perf_counter() - started)
-        found[name] = round(amount / best / 1e9, 2)
-    return found
+    return {name: round(best_rate(call, amount, seconds), 2) for name, (call, amount) in work.items()}
+
+
+def best_rate(call: Callable[[], Any], amount: float, seconds: float = 0.5) -> float:
+    """Billions of `amount` a second in the best of the calls, of a function that gives a tensor, for some seconds."""
+    call()
+    best, ends = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        started = time.perf_counter()
+        call().numpy()
+        best = min(best, time.perf_counter() - started)
+    return amount / best / 1e9

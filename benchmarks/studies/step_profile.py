@@ -18,13 +18,13 @@ import collections
 import glob
 import os
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from benchmarks.studies import _frame as frame
+from benchmarks.studies._cost import best_rate
 from benchmarks.studies._steps import Case, Timed
 
 COLUMNS = ("model", "vocabulary", "batch", "policy", "part", "operations", "ms", "share", "rate", "gflops")
@@ -73,21 +73,14 @@ def times_of(folder: str, steps: int) -> dict[str, tuple[float, float]]:
     return {part: (count, ms) for part, (count, ms) in found.items()}
 
 
-def product_gflops(policy: str, seconds: float = 0.5) -> float:
+def product_gflops(policy: str) -> float:
     """What the core reaches in one large product of the policy's type; the best call counts."""
     import tensorflow as tf
 
     dtype = keras.DTypePolicy(policy).compute_dtype
     left = tf.cast(tf.random.normal((1024, 512)), dtype)
     right = tf.cast(tf.random.normal((512, 1024)), dtype)
-    call = tf.function(lambda: tf.matmul(left, right))
-    call()
-    best, ends = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < ends:
-        started = time.perf_counter()
-        call().numpy()
-        best = min(best, time.perf_counter() - started)
-    return 2 * 1024 * 512 * 1024 / best / 1e9
+    return best_rate(tf.function(lambda: tf.matmul(left, right)), 2 * 1024 * 512 * 1024)
 
 
 def measure(case: Case, rounds: int, steps: int, core: int) -> list[dict[str, Any]]:
