@@ -16,7 +16,8 @@ from typing import Any
 import keras
 
 from benchmarks.studies import _frame as frame
-from benchmarks.studies.step_profile import POLICIES, SMALL
+from benchmarks.studies._steps import SMALL
+from benchmarks.studies.step_profile import POLICIES
 from mtl_zoo import create_model, evaluate, load_dataset
 
 COLUMNS = ("data", "model", "seed", "policy", "task", "auc", "difference", "epochs", "train_rows", "seconds")

@@ -29,13 +29,13 @@ import numpy as np
 from benchmarks.studies import _frame as frame
 from benchmarks.studies import _http_load as client
 from benchmarks.studies._malformed import malformed, send
+from benchmarks.studies._steps import SMALL
 from benchmarks.studies.latency import Request, write_model
 
 COLUMNS = (
     *("case", "model", "candidates", "connections", "round", "requests", "failed", "seconds", "median_ms", "p99_ms"),
     *("per_second", "direct_per_second", "ratio", "rss_mb", "detail"),
 )
-SMALL = {"num_experts": 8, "expert_units": (128, 64), "tower_units": (32,)}
 _SOAK_CONNECTIONS = 8
 
 

@@ -25,11 +25,10 @@ import keras
 
 from benchmarks.studies import _frame as frame
 from benchmarks.studies._cost import best_rate
-from benchmarks.studies._steps import Case, Timed
+from benchmarks.studies._steps import SMALL, Case, Timed
 
 COLUMNS = ("model", "vocabulary", "batch", "policy", "part", "operations", "ms", "share", "rate", "gflops")
 COLUMNS += ("ratio", "ratio_low", "ratio_high", "step_ms", "rounds", "steps")
-SMALL = {"num_experts": 8, "expert_units": (128, 64), "tower_units": (32,)}
 POLICIES = ("float32", "mixed_bfloat16")
 # What of a name's end tells the part, in this order; the operations of a table have its layer or optimizer in the name.
 _TABLES = {
