@@ -7,31 +7,36 @@ import itertools
 import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from mtl_zoo import _reads
 
 
 def is_tensorflow() -> bool:
     return keras.backend.backend() == "tensorflow"
 
 
-def gather_rows(shards: Sequence[Any], ids: Any, spare: int | None = None) -> Any:
+def gather_rows(shards: Sequence[Any], ids: Any, spare: int | None = None, real: Any = None) -> Any:
     """Rows of a table, in the shape of `ids`.
 
     Args:
         shards: The table: one 2-D variable, or several that hold its rows in order and end in a spare row each.
         ids: Rows of the table.
         spare: Of one variable, a row that stands in where `ids` (n,) may be empty.
+        real: Off TensorFlow, which of one variable's rows are wanted, bool in the shape of `ids`: the caller drops the
+            others. Default: all.
 
     On TensorFlow only those rows are read, each in the one variable that holds it, and gradients stay sparse.
     """
     if len(shards) == 1 and is_tensorflow():
         return _read(shards[0], ids, spare)
     if len(shards) == 1:
-        return _take(shards[0], ids)
+        wanted = ids if real is None else ops.where(real, ids, shards[0].shape[0])
+        return _reads.changed(_reads.Read(shards[0], wanted, _take(shards[0], ids)))
     by_shard = is_tensorflow() and not getattr(_tracing, "fixed_shapes", False)
     return _gather_by_shard(shards, ids) if by_shard else _gather_and_mask(shards, ids)
 
@@ -48,10 +53,7 @@ def _read(variable: Any, ids: Any, spare: int | None = None) -> Any:
         return _take(variable, ids)
     # `ops.take` would convert the variable to a tensor first, which copies the table (once it was updated by row).
     # So would reading a mirrored one, instead of the replica's own part of it.
-    rows = tf.gather(local_part(variable.value), ids)
-    if getattr(_recording, "reads", None) is not None:
-        _recording.reads.append(Read(variable, ids, rows))
-    return rows
+    return _reads.changed(_reads.Read(variable, ids, tf.gather(local_part(variable.value), ids)))
 
 
 def _take(variable: Any, ids: Any) -> Any:
@@ -59,29 +61,6 @@ def _take(variable: Any, ids: Any) -> Any:
     if scales is None:
         return rows
     return ops.cast(rows, scales.dtype) * ops.take(scales, ids, axis=0)[..., None]
-
-
-class Read(NamedTuple):
-    """Rows that were read of a table."""
-
-    variable: Any
-    ids: Any
-    rows: Any
-
-
-# Not an argument: rows are read several layers down, and Keras hands tensors alone from layer to layer. The thread's
-# own, since replicas are traced by threads of their own.
-_recording = threading.local()
-
-
-@contextlib.contextmanager
-def record_reads() -> Iterator[list[Read]]:
-    """Collects every `Read` of a table in this thread: gradients of the rows stand for those of the table."""
-    before, _recording.reads = getattr(_recording, "reads", None), []
-    try:
-        yield _recording.reads
-    finally:
-        _recording.reads = before
 
 
 # How a graph is traced, in this thread.
@@ -152,7 +131,7 @@ def sum_rows(
     weights = [None] * len(lists) if weights is None else weights
     if is_tensorflow() and not (getattr(_tracing, "fixed_shapes", False) or _is_compiled_by_xla()):
         return _sum_by_segment(shards, lists, spare, weights)
-    vectors = [gather_rows(shards, ids) for ids, _ in lists]
+    vectors = [gather_rows(shards, ids, real=real) for ids, real in lists]
     vectors = [rows * ops.cast(real, rows.dtype)[..., None] for rows, (_, real) in zip(vectors, lists, strict=True)]
     weighed = [v if w is None else v * ops.cast(w, v.dtype)[..., None] for v, w in zip(vectors, weights, strict=True)]
     return [ops.sum(rows, axis=1) for rows in weighed], vectors

@@ -16,6 +16,7 @@ ACCUMULATION_HOOKS = (
     *("_clip_gradients", "_apply_weight_decay", "_backend_update_step"),
 )
 TENSORFLOW_TRAINER_HOOKS = ("_maybe_symbolic_build", "_get_metrics_result_or_logs")
+JAX_TRAINER_HOOKS = ("_update_metrics_variables",)
 SLOTS = {
     "Adam": ("_momentums", "_velocities", "_velocity_hats"),
     "Adagrad": ("_accumulators",),
@@ -109,6 +110,12 @@ def track_loss(model: Any, loss: Any, x: Any) -> None:
     """What Keras' own train step does for the `loss` of the logs, in a step of ours; `loss` is the global batch's."""
     batch = keras.ops.shape(keras.tree.flatten(x)[0])[0]
     model._loss_tracker.update_state(loss, sample_weight=batch)
+
+
+def updated_metrics(model: Any, values: Any, loss: Any, batch: tuple, logits: Any) -> tuple[Any, Any]:
+    """What Keras' own train step on JAX does for the logs: the logs, and the values of metrics after a batch."""
+    x, y, weights = batch
+    return model._update_metrics_variables(values, loss, x, y, logits, weights)
 
 
 def metric_direction(metric: Any) -> int:

@@ -1,6 +1,6 @@
 """Optimizers that, for an embedding table, touch only the rows of the batch."""
 
-from mtl_zoo.optimizers._resolve import OPTIMIZER_NAMES, as_optimizer
+from mtl_zoo.optimizers._resolve import OPTIMIZER_NAMES, as_optimizer, updates_rows
 from mtl_zoo.optimizers.lazy_adagrad import LazyAdagrad
 from mtl_zoo.optimizers.lazy_adam import LazyAdam
 from mtl_zoo.optimizers.lazy_ftrl import LazyFtrl
@@ -19,4 +19,5 @@ __all__ = [
     "SparseLossScaleOptimizer",
     "SplitOptimizer",
     "as_optimizer",
+    "updates_rows",
 ]

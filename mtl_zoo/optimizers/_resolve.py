@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from mtl_zoo import _validation as check
+from mtl_zoo.optimizers._rows import RowUpdates
 from mtl_zoo.optimizers.lazy_adagrad import LazyAdagrad
 from mtl_zoo.optimizers.lazy_adam import LazyAdam
 from mtl_zoo.optimizers.lazy_ftrl import LazyFtrl
@@ -53,6 +54,22 @@ def as_optimizer(given: Any, *, scale_loss: bool = False) -> Any:
     if scale_loss and optimizer is not None and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return SparseLossScaleOptimizer(optimizer, name="loss_scale_optimizer")
     return optimizer
+
+
+def updates_rows(optimizer: Any) -> bool:
+    """Whether an optimizer takes gradients of embedding tables by row.
+
+    Args:
+        optimizer: One of this package or of Keras. Of a `SplitOptimizer` the part for the tables counts.
+
+    Example:
+
+    >>> import keras
+    >>> from mtl_zoo.optimizers import LazyAdam, SplitOptimizer, updates_rows
+    >>> updates_rows(LazyAdam()), updates_rows(SplitOptimizer()), updates_rows(keras.optimizers.Adam())
+    (True, True, False)
+    """
+    return isinstance(getattr(optimizer, "embeddings", optimizer), RowUpdates)
 
 
 def _is_split(given: Any) -> bool:

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from mtl_zoo import _backend, _keras_private
+from mtl_zoo._reads import RowGradient
 from mtl_zoo._types import Tensor
 
 _WHOLE_TABLE = {
@@ -23,7 +24,7 @@ _WHOLE_TABLE = {
 
 def is_sparse(gradient: Tensor) -> bool:
     if not _backend.is_tensorflow():
-        return False
+        return isinstance(gradient, RowGradient)
     import tensorflow as tf
 
     return isinstance(gradient, tf.IndexedSlices)
@@ -31,6 +32,8 @@ def is_sparse(gradient: Tensor) -> bool:
 
 def sum_duplicates(gradient: Tensor) -> Tensor:
     """The sparse gradient with each id once and the rows of duplicates summed."""
+    if isinstance(gradient, RowGradient):
+        return _sum_sorted(gradient)
     import tensorflow as tf
 
     ids, position = tf.unique(gradient.indices)
@@ -38,19 +41,39 @@ def sum_duplicates(gradient: Tensor) -> Tensor:
     return tf.IndexedSlices(rows, ids, gradient.dense_shape)
 
 
+def _sum_sorted(gradient: RowGradient) -> RowGradient:
+    """As many rows as before, since JAX must know how many: where an id stood again is now no row."""
+    import jax
+
+    ids = gradient.indices
+    if not ids.shape[0]:
+        return gradient
+    # An order of ids alone: XLA takes ten times as long for one that brings their places along.
+    ordered = ops.sort(ids)
+    first = ops.searchsorted(ordered, ids)
+    rows = jax.ops.segment_sum(gradient.values, first, num_segments=ids.shape[0])
+    is_first = ops.concatenate([ordered[:1] >= 0, ordered[1:] != ordered[:-1]])
+    return gradient._replace(values=rows, indices=ops.where(is_first, ordered, gradient.dense_shape[0]))
+
+
 class Rows:
-    """Some rows of a `tf.Variable`, with each id once."""
+    """Some rows of a variable, with each id once: of a `tf.Variable`, or on JAX of Keras' own."""
 
     def __init__(self, variable: Any, ids: Tensor) -> None:
         self._variable = variable
         self.ids = ids
 
     def read(self) -> Tensor:
+        if not _backend.is_tensorflow():
+            return self._variable.value.at[self.ids].get(mode="clip")
         import tensorflow as tf
 
         return tf.gather(self._variable, self.ids)
 
     def write(self, values: Tensor) -> None:
+        if not _backend.is_tensorflow():
+            self._variable.assign(self._variable.value.at[self.ids].set(values, mode="drop"))
+            return
         import tensorflow as tf
 
         self._variable.scatter_update(tf.IndexedSlices(values, self.ids))
@@ -67,15 +90,20 @@ class Rows:
 class TableRows(Rows):
     """Some rows of a table, and the same rows of its slots."""
 
-    def __init__(self, table: TableRows, ids: Tensor, optimizer: Any) -> None:
-        super().__init__(table.value if isinstance(table, keras.Variable) else table, ids)
+    def __init__(self, table: Any, ids: Tensor, optimizer: Any) -> None:
+        super().__init__(_held(table), ids)
         self._optimizer = optimizer
         self._index = optimizer.variable_index(table)
 
     def slot(self, kind: str) -> Rows:
-        slot = _keras_private.slots(self._optimizer, kind)[self._index]
+        slot = _held(_keras_private.slots(self._optimizer, kind)[self._index])
         # For a mirrored table, Keras passes the copy on this device, but all copies of the slot.
-        return Rows(_backend.local_part(slot.value), self.ids)
+        return Rows(_backend.local_part(slot) if _backend.is_tensorflow() else slot, self.ids)
+
+
+def _held(variable: Any) -> Any:
+    """What rows are read of and written to. Within a step on JAX, Keras' variable stands for its value there."""
+    return variable.value if _backend.is_tensorflow() and isinstance(variable, keras.Variable) else variable
 
 
 class RowUpdates(_keras_private.GradientHooks):
@@ -127,6 +155,8 @@ class RowUpdates(_keras_private.GradientHooks):
 
 
 def _with_rows(gradient: Tensor, rows: Tensor) -> Tensor:
+    if isinstance(gradient, RowGradient):
+        return gradient._replace(values=rows)
     import tensorflow as tf
 
     return tf.IndexedSlices(rows, gradient.indices, gradient.dense_shape)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mtl_zoo import _backend
+from mtl_zoo import _backend, _reads
 from mtl_zoo import _validation as check
 from mtl_zoo.balancing import Balancing
 from mtl_zoo.balancing.engine.sources import Sources
@@ -75,7 +75,7 @@ class EpisodeStep(Step):
         import tensorflow as tf
 
         # Statistics and random states move on, and penalties count, once a batch: by the weights as they are.
-        with tf.GradientTape() as tape, _backend.record_reads() as reads:
+        with tf.GradientTape() as tape, _reads.record_reads() as reads:
             rest = model.other_losses(batch, model(batch.inputs, training=True))
         count = tf.shape(tf.nest.flatten(batch.labels)[0])[0]
         size, support = self._sizes(count)

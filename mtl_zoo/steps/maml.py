@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtl_zoo import _backend
+from mtl_zoo import _reads
 from mtl_zoo.balancing.engine.sources import Sources
 from mtl_zoo.losses.batch import Batch
 from mtl_zoo.steps._base import register_step
@@ -77,7 +77,7 @@ class MAML(EpisodeStep):
         import tensorflow as tf
 
         variables = adapted_variables(model, self.adapts)
-        with tf.GradientTape() as tape, _backend.record_reads() as reads:
+        with tf.GradientTape() as tape, _reads.record_reads() as reads:
             first = part_of(rows, 0, support)
             values = adapt(model, variables, first, self.inner_rate, self.inner_steps, self.second_order)
             logits = call_with(model, variables, values, rows.inputs, training=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtl_zoo import _backend
+from mtl_zoo import _reads
 from mtl_zoo.balancing.engine.sources import Sources, gradients
 from mtl_zoo.losses.batch import Batch
 from mtl_zoo.steps._base import register_step
@@ -74,7 +74,7 @@ class Reptile(EpisodeStep):
         values = [tf.convert_to_tensor(v.value) for v in variables]
         total: list = [None] * len(model.trainable_variables)
         for step in range(self.inner_steps):
-            with tf.GradientTape() as tape, _backend.record_reads() as reads:
+            with tf.GradientTape() as tape, _reads.record_reads() as reads:
                 tape.watch(values)
                 logits = call_with(model, variables, values, rows.inputs, training=True)
                 loss = episode_loss(model, rows, logits)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from mtl_zoo import _backend
+from mtl_zoo import _reads
 from mtl_zoo.balancing.engine.sources import Sources
 from mtl_zoo.losses.batch import Batch
 
@@ -56,7 +56,7 @@ def forward_pass(model: Any, batch: Batch) -> Forward:
     scale = model.optimizer.scale_loss(tf.ones(()))
     with contextlib.ExitStack() as stack:
         tape = stack.enter_context(tf.GradientTape(persistent=True))
-        reads = stack.enter_context(_backend.record_reads())
+        reads = stack.enter_context(_reads.record_reads())
         upper, representation = None, ()
         if halves is None:
             logits = model(batch.inputs, training=True)

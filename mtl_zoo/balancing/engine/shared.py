@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mtl_zoo import _backend
+from mtl_zoo import _reads
 from mtl_zoo.balancing.engine.sources import Sources
 from mtl_zoo.losses.batch import Batch
 
@@ -21,7 +21,7 @@ def shared_sizes(model: Any, labels: Sequence[str]) -> tuple[int, ...]:
 
     def forward(x: Any, y: Any) -> None:
         with tf.GradientTape(persistent=True) as tape:
-            with _backend.record_reads() as reads:
+            with _reads.record_reads() as reads:
                 logits = model(x, training=True)
             losses = model.weigh_losses(model.row_losses(Batch(x, y), logits))
         sources = Sources.of(model.trainable_variables, reads)
