@@ -123,6 +123,8 @@ INSIDE_FUNCTIONS = (
     "recommend",
     "service",
 )
+# Where another backend may be, inside functions.
+OTHER_BACKENDS = ("_backend", "_gradients", "steps._by_row")
 NO_TENSORFLOW = ("features.inputs",)
 _KINDS = (
     "tasks",
@@ -203,8 +205,8 @@ def test_backends_are_imported_where_they_may_be(name):
     for dotted, line, inside in imported(name):
         top = dotted.split(".")[0]
         where = f"mtl_zoo.{name}, line {line}: "
-        if (name, inside) not in (("_backend", True), ("_gradients", True)):
-            said = f"{top} is imported in functions of _backend and _gradients only"
+        if not inside or name not in OTHER_BACKENDS:
+            said = f"{top} is imported in functions of {', '.join(OTHER_BACKENDS)} only"
             assert top not in ("torch", "jax", "flax"), where + said
         assert top != "tf_keras" and not dotted.startswith("tensorflow.keras"), where + "Keras 3 is `import keras`"
         if within(name, PURE_DATA):

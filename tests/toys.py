@@ -11,6 +11,7 @@ from keras import ops
 
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, Encoded, MulticlassTask, Numeric, RegressionTask, Sequence
+from mtl_zoo._reads import RowGradient
 from mtl_zoo.losses import Batch, TaskLoss
 
 CLICK = BinaryTask("click")
@@ -127,6 +128,17 @@ def compile_eagerly(model, optimizer="sgd", **arguments):
 def labels_for(model, rows=64):
     every = labels(rows)
     return {name: every[name] for name in mtl_zoo.tasks.label_names(model.tasks)}
+
+
+def row_gradient(values, ids, shape):
+    """The gradient of rows of a table, as this backend has it."""
+    if keras.backend.backend() == "jax":
+        import jax.numpy as jnp
+
+        return RowGradient(jnp.asarray(values, "float32"), jnp.asarray(ids, "int32"), tuple(shape))
+    import tensorflow as tf
+
+    return tf.IndexedSlices(tf.constant(values, tf.float32), tf.constant(ids, tf.int32), tf.constant(shape))
 
 
 def gradients(model, scalar):

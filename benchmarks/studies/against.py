@@ -8,48 +8,25 @@ which other work on the machine disturbs less than the clock. A ratio above 1 sa
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.studies import _frame as frame
+from benchmarks.studies._turns import Worker
 
 CASES = ("fit from memory", "fit from Parquet", "encode", "predict", "scorer, 1,000 rows", "scorer, 1 row")
 
 
-class _Worker:
+def _worker(root: Path, folder: str) -> Worker:
     """A process that works with the package of one checkout."""
-
-    def __init__(self, root: Path, folder: str):
-        code = (
-            f"import sys; sys.path[:0] = [{str(root)!r}]; import mtl_zoo; sys.path[:0] = [{str(frame.ROOT)!r}]; "
-            f"assert mtl_zoo.__file__.startswith({str(root)!r}); "
-            f"from benchmarks.studies import _work; _work.work({folder!r})"
-        )
-        environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ""}
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environ
-        )
-        self._answer()
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"The process of a checkout ended with code {self._process.wait()}.")
-        return answer
-
-    def seconds(self, case: str) -> float:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(case) + "\n")
-        self._process.stdin.flush()
-        return float(self._answer())
+    code = (
+        f"import sys; sys.path[:0] = [{str(root)!r}]; import mtl_zoo; sys.path[:0] = [{str(frame.ROOT)!r}]; "
+        f"assert mtl_zoo.__file__.startswith({str(root)!r}); "
+        f"from benchmarks.studies import _work; _work.work({folder!r})"
+    )
+    return Worker(code, {"PYTHONPATH": ""})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,14 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     args = frame.parser(__doc__ or "", {"base": str, "rounds": 15, "cases": CASES}).parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        base, ours = _Worker(Path(args.base).resolve(), folder), _Worker(frame.ROOT, folder)
+        base, ours = _worker(Path(args.base).resolve(), folder), _worker(frame.ROOT, folder)
         rows = []
         for case in args.cases:
             pairs = []
             for number in range(args.rounds):
                 # Who comes first changes with every round.
                 order = (base, ours) if number % 2 else (ours, base)
-                times = {id(worker): worker.seconds(case) for worker in order}
+                times = {id(worker): worker.ask(case) for worker in order}
                 pairs.append((times[id(base)], times[id(ours)]))
             before, now = zip(*pairs, strict=True)
             rows.append({"case": case, "rounds": len(pairs), "base_seconds": round(float(np.median(before)), 4)})

@@ -23,7 +23,7 @@ from mtl_zoo.models._checks import check_labels
 from mtl_zoo.models._configured import ConfiguredModel
 from mtl_zoo.models._first_batch import FirstBatch
 from mtl_zoo.optimizers import as_optimizer, updates_rows
-from mtl_zoo.steps import Outcome, Step, as_step, train_by_row
+from mtl_zoo.steps import Outcome, Step, as_step
 from mtl_zoo.tasks import label_names
 
 
@@ -212,7 +212,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         """Takes the training step that the model was compiled with, and gives the logs; elsewhere Keras' own."""
         if not _backend.is_tensorflow():
             by_row = keras.backend.backend() == "jax" and updates_rows(self.optimizer)
-            return train_by_row(self, *arguments) if by_row else super().train_step(*arguments)
+            return self.training_step.run_state(self, *arguments) if by_row else super().train_step(*arguments)
         batch = Batch.of(*arguments)
         return self.log_step(batch, self.training_step.run(self, batch))
 

@@ -43,15 +43,13 @@ def sum_duplicates(gradient: Tensor) -> Tensor:
 
 def _sum_sorted(gradient: RowGradient) -> RowGradient:
     """As many rows as before, since JAX must know how many: where an id stood again is now no row."""
-    import jax
-
     ids = gradient.indices
     if not ids.shape[0]:
         return gradient
     # An order of ids alone: XLA takes ten times as long for one that brings their places along.
     ordered = ops.sort(ids)
     first = ops.searchsorted(ordered, ids)
-    rows = jax.ops.segment_sum(gradient.values, first, num_segments=ids.shape[0])
+    rows = ops.segment_sum(gradient.values, first, num_segments=ids.shape[0])
     is_first = ops.concatenate([ordered[:1] >= 0, ordered[1:] != ordered[:-1]])
     return gradient._replace(values=rows, indices=ops.where(is_first, ordered, gradient.dense_shape[0]))
 

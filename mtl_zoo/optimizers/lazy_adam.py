@@ -20,10 +20,10 @@ class LazyAdam(RowUpdates, keras.optimizers.Adam):
         w <- w - learning_rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
 
     Where every row is touched at every step, this is Keras' Adam. Elsewhere it differs: the moments of a row that a
-    batch leaves out do not decay, and the row does not go on moving by its momentum. Weights with a dense gradient (all
-    of them, on backends other than TensorFlow) are updated by Keras' Adam itself, so one LazyAdam serves the whole
-    model. Gradients are clipped as the dense gradient of the global batch would be: duplicate ids and replicas are
-    summed first.
+    batch leaves out do not decay, and the row does not go on moving by its momentum. Weights with a dense gradient are
+    updated by Keras' Adam itself, so one LazyAdam serves the whole model. Gradients are clipped as the dense gradient
+    of the global batch would be: duplicate ids and replicas are summed first. On TensorFlow a table's gradient is by
+    row; on JAX the training step of this package's models makes it so.
 
     Args:
         learning_rate: A number, or a Keras schedule. Default: 0.001.

@@ -2,7 +2,6 @@
 
 from mtl_zoo.losses.batch import Batch
 from mtl_zoo.steps._base import STEPS, Outcome, Step, as_step, list_steps, register_step
-from mtl_zoo.steps._by_row import train_step as train_by_row
 from mtl_zoo.steps.balanced import BalancedStep
 from mtl_zoo.steps.maml import MAML
 from mtl_zoo.steps.plain import PlainStep
@@ -22,5 +21,4 @@ __all__ = [
     "as_step",
     "list_steps",
     "register_step",
-    "train_by_row",
 ]

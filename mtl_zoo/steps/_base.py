@@ -85,6 +85,10 @@ class Step:
         """
         raise NotImplementedError(f"{type(self).__name__} must define `run(model, batch)`.")
 
+    def run_state(self, model: Any, state: Any, data: Any) -> tuple[Any, Any]:
+        """The step on JAX, from all variables' values to the next ones. Only `"plain"` has one."""
+        raise NotImplementedError(f"{type(self).__name__} has no step for JAX.")
+
     def get_config(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 

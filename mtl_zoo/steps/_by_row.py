@@ -79,14 +79,15 @@ def _reads_of(loss_of: Callable[[list[Any]], Any], trainable: list[Any], tables:
     """
     import jax
 
-    reads, used = [], set()
+    reads: list[_Read] = []
+    used: set[int] = set()
 
     def note(read: _reads.Read, place: int) -> Any:
         reads.append(_Read(place, read.rows.shape, read.rows.dtype))
         return jax.lax.stop_gradient(read.rows)
 
     def loss_at(values: dict[int, Any]) -> Any:
-        watched = {i: _watched(value, lambda place=i: used.add(place)) for i, value in values.items()}
+        watched = {i: _watched(value, used, i) for i, value in values.items()}
         with _reads.change_reads(_where(tables, note)):
             return loss_of([watched.get(i, value) for i, value in enumerate(trainable)])[0]
 
@@ -106,8 +107,8 @@ def _where(tables: Mapping[int, Any], change: Callable[[_reads.Read, int], Any])
     return changed
 
 
-def _watched(value: Any, tell: Callable[[], Any]) -> Any:
-    """The value itself; `tell` is called where a gradient by it is asked for."""
+def _watched(value: Any, used: set[int], place: int) -> Any:
+    """The value itself; where a gradient by it is asked for, `place` is entered into `used`."""
     import jax
 
     @jax.custom_vjp
@@ -115,7 +116,7 @@ def _watched(value: Any, tell: Callable[[], Any]) -> Any:
         return x
 
     def backward(_: Any, gradient: Any) -> Any:
-        tell()
+        used.add(place)
         return (gradient,)
 
     same.defvjp(lambda x: (x, None), backward)

@@ -5,6 +5,7 @@ from typing import Any
 from mtl_zoo import _backend
 from mtl_zoo.balancing import Balancing
 from mtl_zoo.losses.batch import Batch
+from mtl_zoo.steps import _by_row
 from mtl_zoo.steps._base import Outcome, Step, register_step
 
 
@@ -15,7 +16,8 @@ class PlainStep(Step):
         g = d loss / d weights;   weights <- optimizer(weights, g)
 
     The loss is the sum of the tasks' losses times their weights, or what a balancing method of losses makes of them,
-    and of all penalties. On other backends than TensorFlow it stands for Keras' own step, which does the same.
+    and of all penalties. On JAX `run_state` does the same with optimizers by
+    row; with others, and elsewhere, it stands for Keras' own step.
 
     Example:
 
@@ -41,3 +43,16 @@ class PlainStep(Step):
         gradients = tape.gradient(scaled, [v.value for v in variables])
         model.optimizer.apply(model.anchored(gradients), variables)
         return outcome
+
+    def run_state(self, model: Any, state: Any, data: Any) -> tuple[Any, Any]:
+        """A step on JAX, which takes all variables' values and gives the next: tables by row, as on TensorFlow.
+
+        Args:
+            model: A compiled model.
+            state: As Keras' `train_step` takes it there.
+            data: A batch, as Keras has it.
+
+        Returns:
+            The logs, and the state after the step.
+        """
+        return _by_row.train_step(model, state, data)

@@ -30,6 +30,12 @@ def test_hooks_of_training_on_several_devices():
         assert hasattr(keras.Model, name), ADVICE.format(keras.__version__, "Model", name)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of Keras' trainer on JAX")
+def test_hooks_of_steps_on_jax():
+    for name in _keras_private.JAX_TRAINER_HOOKS:
+        assert hasattr(keras.Model, name), ADVICE.format(keras.__version__, "Model", name)
+
+
 @pytest.mark.tensorflow
 def test_gradients_are_added_up_as_keras_does_it():
     def train(apply):
