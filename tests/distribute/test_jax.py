@@ -51,8 +51,9 @@ def train(devices, case):
 
 
 @pytest.mark.slow
-def test_two_host_devices_equal_one():
-    case = {"optimizer": "sgd", "balancing": "rlw"}
+@pytest.mark.parametrize("optimizer", ["sgd", "auto"])
+def test_two_host_devices_equal_one(optimizer):
+    case = {"optimizer": optimizer, "balancing": "rlw"}
     one, two = train(1, case), train(2, case)
     assert one["devices"] == [1] and two["devices"] == [2]
     for a, b in zip(one["weights"], two["weights"], strict=True):
