@@ -123,7 +123,7 @@ class ExactValidation(keras.callbacks.Callback):
         if self.per_task:
             self._own = {task.name: self.model.task_variables(task.name) for task in self.model.labelled_tasks}
         # Of batches, which may be more than memory holds, labels and scores alone are kept, and for an evaluation only.
-        self._rows: Any = None if is_batched(self.split) else as_split(self.model, self.split)
+        self._rows: Any = None if is_batched(self.split) else as_split(self.model, self.split, verbose=0)
         joint = self.split if isinstance(self.split, JointSources) else None
         self._rows_by_source = {} if joint is None or self._rows is None else rows_by_source(joint, self._rows)
 
