@@ -49,9 +49,9 @@ class ExactValidation(keras.callbacks.Callback):
         per_task: Each task keeps its own best epoch, and training stops when none has improved for `patience` epochs.
             For models of independent networks, which give their parts by `model.task_variables(name)`; a shared stop
             would cost them what it does not cost a model with one best epoch.
-        select: Which of two epochs is better. None: `WeightedScore()`, the mean over tasks.
         restore_best: After training put the best weights back. False leaves the last ones.
         batch_size: Rows a step of `predict`.
+        select: Which of two epochs is better. None: `WeightedScore()`, the mean over tasks.
 
     Attributes:
         history: One dict an epoch: `epoch` (from 1), `score`, `tasks` ({task: score}, of those that are compared),
