@@ -36,15 +36,16 @@ class Once(NamedTuple):
         """A row a user as a row for each row of the other inputs."""
         if self.users is not None:
             return ops.take(rows, self.users, axis=0)
-        return ops.broadcast_to(rows, (self.count, *rows.shape[1:]))
+        return ops.broadcast_to(rows, (self.count, *ops.shape(rows)[1:]))
 
 
 @contextlib.contextmanager
-def computed_once(inputs: Mapping[str, Any], count: Any = None, users: Any = None) -> Iterator[None]:
+def computed_once(inputs: Mapping[str, Any], count: Any = None, users: Any = None) -> Iterator[Once]:
     """What is traced within reads these inputs by user, wherever a layer can; the model's own are repeated."""
-    before, _tracing.once = current(), Once(inputs, count, users) if inputs else None
+    before, once = current(), Once(inputs, count, users)
+    _tracing.once = once if inputs else None
     try:
-        yield
+        yield once
     finally:
         _tracing.once = before
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from typing import Any, ClassVar
 
@@ -10,6 +12,8 @@ QUIET_SECONDS = 2.0
 
 class Bar:
     """A bar on the terminal that appears once the work has taken longer than `QUIET_SECONDS`; elsewhere nothing.
+
+    It appears by itself, so that work of one long step has it too.
 
     Args:
         text: What is done.
@@ -33,21 +37,31 @@ class Bar:
         self.started, self.done = time.monotonic(), 0
         self._bar: Any = None
         self._task: Any = None
+        self._timer: threading.Timer | None = None
+        self._lock, self._ended = threading.Lock(), False
 
     def __enter__(self) -> Bar:
         # One bar at a time: what is done within something that has one is part of that.
         self._verbose = self._verbose if Bar._open is None else 0
         if self._verbose:
             Bar._open = self
+            if _has_terminal():
+                self._timer = threading.Timer(QUIET_SECONDS, self._show)
+                self._timer.daemon = True
+                self._timer.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Takes the bar away."""
         if Bar._open is self:
             Bar._open = None
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._ended = True
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
 
     def advance(self, count: int = 1) -> None:
         """So much more is done."""
@@ -58,13 +72,25 @@ class Bar:
         self.done = done
         late = time.monotonic() - self.started > QUIET_SECONDS
         if self._bar is None and self._verbose and late and (self._total is None or done < self._total):
+            self._show()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
+    def _show(self) -> None:
+        with self._lock:  # the timer's thread, or the one that works
+            if self._bar is not None or self._ended:
+                return
             from rich.console import Console
             from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
             columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
             console = Console(stderr=True)
-            self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-            self._bar.start()
-            self._task = self._bar.add_task(self._text, total=self._total)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
+            bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+            bar.start()
+            self._task = bar.add_task(self._text, total=self._total, completed=self.done)
+            self._bar = bar
+
+
+def _has_terminal() -> bool:
+    """Whether a bar may be seen, told without importing rich."""
+    return sys.stderr is not None and sys.stderr.isatty()

@@ -23,6 +23,17 @@ def data(rows=ROWS, seed=0):
     return {name: x[name] for name in ("user_id", "tags", "age")}, {n: y[n] for n in ("click", "conversion", "like")}
 
 
+class Told(keras.callbacks.Callback):
+    """Keeps the errors that end a training."""
+
+    def __init__(self):
+        super().__init__()
+        self.errors = []
+
+    def on_train_failed(self, error):
+        self.errors.append(type(error).__name__)
+
+
 def make_model(optimizer="auto", balancing=None, **compile_options):
     from toys import TASKS, features
 
@@ -211,7 +222,9 @@ def two_workers(resolver, folder):
         "ahead": refusal(ParameterServerTrainer, make_model, ahead=0, resolver=resolver),
     }
     diverging = ParameterServerTrainer(lambda: make_model(keras.optimizers.SGD(1e30)), resolver=resolver)
-    found["diverged"] = refusal(diverging.fit, x, y, batch_size=BATCH, epochs=5)
+    told = Told()
+    found["diverged"] = refusal(diverging.fit, x, y, batch_size=BATCH, epochs=5, callbacks=[told])
+    found["told"] = told.errors
     return found
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mtl_zoo import _progress
+from mtl_zoo import Categorical, FeatureTransform, _progress
 from mtl_zoo._progress import Bar
 from mtl_zoo.evaluation import bootstrap_interval, evaluate
+from mtl_zoo.recommend import ExactIndex
 
 
 @pytest.fixture
@@ -68,4 +69,66 @@ def test_evaluate_tells_of_rows(shown):
     evaluate(model, data.test, batch_size=25, verbose=0)
     assert shown() == ""
     evaluate(model, data.test, batch_size=25)
+    assert "Scoring rows" in shown()
+
+
+def test_a_bar_appears_by_itself_where_a_step_is_long(shown, monkeypatch):
+    monkeypatch.setattr(_progress, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(_progress, "_has_terminal", lambda: True)
+    with Bar("One long step") as bar:
+        bar._timer.join(20)
+        assert bar._bar is not None
+    assert "One long step" in shown() and bar._bar is None
+
+
+def test_a_bar_that_has_ended_does_not_appear(shown, monkeypatch):
+    monkeypatch.setattr(_progress, "QUIET_SECONDS", 60.0)
+    monkeypatch.setattr(_progress, "_has_terminal", lambda: True)
+    with Bar("Short work") as bar:
+        pass
+    bar._timer.join(20)  # it was called off
+    bar._show()
+    assert shown() == "" and bar._bar is None
+
+
+def test_encode_tells_of_features(shown):
+    table = {"city": ["Rome", "Oslo"], "shop": ["a", "b"]}
+    transform = FeatureTransform([Categorical("city"), Categorical("shop")]).fit(table, verbose=0)
+    transform.encode(table, verbose=0)
+    transform.encode_quietly(table)
+    assert shown() == ""
+    transform.encode(table)
+    assert "Encoding features" in shown()
+
+
+def test_an_index_tells_that_it_is_built(shown, monkeypatch):
+    class Slow(ExactIndex):
+        def _rebuild(self):
+            super()._rebuild()
+            timer = Bar._open and Bar._open._timer
+            if timer:
+                timer.join(20)
+
+    monkeypatch.setattr(_progress, "_has_terminal", lambda: True)
+    Slow().build([1, 2], np.eye(2), verbose=0)
+    assert shown() == ""
+    Slow().build([1, 2], np.eye(2))
+    assert "Building the index" in shown()
+
+
+@pytest.mark.tensorflow
+def test_distill_tells_of_the_teacher(shown):
+    import mtl_zoo
+    from mtl_zoo.training import distill
+
+    features, tasks = [mtl_zoo.Numeric("age")], [mtl_zoo.BinaryTask("click")]
+    teacher, student = (
+        mtl_zoo.create_model("shared_bottom", features, tasks, bottom_units=(2,), tower_units=()) for _ in range(2)
+    )
+    student.compile("adam", run_eagerly=True)
+    age = np.linspace(-1, 1, 5000, dtype="float32")
+    arrays = {"age": age}, {"click": 1.0 * (age > 0)}
+    distill(teacher, student, *arrays, batch_size=5000, verbose=0)
+    assert shown() == ""
+    distill(teacher, student, *arrays, batch_size=5000, verbose=2)
     assert "Scoring rows" in shown()

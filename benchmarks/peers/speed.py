@@ -44,8 +44,8 @@ class PeerCase:
     """The model and the data that all train.
 
     Args:
-        model: `"mmoe"`, or `"shared_bottom"`, whose bottom has the widths `expert_units`.
         vocabulary: Ids of each categorical feature; drawn uniformly, so that hardly any row is hot.
+        model: `"mmoe"`, or `"shared_bottom"`, whose bottom has the widths `expert_units`.
         features: Categorical features.
         numerics: Numeric features.
         dim: Width of an embedding.

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.studies import _bootstrap as bootstrap
 from benchmarks.studies import _frame as frame
 from mtl_zoo import FeatureTransform, create_model
 from mtl_zoo.metrics.exact import auc, rmse
@@ -228,29 +229,24 @@ class Study:
         resamples: int,
     ) -> dict[str, tuple[float, float, float]]:
         """By task: the mean over seeds of `other - base`, and its 95 % interval."""
-        rng = np.random.default_rng(0)
         base, other = _on_the_same_rows(base, other)
         by_group = {s: list(test.groupby(self.groups).indices.values()) for s, test in tests.items()}
+        tasks = [task for task in self.metrics if task in next(iter(base.values()))]
 
-        def mean_difference(rows: Mapping[int, Any]) -> dict[str, float]:
+        def mean_differences(rows: Mapping[int, Any] | None) -> list[float]:
             gaps = []
             for seed, test in tests.items():
-                before, after = (self.values(test, scores[seed], rows[seed]) for scores in (base, other))
-                gaps.append({task: after[task] - before[task] for task in before})
-            return {task: float(np.mean([gap[task] for gap in gaps])) for task in gaps[0]}
+                at = slice(None) if rows is None else rows[seed]
+                before, after = (self.values(test, scores[seed], at) for scores in (base, other))
+                gaps.append([after[task] - before[task] for task in tasks])
+            return [float(np.mean(of_task)) for of_task in zip(*gaps, strict=True)]
 
-        value = mean_difference(dict.fromkeys(tests, slice(None)))
-        drawn = []
-        for _ in range(resamples):
-            rows = {}
-            for seed, groups in by_group.items():
-                rows[seed] = np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])
-            drawn.append(mean_difference(rows))
-        found = {}
-        for task, middle in value.items():
-            low, high = np.percentile([one[task] for one in drawn], [2.5, 97.5])
-            found[task] = (middle, float(low), float(high))
-        return found
+        found = bootstrap.interval(
+            mean_differences,
+            lambda rng: {seed: bootstrap.rows_of_groups(groups, rng) for seed, groups in by_group.items()},
+            resamples,
+        )
+        return {task: (float(m), float(low), float(high)) for task, m, low, high in zip(tasks, *found, strict=True)}
 
     def compared(self, splits: Mapping[int, Split], scores: Path, resamples: int) -> list[dict[str, Any]]:
         """Rows of every case against its bases, on the seeds, tasks and rows that both have."""

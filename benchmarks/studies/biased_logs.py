@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import ndcg_score
 
+from benchmarks.studies import _bootstrap as bootstrap
 from benchmarks.studies import _frame as frame
 from mtl_zoo.metrics.exact import auc
 
@@ -192,17 +193,23 @@ def compared(args: Any, folder: Any, tests: dict[int, pd.DataFrame]) -> list[dic
         }
         if case == "naive" or not found:
             continue
-        persons, rng = tests[0]["user_id"].unique(), np.random.default_rng(0)
-        draws: list[dict[str, float]] = []
-        for at in range(args.resamples + 1):
-            drawn = None if at == 0 else rng.choice(persons, len(persons))
-            values = [[judged.metrics(drawn) for judged in both] for both in found.values()]
-            draws.append({m: float(np.mean([v[0][m] - v[1][m] for v in values])) for m in METRICS if m in values[0][0]})
-        for metric, value in draws[0].items():
-            low, high = np.percentile([draw[metric] for draw in draws[1:]], [2.5, 97.5])
-            numbers = {"difference": round(value, 5), "low": round(float(low), 5), "high": round(float(high), 5)}
-            rows.append({"case": case, "base": "naive", "metric": metric, "seeds": len(found), **numbers})
+        for metric, numbers in differences(list(found.values()), tests[0]["user_id"].unique(), args.resamples).items():
+            gap = dict(zip(("difference", "low", "high"), (round(float(n), 5) for n in numbers), strict=True))
+            rows.append({"case": case, "base": "naive", "metric": metric, "seeds": len(found), **gap})
     return rows
+
+
+def differences(pairs: Sequence[Sequence[Judged]], persons: np.ndarray, resamples: int) -> dict[str, tuple]:
+    """By metric: the mean over seeds of the first of a pair less the second, and its 95 % interval."""
+    known = pairs[0][0].metrics()
+    metrics = [metric for metric in METRICS if metric in known]
+
+    def gaps(drawn: np.ndarray | None) -> list[float]:
+        values = [[judged.metrics(drawn) for judged in both] for both in pairs]
+        return [float(np.mean([ours[m] - naive[m] for ours, naive in values])) for m in metrics]
+
+    found = bootstrap.interval(gaps, lambda rng: rng.choice(persons, len(persons)), resamples)
+    return dict(zip(metrics, zip(*found, strict=True), strict=True))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.studies import _bootstrap as bootstrap
 from benchmarks.studies import _frame as frame
 
 QUERY = 20
@@ -259,28 +260,32 @@ def compared(args: Any, folder: Path, shots: Sequence[int]) -> list[dict[str, An
             for seed in range(args.seeds):
                 paths = [_file(folder, args.data, name, k, seed) for name in (case, "none")]
                 if all(path.exists() for path in paths):
-                    pairs.append([np.load(path) for path in paths])
+                    pairs.append([dict(np.load(path)) for path in paths])
             if case == "none" or not pairs:
                 continue
-            for metric, of in (("rmse", _rmse), ("ndcg@5", lambda part, at: part["gains"][at].mean())):
-                values = []
-                rng = np.random.default_rng(0)
-                for draw in range(args.resamples + 1):
-                    differences = []
-                    for ours, none in pairs:
-                        count = len(ours["gains"])
-                        at = np.arange(count) if draw == 0 else rng.integers(0, count, count)
-                        differences.append(of(ours, at) - of(none, at))
-                    values.append(np.mean(differences))
-                low, high = np.percentile(values[1:], [2.5, 97.5])
+            for metric, numbers in differences(pairs, args.resamples).items():
                 about = {"data": args.data, "case": case, "base": "none", "k": k, "metric": metric, "seeds": len(pairs)}
-                numbers = {"difference": round(values[0], 5), "low": round(low, 5), "high": round(high, 5)}
-                rows.append({**about, **numbers, "resamples": args.resamples})
+                gap = dict(zip(("difference", "low", "high"), (round(float(n), 5) for n in numbers), strict=True))
+                rows.append({**about, **gap, "resamples": args.resamples})
     return rows
 
 
-def _rmse(part: Any, at: np.ndarray) -> float:
-    return float(np.sqrt(part["squares"][at].mean()))
+def differences(pairs: Sequence[Sequence[Any]], resamples: int) -> dict[str, tuple]:
+    """By metric: the mean over seeds of the first of a pair less the second, and its 95 % interval.
+
+    Users are drawn in every seed anew.
+    """
+
+    def values(part: Any, at: Any) -> np.ndarray:
+        return np.array([np.sqrt(part["squares"][at].mean()), part["gains"][at].mean()])
+
+    def gaps(drawn: Sequence[np.ndarray] | None) -> np.ndarray:
+        places = [slice(None)] * len(pairs) if drawn is None else drawn
+        return np.mean([values(a, at) - values(b, at) for (a, b), at in zip(pairs, places, strict=True)], axis=0)
+
+    counts = [len(ours["gains"]) for ours, _ in pairs]
+    found = bootstrap.interval(gaps, lambda rng: [rng.integers(0, count, count) for count in counts], resamples)
+    return dict(zip(("rmse", "ndcg@5"), zip(*found, strict=True), strict=True))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.studies import _bootstrap as bootstrap
 from benchmarks.studies import _frame as frame
 from mtl_zoo import Categorical, EntityTable, FeatureTransform, Neighbours, create_model, load_dataset
 from mtl_zoo import Sequence as SequenceFeature
@@ -113,7 +114,6 @@ def differences(data: dict[int, Any], base: Any, other: Any, resamples: int) -> 
 
     Users are drawn with all their rows, in every seed anew.
     """
-    rng = np.random.default_rng(0)
     users = {s: list(d.test.raw.groupby("user_id").indices.values()) for s, d in data.items()}
     labels = {seed: labels_of(d) for seed, d in data.items()}
     tasks = list(next(iter(other.values())))
@@ -132,13 +132,10 @@ def differences(data: dict[int, Any], base: Any, other: Any, resamples: int) -> 
             rows.append(row)
         return np.mean(rows, axis=0)
 
-    middle = gaps(None)
-    drawn = [
-        gaps({s: np.concatenate([of[i] for i in rng.integers(len(of), size=len(of))]) for s, of in users.items()})
-        for _ in range(resamples)
-    ]
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    return {task: (float(middle[i]), float(low[i]), float(high[i])) for i, task in enumerate(tasks)}
+    found = bootstrap.interval(
+        gaps, lambda rng: {seed: bootstrap.rows_of_groups(of, rng) for seed, of in users.items()}, resamples
+    )
+    return {task: (float(m), float(low), float(high)) for task, m, low, high in zip(tasks, *found, strict=True)}
 
 
 def _file(folder: Path, case: str, split: str, seed: int) -> Path:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.studies import _bootstrap as bootstrap
 from benchmarks.studies import _frame as frame
 from mtl_zoo import tune
 from mtl_zoo.benchmark.config import RunConfig
@@ -76,12 +77,11 @@ def compared(start: Sequence[Any], best: Sequence[Any], tasks: Sequence[str], re
         return np.array(found)
 
     before, after = values(start, None), values(best, None)
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(resamples):
-        weight = np.bincount(rng.integers(count, size=count), minlength=count).astype("float64")
-        drawn.append((values(best, weight) - values(start, weight)).mean(axis=0))
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    middle, low, high = bootstrap.interval(
+        lambda weight: (values(best, weight) - values(start, weight)).mean(axis=0),
+        lambda rng: np.bincount(rng.integers(count, size=count), minlength=count).astype("float64"),
+        resamples,
+    )
     return [
         {
             "task": name,
@@ -89,7 +89,7 @@ def compared(start: Sequence[Any], best: Sequence[Any], tasks: Sequence[str], re
             "seeds": len(before),
             "start_test": round(float(before[:, i].mean()), 5),
             "best_test": round(float(after[:, i].mean()), 5),
-            "difference": round(float((after - before)[:, i].mean()), 5),
+            "difference": round(float(middle[i]), 5),
             "low": round(float(low[i]), 5),
             "high": round(float(high[i]), 5),
             "seeds_above": int((after[:, i] > before[:, i]).sum()),

@@ -74,7 +74,7 @@ def calibrate(
     """
     check.check_choice("method", method, tuple(_METHODS))
     output = _output(model, task)
-    split = as_split(model, data)
+    split = as_split(model, data, verbose)
     _warn_of_training_rows(model, data if hasattr(data, "columns") else (split.inputs, split.labels))
     made = model.clone()
     made.set_weights(model.get_weights())

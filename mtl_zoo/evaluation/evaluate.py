@@ -22,6 +22,7 @@ from mtl_zoo.heads._base import IMPRESSIONS, observed
 from mtl_zoo.heads._funnel import and_then, steps_to
 from mtl_zoo.metrics import exact
 from mtl_zoo.models._data import checked_stream, encode_table, is_stream, is_table, labels_by_name, require_transform
+from mtl_zoo.models._predict import predict_with_bar
 from mtl_zoo.tasks import Task
 
 COLUMNS = ("task", "metric", "space", "observed", "value", "note")
@@ -126,21 +127,8 @@ def rows_and_scores(
     check.check_int("batch_size", batch_size)
     if is_batched(split):
         return _scores_of_batches(model, split, batch_size, verbose)
-    split = as_split(model, split)
-    with Bar("Scoring rows", len(split), verbose) as bar:
-        told = [_Advance(bar, batch_size, len(split))] if verbose else None
-        return split, model.predict(split.inputs, batch_size=batch_size, verbose=0, callbacks=told)
-
-
-class _Advance(keras.callbacks.Callback):
-    """Tells a bar of each batch of `predict`."""
-
-    def __init__(self, bar: Bar, batch_size: int, rows: int) -> None:
-        super().__init__()
-        self._bar, self._batch_size, self._rows = bar, batch_size, rows
-
-    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._bar.reach(min((batch + 1) * self._batch_size, self._rows))
+    split = as_split(model, split, verbose)
+    return split, predict_with_bar(model, split.inputs, len(split), batch_size, verbose)
 
 
 def _scores_of_batches(model: Any, data: Any, batch_size: int, verbose: int) -> tuple[Split, dict[str, np.ndarray]]:
@@ -169,7 +157,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     return None if parts[0] is None else np.concatenate(parts)
 
 
-def as_split(model: Any, split: Any) -> Split:
+def as_split(model: Any, split: Any, verbose: int = 1) -> Split:
     """A split as it is, or a table encoded as the model reads it.
 
     Raises:
@@ -177,12 +165,12 @@ def as_split(model: Any, split: Any) -> Split:
     """
     check_split(split)
     if isinstance(split, JointSources):
-        return _joint_split(model, split)
+        return _joint_split(model, split, verbose)
     if not is_table(split):
         refuse_generated("split", getattr(split, "labels", None))
         return split
     refuse_generated("split", split)
-    inputs, labels, weights = encode_table(model, split)
+    inputs, labels, weights = encode_table(model, split, verbose)
     groups = {name: np.asarray(split[name]) for name in getattr(split, "column_names", split.columns)}
     return Split(inputs, labels, weights, groups)
 
@@ -195,10 +183,10 @@ def check_split(split: Any) -> None:
         raise ValueError("`split` must have at least one row. Received: an empty split")
 
 
-def _joint_split(model: Any, joint: JointSources) -> Split:
+def _joint_split(model: Any, joint: JointSources, verbose: int) -> Split:
     """All rows, with the labels that `fit` would read of each source."""
     fills = fills_of((), model.labelled_tasks, require_transform(model).sample_weight)
-    split, tasks = as_split(model, joint.table(fills)), joint.tasks_by_source(model.labelled_tasks)
+    split, tasks = as_split(model, joint.table(fills), verbose), joint.tasks_by_source(model.labelled_tasks)
     for source, rows in rows_by_source(joint, split).items():
         for task in model.labelled_tasks:
             if task.name not in tasks[source]:

@@ -136,7 +136,7 @@ def report_of_reader(
 ) -> GateReport:
     """`gate_report` with a given reader, so that its graph is traced once for many reports."""
     check.check_int("batch_size", batch_size)
-    inputs, columns = _inputs_and_columns(reader.model, split)
+    inputs, columns = _inputs_and_columns(reader.model, split, verbose)
     rows = len(next(iter(inputs.values()), ()))
     if rows == 0:
         raise ValueError("`split` must have at least one row. Received: an empty split")
@@ -146,10 +146,10 @@ def report_of_reader(
     return GateReport(table, similarity, by, _panels(reader))
 
 
-def _inputs_and_columns(model: Any, split: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _inputs_and_columns(model: Any, split: Any, verbose: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The model's inputs, and the columns that rows may be grouped by."""
     if is_table(split):
-        inputs, _, _ = encode_table(model, split)
+        inputs, _, _ = encode_table(model, split, verbose)
         return inputs, {name: np.asarray(split[name]) for name in getattr(split, "column_names", split.columns)}
     inputs = split if isinstance(split, Mapping) else split.inputs
     missing = [name for name in required_inputs(model) if name not in inputs]

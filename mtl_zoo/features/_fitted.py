@@ -53,7 +53,7 @@ class Fitted:
         return None if feature.state_key is None else self.states[feature.state_key]
 
     def encode(
-        self, frame: pd.DataFrame, names: SequenceABC[str] | None = None
+        self, frame: pd.DataFrame, names: SequenceABC[str] | None = None, verbose: int = 0
     ) -> tuple[dict[str, np.ndarray], dict[str, Unseen]]:
         """Arrays by input name, and the values that were in no vocabulary, by feature; of features of some `names`."""
         chosen = [feature for feature in self.features if names is None or feature.name in names]
@@ -68,17 +68,19 @@ class Fitted:
             places[title], lost = joined.places_of(columns[source], self.columns[source])
             if lost is not None:
                 unseen[joined.report_name] = lost
-        for feature in chosen:
-            home = self.homes.get(feature.name)
-            if home is not None:
-                arrays |= self.of_entities[feature.name].rows(home, feature, places[home.table.title])
-                continue
-            column, fitted = columns[feature.source], self.columns[feature.source]
-            fitted.check(column, feature.name)
-            encoded, new = feature.encode(self.state_of(feature), column, fitted)
-            arrays |= encoded
-            if new is not None:
-                unseen[feature.name] = new
+        with Bar("Encoding features", len(chosen), verbose) as bar:
+            for feature in chosen:
+                home = self.homes.get(feature.name)
+                if home is not None:
+                    arrays |= self.of_entities[feature.name].rows(home, feature, places[home.table.title])
+                else:
+                    column, fitted = columns[feature.source], self.columns[feature.source]
+                    fitted.check(column, feature.name)
+                    encoded, new = feature.encode(self.state_of(feature), column, fitted)
+                    arrays |= encoded
+                    if new is not None:
+                        unseen[feature.name] = new
+                bar.advance()
         return arrays, unseen
 
     def home_of(self, feature: Feature) -> Joined:

@@ -220,7 +220,9 @@ class FeatureTransform(Extending):
         self._fitted, self._graph, self._growth, self.unseen = fitted, None, {}, {}
         return self
 
-    def encode(self, table: Any, features: SequenceABC[str] | None = None) -> dict[str, np.ndarray]:
+    def encode(
+        self, table: Any, features: SequenceABC[str] | None = None, *, verbose: int = 1
+    ) -> dict[str, np.ndarray]:
         """Arrays by input name: int32 ids (n,) or (n, length), float32 numbers (n,).
 
         Values outside the vocabularies become id 1; they are counted in `unseen` and logged.
@@ -229,11 +231,12 @@ class FeatureTransform(Extending):
             table: Needs the features' columns only, and none of features with `bias=True`, which are then missing;
                 rows keep their order.
             features: Names of those that are encoded. Default: None, all.
+            verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
         Raises:
             ValueError: The table is empty, lacks a column, or a column's type is not the training table's.
         """
-        arrays, self.unseen = self._require_fitted().encode(read_table(table), features)
+        arrays, self.unseen = self._require_fitted().encode(read_table(table), features, verbose)
         _report.log_unseen(self.unseen)
         return arrays
 

@@ -150,7 +150,7 @@ def _prepare_validation(model: Any, arguments: dict[str, Any], sources: Sequence
     size = arguments.get("validation_batch_size") or arguments.get("batch_size") or TRAIN_BATCH_SIZE
     if is_table(validation):
         refuse_generated("validation_data", validation)
-        return {**arguments, "validation_data": encode_table(model, validation)}
+        return {**arguments, "validation_data": encode_table(model, validation, shows(arguments))}
     if is_stream(validation):
         return {**arguments, "validation_data": checked_stream(model, validation, "validation_data").batches(size)}
     if isinstance(validation, tuple) and is_table(validation[0]):
@@ -208,7 +208,7 @@ def prepare(model: Any, x: Any, y: Any, arguments: dict[str, Any]) -> tuple[Any,
     if is_table(x):
         if y is not None or arguments.get("sample_weight") is not None:
             raise ValueError("`y` and `sample_weight` must be None with a table: they are columns of it.")
-        x, y, weights = encode_table(model, x)
+        x, y, weights = encode_table(model, x, shows(arguments))
         arguments = {**arguments, "sample_weight": weights}
     elif isinstance(x, Mapping):
         model.scoring.checked("x", x)
@@ -227,6 +227,11 @@ def batch_size(arguments: dict[str, Any], default: int) -> int:
     return default if given is None else check.check_int("batch_size", given)
 
 
+def shows(arguments: Mapping[str, Any]) -> int:
+    """1, or 0 where the arguments of `fit`, `evaluate` or `predict` ask for silence."""
+    return int(arguments.get("verbose", 1) != 0)
+
+
 def require_transform(model: Any) -> FeatureTransform:
     if model.transform is None:
         raise ValueError(
@@ -236,9 +241,9 @@ def require_transform(model: Any) -> FeatureTransform:
     return model.transform
 
 
-def encode_table(model: Any, table: Any) -> tuple[Any, Any, Any]:
+def encode_table(model: Any, table: Any, verbose: int = 1) -> tuple[Any, Any, Any]:
     transform = require_transform(model)
-    return transform.encode(table), transform.encode_labels(table), transform.encode_weights(table)
+    return transform.encode(table, verbose=verbose), transform.encode_labels(table), transform.encode_weights(table)
 
 
 def _weights_for_every_label(model: Any, y: Any, weights: Any) -> dict[str, Any]:

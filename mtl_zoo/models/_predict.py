@@ -12,6 +12,7 @@ import pandas as pd
 
 from mtl_zoo import _backend, _distribute
 from mtl_zoo import _validation as check
+from mtl_zoo._progress import Bar
 from mtl_zoo.models import _data
 
 Arrays = dict[str, np.ndarray]
@@ -33,7 +34,7 @@ def prepare(model: Any, x: Any, arguments: dict[str, Any]) -> tuple[Any, dict[st
         size = _data.batch_size(arguments, _data.PREDICT_BATCH_SIZE)
         x, arguments = _data.checked_stream(model, x).batches(size), {**arguments, "batch_size": None}
     if _data.is_table(x):
-        x = _data.require_transform(model).encode(x)
+        x = _data.require_transform(model).encode(x, verbose=_data.shows(arguments))
     if isinstance(x, Mapping):
         x = model.scoring.checked("x", x)
         arguments = {**arguments, "batch_size": _data.batch_size(arguments, _data.PREDICT_BATCH_SIZE)}
@@ -71,6 +72,24 @@ def predict_rows(
             break
     callbacks.on_predict_end()
     return {name: values[:done] for name, values in found.items()}
+
+
+def predict_with_bar(model: Any, x: Any, rows: int, batch_size: int, verbose: int) -> dict[str, np.ndarray]:
+    """What `predict` gives, with a bar of ours in place of Keras'."""
+    with Bar("Scoring rows", rows, verbose) as bar:
+        told = [_Advance(bar, batch_size, rows)] if verbose else None
+        return model.predict(x, batch_size=batch_size, verbose=0, callbacks=told)
+
+
+class _Advance(keras.callbacks.Callback):
+    """Tells a bar of each batch of `predict`."""
+
+    def __init__(self, bar: Bar, batch_size: int, rows: int) -> None:
+        super().__init__()
+        self._bar, self._batch_size, self._rows = bar, batch_size, rows
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._bar.reach(min((batch + 1) * self._batch_size, self._rows))
 
 
 def predict_by_worker(

@@ -381,7 +381,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         self._require_compiled()
         x = self.scoring.table_of(x)
         if _data.is_table(x):
-            return _data.encode_table(self, x)
+            return _data.encode_table(self, x, verbose=0)
         if isinstance(x, Mapping):
             self.scoring.checked("x", x)
             y = _data.labels_by_name(self, y)

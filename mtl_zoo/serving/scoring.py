@@ -201,8 +201,8 @@ class CompiledScoring:
             single = scoring.encode(packed_once.unpack(once_tensors))
             rows = scoring.encode(packed_rows.unpack(row_tensors))
             count = tf.shape(next(iter(rows.values())))[0]
-            inputs = {name: rows[name] if name in rows else _repeat(single[name], count) for name in inputs_in_order}
-            with computed_once(single, count):
+            with computed_once(single, count) as once:
+                inputs = {n: rows[n] if n in rows else once.repeated(single[n]) for n in inputs_in_order}
                 found = scoring.logits_of(inputs)
             scores = scoring.scores_of(found)
             return (found, scores) if logits else scores
@@ -248,13 +248,6 @@ def _finite(tensor: Any) -> Any:
     if not tensor.dtype.is_floating:
         return tensor
     return tf.where(tf.math.is_finite(tensor), tensor, tf.zeros_like(tensor))
-
-
-def _repeat(row: Any, count: Any) -> Any:
-    import tensorflow as tf
-
-    repeated = tf.broadcast_to(row, tf.concat([[count], tf.shape(row)[1:]], axis=0))
-    return tf.ensure_shape(repeated, (None, *row.shape[1:]))
 
 
 def _holds_text(values: Any) -> bool:

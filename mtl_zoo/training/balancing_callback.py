@@ -222,6 +222,6 @@ def _probe_of(model: Any) -> Any:
 
 def _rows_of(model: Any, split: Any) -> tuple[Mapping[str, Any], Mapping[str, Any], Any]:
     """Inputs, labels and weights."""
-    split = as_split(model, split)
+    split = as_split(model, split, verbose=0)
     inputs = {feature.name: split.inputs[feature.name] for feature in model.features}
     return inputs, {name: split.labels[name] for name in label_names(model.tasks)}, split.weights

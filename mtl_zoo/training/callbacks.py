@@ -49,9 +49,9 @@ class ExactValidation(keras.callbacks.Callback):
         per_task: Each task keeps its own best epoch, and training stops when none has improved for `patience` epochs.
             For models of independent networks, which give their parts by `model.task_variables(name)`; a shared stop
             would cost them what it does not cost a model with one best epoch.
-        select: Which of two epochs is better. None: `WeightedScore()`, the mean over tasks.
         restore_best: After training put the best weights back. False leaves the last ones.
         batch_size: Rows a step of `predict`.
+        select: Which of two epochs is better. None: `WeightedScore()`, the mean over tasks.
 
     Attributes:
         history: One dict an epoch: `epoch` (from 1), `score`, `tasks` ({task: score}, of those that are compared),
@@ -123,7 +123,7 @@ class ExactValidation(keras.callbacks.Callback):
         if self.per_task:
             self._own = {task.name: self.model.task_variables(task.name) for task in self.model.labelled_tasks}
         # Of batches, which may be more than memory holds, labels and scores alone are kept, and for an evaluation only.
-        self._rows: Any = None if is_batched(self.split) else as_split(self.model, self.split)
+        self._rows: Any = None if is_batched(self.split) else as_split(self.model, self.split, verbose=0)
         joint = self.split if isinstance(self.split, JointSources) else None
         self._rows_by_source = {} if joint is None or self._rows is None else rows_by_source(joint, self._rows)
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from mtl_zoo import _validation as check
 from mtl_zoo.losses import Batch, TaskLoss
-from mtl_zoo.models._data import encode_table, is_table, labels_by_name
+from mtl_zoo.models._data import PREDICT_BATCH_SIZE, encode_table, is_table, labels_by_name, shows
+from mtl_zoo.models._predict import predict_with_bar
 
 # How the column of a task's taught scores is called among the labels; no task is.
 _COLUMN = "taught {}"
@@ -50,7 +51,8 @@ def distill(
         y: Labels of arrays, as in `fit`. Default: None, for a table.
         temperature: Above 1, small probabilities of the teacher count more. Default: 1.0.
         weight: The share of the teacher, from 0 (labels alone) to 1 (scores alone). Default: 0.5.
-        arguments: Those of `fit`. In validation data, losses are those of the labels.
+        arguments: Those of `fit`. In validation data, losses are those of the labels. `verbose=0` also keeps the bar
+            away that tells of the teacher's scores.
 
     Returns:
         What `fit` returns.
@@ -87,10 +89,10 @@ def distill(
     if is_table(x):
         if y is not None or arguments.get("sample_weight") is not None:
             raise ValueError("`y` and `sample_weight` must be None with a table: they are columns of it.")
-        inputs, labels, arguments["sample_weight"] = encode_table(student, x)
+        inputs, labels, arguments["sample_weight"] = encode_table(student, x, shows(arguments))
     elif not isinstance(x, Mapping):
         raise ValueError(f"`x` must be a table or a dict of arrays. Received: {type(x).__name__}")
-    taught = _common(teacher, student, x)
+    taught = _common(teacher, student, x, shows(arguments))
     labels = {**labels_by_name(student, labels), **{_COLUMN.format(name): scores for name, scores in taught.items()}}
 
     def distilled(name: str, loss: TaskLoss) -> Any:
@@ -101,7 +103,7 @@ def distill(
         return student.fit(inputs, labels, **arguments)
 
 
-def _common(teacher: Any, student: Any, x: Any) -> dict[str, np.ndarray]:
+def _common(teacher: Any, student: Any, x: Any, verbose: int) -> dict[str, np.ndarray]:
     """The teacher's scores of the outputs that both have."""
     wanted = {output.name: output.units for output in student.head.losses(student.tasks).values()}
     theirs = {output.name: output.units for output in teacher.outputs_info}
@@ -111,7 +113,9 @@ def _common(teacher: Any, student: Any, x: Any) -> dict[str, np.ndarray]:
             "`teacher` must have outputs of the student's names and widths. Received: teacher "
             f"{teacher.name!r} with {theirs}. Expected some of: {wanted}"
         )
-    return {name: scores for name, scores in teacher.predict(x, verbose=0).items() if name in wanted}
+    rows = len(x) if is_table(x) else len(next(iter(x.values())))
+    scores = predict_with_bar(teacher, x, rows, PREDICT_BATCH_SIZE, verbose)
+    return {name: values for name, values in scores.items() if name in wanted}
 
 
 @dataclasses.dataclass(frozen=True)

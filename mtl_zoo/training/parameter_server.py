@@ -172,6 +172,7 @@ class ParameterServerTrainer:
         if validation_every is not None:
             check.check_int("validation_every", validation_every)
         arguments = {"batch_size": batch_size, "sample_weight": sample_weight, "callbacks": callbacks}
+        arguments["verbose"] = verbose
         arguments = {name: value for name, value in arguments.items() if value is not None}
         if _data.holds_rows(x):
             arguments["shuffle"] = shuffle
@@ -190,19 +191,20 @@ class ParameterServerTrainer:
         # Where checkpoints look for the metrics of the epoch so far.
         model.train_function = step
         model.stop_training = False
-        listeners.on_train_begin()
-        left_out = run.begin()
-        try:
-            for epoch in range(first, epochs):
-                self._epoch(step, data.skip(left_out) if left_out else data, listeners, beside, epoch)
-                left_out = 0
-                if model.stop_training:
-                    break
-        finally:
-            model.train_function = None
-            run.at_end.close()
-        beside.wait()
-        listeners.on_train_end()
+        with _data.telling_failures(listeners):
+            listeners.on_train_begin()
+            left_out = run.begin()
+            try:
+                for epoch in range(first, epochs):
+                    self._epoch(step, data.skip(left_out) if left_out else data, listeners, beside, epoch)
+                    left_out = 0
+                    if model.stop_training:
+                        break
+            finally:
+                model.train_function = None
+                run.at_end.close()
+            beside.wait()
+            listeners.on_train_end()
         return history
 
     def _epoch(self, step: Any, data: Any, listeners: Any, beside: Any, epoch: int) -> None:

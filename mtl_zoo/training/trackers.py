@@ -27,7 +27,8 @@ class Tracker(keras.callbacks.Callback):
     `"validation"`. The scores of `ExactValidation` are `<task>/score`; it must come before the tracker in the list of
     callbacks. What is of no task (`loss`, `learning_rate`) keeps its name.
 
-    One of your own overrides `begin`, `log`, `end`, and `failed` where an end by an error is another one.
+    One of your own overrides `begin`, `log`, `end`, and `failed` where an end by an error is another one. `failed` is
+    also called where `begin` itself raises, be it before or after it opened a run.
 
     Args:
         parameters: What to note of the run beside the model's name, its count of parameters and its optimizer: a flat
@@ -66,14 +67,17 @@ class Tracker(keras.callbacks.Callback):
         """Training has ended."""
 
     def failed(self, error: BaseException) -> None:
-        """Training was ended by an error, or by Ctrl-C (`KeyboardInterrupt`). By default the same as `end`."""
+        """Training was ended by an error, that of `begin` included, or by Ctrl-C (`KeyboardInterrupt`).
+
+        By default the same as `end`.
+        """
         self.end()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         about = {"model": model.model_name, "parameters": model.count_params(), "optimizer": model.optimizer.name}
+        self._has_begun = True  # whatever `begin` opens before it raises is to be ended
         self.begin({**about, **self.parameters})
-        self._has_begun = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for rows, scalars in by_task(self.model, logs or {}).items():
@@ -243,15 +247,12 @@ class MLflowLogger(Tracker):
 
     def begin(self, parameters: Mapping[str, Any]) -> None:
         """Starts a run."""
+        self.run_id = None
         found = self._client.get_experiment_by_name(self.experiment)
         number = found.experiment_id if found else self._client.create_experiment(self.experiment)
         self.run_id = self._client.create_run(number, run_name=self.run_name).info.run_id
-        try:
-            for name, value in parameters.items():
-                self._client.log_param(self.run_id, name, value)
-        except BaseException as error:  # such as a value that is too long: no run stays open
-            self.failed(error)
-            raise
+        for name, value in parameters.items():
+            self._client.log_param(self.run_id, name, value)
 
     def log(self, step: int, rows: str, scalars: Mapping[str, float]) -> None:
         """Adds metrics to the run."""
@@ -265,7 +266,8 @@ class MLflowLogger(Tracker):
     def failed(self, error: BaseException) -> None:
         """Ends the run as one that failed, or was killed."""
         is_killed = isinstance(error, KeyboardInterrupt | SystemExit)
-        self._client.set_terminated(self.run_id, status="KILLED" if is_killed else "FAILED")
+        if self.run_id is not None:
+            self._client.set_terminated(self.run_id, status="KILLED" if is_killed else "FAILED")
 
 
 class WandbLogger(Tracker):
@@ -307,7 +309,7 @@ class WandbLogger(Tracker):
 
     def begin(self, parameters: Mapping[str, Any]) -> None:
         """Starts a run."""
-        folder = None if self.folder is None else str(self.folder)
+        self._run, folder = None, None if self.folder is None else str(self.folder)
         self._run = self._wandb.init(
             project=self.project, mode=self.mode, dir=folder, name=self.run_name, config=dict(parameters)
         )
@@ -322,7 +324,8 @@ class WandbLogger(Tracker):
 
     def failed(self, error: BaseException) -> None:
         """Ends the run as one that failed."""
-        self._run.finish(exit_code=1)
+        if self._run is not None:
+            self._run.finish(exit_code=1)
 
 
 def _imported(name: str, tracker: Any) -> Any:

@@ -3,134 +3,30 @@
 import keras
 import numpy as np
 import pytest
+from balanced_steps import (
+    LIKE_PLAIN,
+    PLACES,
+    Mixed,
+    Ones,
+    OnesOfBorder,
+    Sum,
+    assert_same,
+    by_task,
+    compiled,
+    gram_of,
+    inputs_for,
+    small,
+    step_of,
+    trained,
+    values,
+)
 from keras import ops
-from toys import build, inputs, labels, labels_for, loss_gradients, sample_of
+from toys import build, inputs, labels, labels_for, sample_of
 
-from mtl_zoo import BinaryTask, Categorical, Numeric, Sequence, create_model
-from mtl_zoo.balancing import GradientBalancing, GramBalancing, RepresentationBalancing, create_balancing
+from mtl_zoo.balancing import create_balancing
 from mtl_zoo.options import MLP, Embedding, Gate
 
 pytestmark = pytest.mark.tensorflow
-
-TWO_TASKS = (BinaryTask("click"), BinaryTask("like"))
-
-
-def small(name="shared_bottom", tasks=TWO_TASKS, **hyperparameters):
-    """A model whose step is quickly traced. Its one table is read for a single value and for a history."""
-    features = [
-        Categorical("click", size=6, dim=4),
-        Sequence("history", size=6, dim=4, key="click", length=5),
-        Numeric("age"),
-    ]
-    if name == "shared_bottom":
-        hyperparameters.setdefault("bottom_units", (6,))
-    return create_model(name, features, tasks, **{"tower_units": (4,), **hyperparameters})
-
-
-@keras.saving.register_keras_serializable(package="test")
-class Ones(GramBalancing):
-    """Coefficients of 1: the step must be Keras' own."""
-
-    method_name = "ones"
-
-    def coefficients(self, gram, losses, active):
-        return ops.ones_like(losses)
-
-
-@keras.saving.register_keras_serializable(package="test")
-class OnesOfBorder(Ones):
-    taken_of = "representation"
-
-
-@keras.saving.register_keras_serializable(package="test")
-class OnesOfLayer(Ones):
-    taken_of = "layer"
-    weighs_private = True
-
-
-@keras.saving.register_keras_serializable(package="test")
-class Sum(GradientBalancing):
-    method_name = "sum"
-
-    def direction(self, gradients, losses, active, sizes):
-        assert sum(sizes) == gradients.shape[1]
-        return ops.sum(gradients, axis=0), ops.ones_like(losses)
-
-
-@keras.saving.register_keras_serializable(package="test")
-class Mixed(RepresentationBalancing):
-    method_name = "mixed"
-
-    def mix(self, gradients, values, losses, active):
-        assert gradients.shape[2] == values.shape[1]
-        return ops.sum(gradients, axis=0)
-
-
-LIKE_PLAIN = {
-    "coefficients": Ones,
-    "with tables": lambda: Ones(include_tables=True),
-    "every other step": lambda: Ones(update_every=2),
-    "with tables, every other step": lambda: Ones(include_tables=True, update_every=2),
-    "layer": OnesOfLayer,
-    "border": OnesOfBorder,
-    "border, every other step": lambda: OnesOfBorder(update_every=2),
-    "direction": Sum,
-    "mixture": Mixed,
-}
-# One of each place that gradients are taken of.
-PLACES = ("with tables, every other step", "border", "direction", "mixture")
-
-
-def compiled(model, balancing, optimizer=None, eager=True, **options):
-    optimizer = keras.optimizers.SGD(1.0) if optimizer is None else optimizer
-    model.compile(optimizer, balancing=balancing, metrics=None, run_eagerly=eager, **options)
-    return model
-
-
-def values(variables):
-    return {v.path: ops.convert_to_numpy(v) for v in variables}
-
-
-def trained(make, balancing, optimizer=None, eager=True, steps=2, y=None, **options):
-    """The weights, by path, after some steps from the same start."""
-    keras.utils.set_random_seed(5)
-    model = compiled(make(), balancing, optimizer() if optimizer else None, eager, **options)
-    for step in range(steps):
-        targets = labels_for(model, 24) if y is None else y
-        model.train_on_batch(inputs_for(model, 24, seed=step), targets)
-    method = model.balancing
-    own = set() if method is None else {id(v) for v in method.weights}
-    return {v.path: ops.convert_to_numpy(v) for v in model.weights if id(v) not in own}, model
-
-
-def assert_same(a, b, atol=2e-6):
-    assert list(a) == list(b)
-    for path, value in a.items():
-        np.testing.assert_allclose(b[path], value, atol=atol, rtol=1e-5, err_msg=path)
-
-
-def inputs_for(model, rows=64, seed=0):
-    return {name: inputs(rows, seed)[name] for name in model.input}
-
-
-def step_of(model, y=None):
-    """What one step of SGD(1.0) takes from each weight, by path."""
-    before = values(model.trainable_variables)
-    model.train_on_batch(inputs_for(model), labels_for(model) if y is None else y)
-    return {path: before[path] - value for path, value in values(model.trainable_variables).items()}
-
-
-def by_task(model):
-    """{loss: {path: gradient}}, a tape each; and the paths of shared weights that are no tables."""
-    found = {loss: loss_gradients(model, loss) for loss in model.loss_names}
-    touched = {p: [loss for loss in found if np.any(found[loss][p])] for p in next(iter(found.values()))}
-    dense = [p for p, losses in touched.items() if len(losses) > 1 and "/table_" not in p]
-    return found, touched, dense
-
-
-def gram_of(found, paths):
-    rows = np.stack([np.concatenate([found[loss][p].ravel() for p in paths]) for loss in found])
-    return (rows @ rows.T).astype("float32")
 
 
 # Against separate tapes.
@@ -433,155 +329,3 @@ def test_no_op_of_a_step_is_as_large_as_a_table(balancing):
     shapes = {tuple(t.shape) for t in tables}
     made = [(op.name, out.shape) for op in graph.get_operations() for out in op.outputs if out.shape.rank == 2]
     assert not [name for name, shape in made if tuple(shape) in shapes]
-
-
-# Models that share nothing, or something else.
-
-
-def sharing_nothing():
-    return small("single_task", bottom_units=(6,))
-
-
-@pytest.fixture(scope="module")
-def plain_sharing_nothing():
-    return trained(sharing_nothing, None)[0]
-
-
-@pytest.mark.parametrize("balancing", ["pcgrad", "mgda_ub", "grad_norm", "grad_drop", "moco"])
-def test_where_nothing_is_shared_the_losses_are_summed_with_a_warning(balancing, plain_sharing_nothing):
-    with pytest.warns(UserWarning, match=r"`balancing='\w+'` has nothing to weigh: the losses of .* share no "):
-        found, model = trained(sharing_nothing, balancing)
-    assert_same(plain_sharing_nothing, found)
-    assert ops.convert_to_numpy(model.balancing.last_coefficients).tolist() == [1, 1]
-    assert ops.convert_to_numpy(model.balancing.skipped).tolist() == [0, 0]
-
-
-def test_where_tables_alone_are_shared_they_can_be_weighed():
-    def make():
-        return small("single_task", bottom_units=(6,), share_embeddings=True)
-
-    plain, _ = trained(make, None)
-    with pytest.warns(UserWarning, match="share no weights, tables aside"):
-        found, _ = trained(make, "mgda")
-    assert_same(plain, found)
-    model = make()
-    found, touched, _ = by_task(model)
-    tables = [p for p, losses in touched.items() if len(losses) > 1]
-    compiled(model, create_balancing("mgda", include_tables=True))
-    step_of(model)
-    gram = gram_of(found, tables)
-    np.testing.assert_allclose(ops.convert_to_numpy(model.balancing.last_norms), np.sqrt(np.diag(gram)), rtol=1e-4)
-    assert ops.convert_to_numpy(model.balancing.last_coefficients).sum() == pytest.approx(1, rel=1e-4)
-
-
-def of_one_task():
-    return small(tasks=TWO_TASKS[:1])
-
-
-@pytest.fixture(scope="module")
-def plain_of_one_task():
-    return trained(of_one_task, None)[0]
-
-
-@pytest.mark.parametrize("balancing", ["pcgrad", "mgda_ub", "grad_norm", "grad_drop", "moco"])
-def test_one_task_takes_the_plain_step(balancing, plain_of_one_task):
-    assert_same(plain_of_one_task, trained(of_one_task, balancing)[0])
-
-
-@pytest.mark.parametrize("name", ["esmm", "ple", "stem", "cross_stitch"])
-def test_other_graphs(name):
-    plain, _ = trained(lambda: build(name), None, steps=1)
-    for balancing in (OnesOfBorder(), Mixed()):
-        found, _ = trained(lambda: build(name), balancing, steps=1)
-        assert_same(plain, found)
-
-
-# State.
-
-
-def test_weights_that_were_frozen_after_compile_are_noticed():
-    model = compiled(small(bottom_units=(6, 4)), "moco")
-    model.get_layer("bottom").dense[0].trainable = False
-    with pytest.raises(ValueError, match=r"`compile\(\)` must be called again after weights were frozen"):
-        model.train_on_batch(inputs_for(model), labels_for(model))
-
-
-def test_state_has_a_place_for_every_shared_parameter():
-    model = compiled(small(), "moco")
-    bottom = model.get_layer("bottom").dense[0]
-    assert model.balancing.averages.shape == (2, bottom.kernel.shape[0] * 6 + 6)
-
-
-def test_compiling_again_drops_the_old_method(tmp_path):
-    model = compiled(small(), "moco")
-    count = len(model.weights)
-    compiled(model, "moco")
-    assert len(model.weights) == count
-    compiled(model, None)
-    assert not [v for v in model.weights if "balancing" in v.path]
-    model.save_weights(tmp_path / "plain.weights.h5")
-    compiled(model, "moco").load_weights(tmp_path / "plain.weights.h5")
-    model.train_on_batch(inputs_for(model), labels_for(model))
-    model.save_weights(tmp_path / "moco.weights.h5")
-    compiled(model, "pcgrad").load_weights(tmp_path / "moco.weights.h5")
-    assert float(model.balancing.step) == 0  # another method's state starts anew
-    compiled(model, "moco").load_weights(tmp_path / "moco.weights.h5")
-    assert float(model.balancing.step) == 1
-    assert np.any(ops.convert_to_numpy(model.balancing.averages))
-
-
-# The graph's two parts.
-
-
-def test_the_representation_of_several_graphs():
-    def names(name):
-        parts = compiled(build(name), "mgda_ub").balancing.halves
-        return sorted(tensor.name.rpartition("_output")[0] for tensor in parts.above.input[0])
-
-    assert names("shared_bottom") == ["bottom"]
-    assert names("mmoe") == ["embedding", "experts"]
-    assert names("single_task") == []
-    assert "click_head" in names("esmm")  # both losses depend on the click logit
-    # The last unit gives each task a vector of its own: what they have in common ends below it.
-    assert names("cross_stitch") == ["click_column_1", "conversion_column_1", "like_column_1"]
-
-
-@pytest.mark.parametrize("name", ["mmoe", "esmm", "pepnet", "single_task"])
-def test_two_halves_are_the_model(name):
-    from mtl_zoo.models import halves
-
-    model = build(name)
-    expected = model(inputs_for(model))
-    parts = compiled(model, "mgda_ub").balancing.halves if name == "esmm" else halves(model)
-    logits = parts.above(parts.below(inputs_for(model)))
-    for output, value in expected.items():
-        np.testing.assert_array_equal(logits[output], value)
-    both = {id(v) for half in (parts.below, parts.above) for v in half.weights}
-    assert both == {id(v) for layer in model.layers for v in layer.weights}
-
-
-def test_halves_of_unknown_logits():
-    from mtl_zoo.models import halves
-
-    with pytest.raises(ValueError, match=r"`losses` must name outputs of the model. Received unknown: \['buy'\]"):
-        halves(small(), [{"click"}, {"buy"}])
-
-
-def test_layers_called_on_both_sides_keep_what_they_add_to_the_loss():
-    """A layer with a penalty that one loss alone and several depend on, in two calls."""
-    import tensorflow as tf
-
-    from mtl_zoo.models import halves
-
-    twice = keras.layers.Dense(3, activity_regularizer=keras.regularizers.L2(1.0), name="twice")
-    x = keras.Input((3,), name="x")
-    shared = twice(x)
-    model = keras.Model({"x": x}, {"a": keras.layers.Dense(1)(twice(shared)), "b": keras.layers.Dense(1)(shared)})
-    rows = {"x": np.random.default_rng(0).normal(size=(5, 3)).astype("float32")}
-    expected = model(rows)
-    penalty = sum(model.losses)
-    with tf.GradientTape(persistent=True) as tape:
-        logits, representation = halves(model).record(rows, tape)
-    np.testing.assert_allclose(sum(model.losses), penalty, rtol=1e-6)
-    np.testing.assert_array_equal(logits["a"], expected["a"])
-    assert [tuple(value.shape) for value in representation] == [(5, 3)]

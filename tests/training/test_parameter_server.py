@@ -105,6 +105,10 @@ def test_what_cannot_work_is_refused_with_the_reason(two, what, text):
     assert text in two[what]
 
 
+def test_callbacks_are_told_of_a_training_that_fails(two):
+    assert two["told"] == ["FloatingPointError"]
+
+
 def test_a_cluster_without_servers_is_refused(monkeypatch):
     from mtl_zoo.training import ParameterServerTrainer
 

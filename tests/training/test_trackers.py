@@ -17,6 +17,10 @@ LOGS = {
     "loss": 0.9, "click_loss": 0.5, "click_auc": 0.7, "val_loss": 1.0, "val_click_auc": 0.65, "val_score": 0.6,
     "val_click_score": 0.65, "val_time_score": 0.55, "time_rmse": float("nan"), "learning_rate": 0.01,
 }  # fmt: skip
+ROWS = (
+    {"city": np.array([2, 3, 4, 5], "int32")},
+    {"click": np.array([0, 1, 0, 1], "float32"), "time": np.array([1, 2, 3, 5], "float32")},
+)
 TRAINING = {"loss": 0.9, "click/loss": 0.5, "click/auc": 0.7, "learning_rate": 0.01}
 VALIDATION = {"loss": 1.0, "click/auc": 0.65, "score": 0.6, "click/score": 0.65, "time/score": 0.55}
 
@@ -148,11 +152,9 @@ def test_a_training_that_was_cut_short_ends_the_run(model, monkeypatch, tmp_path
     mlflow, wandb = Recorded(), Recorded()
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    x = {"city": np.array([2, 3, 4, 5], "int32")}
-    y = {"click": np.array([0, 1, 0, 1], "float32"), "time": np.array([1, 2, 3, 5], "float32")}
     trackers = [MLflowLogger("mine", "file:here"), WandbLogger("mine", folder=tmp_path), TensorBoardLogger(tmp_path)]
     with pytest.raises(error):
-        model.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[*trackers, Cut()])
+        model.fit(*ROWS, batch_size=4, epochs=2, verbose=0, callbacks=[*trackers, Cut()])
     assert mlflow.calls[-1] == ("set_terminated", ("7",), {"status": status})
     assert wandb.calls[-1] == ("finish", (), {"exit_code": 1})
 
@@ -170,11 +172,10 @@ def test_a_tracker_that_cannot_end_its_run_hides_no_error(model):
         raise OSError("disk full")
 
     told = []
-    x, y = {"city": np.array([2, 3], "int32")}, {"click": np.ones(2, "float32"), "time": np.ones(2, "float32")}
     callbacks = [Broken(), Told(), keras.callbacks.LambdaCallback(on_epoch_begin=stop)]
     with pytest.warns(UserWarning, match="Broken failed to end its run: ConnectionError: no network"):
         with pytest.raises(OSError, match="disk full") as caught:
-            model.fit(x, y, verbose=0, callbacks=callbacks)
+            model.fit(*ROWS, verbose=0, callbacks=callbacks)
     assert told == [caught.value]
 
 
@@ -187,10 +188,46 @@ def test_a_run_whose_parameters_are_refused_does_not_stay_open(model, monkeypatc
         raise ValueError("too long")
 
     monkeypatch.setattr(tracker._client, "log_param", refuse, raising=False)
-    tracker.set_model(model)
     with pytest.raises(ValueError, match="too long"):
-        tracker.on_train_begin()
+        model.fit(*ROWS, verbose=0, callbacks=[tracker])
     assert fake.calls[-1] == ("set_terminated", ("7",), {"status": "FAILED"})
+
+
+def test_a_tracker_of_ones_own_that_raises_while_it_begins_is_told(model):
+    class Opened(Tracker):
+        def begin(self, parameters):
+            told.append("opened")
+            raise ValueError("refused")
+
+        def failed(self, error):
+            told.append(error)
+
+    class Later(Tracker):
+        def failed(self, error):
+            raise AssertionError("it did not begin")
+
+    told, tracker = [], Opened()
+    with pytest.raises(ValueError, match="refused") as caught:
+        model.fit(*ROWS, verbose=0, callbacks=[tracker, Later()])
+    assert told == ["opened", caught.value]
+    tracker.on_train_failed(OSError())  # once
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize(("name", "first"), [("mlflow", "get_experiment_by_name"), ("wandb", "init")])
+def test_a_run_that_was_not_opened_is_not_ended(model, monkeypatch, name, first):
+    fake = Recorded()
+    monkeypatch.setitem(sys.modules, name, fake)
+    tracker = trained(MLflowLogger() if name == "mlflow" else WandbLogger(), model)
+    calls = len(fake.calls)
+
+    def refuse(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(fake, first, refuse, raising=False)
+    with pytest.raises(ConnectionError, match="no network"):
+        model.fit(*ROWS, verbose=0, callbacks=[tracker])
+    assert len(fake.calls) == calls, "the run of the training before is left alone"
 
 
 def test_mlflow_keeps_a_run(model, tmp_path):

@@ -14,6 +14,7 @@ import pandas as pd
 
 from mtl_zoo import _validation as check
 from mtl_zoo._files import intact, read_header, refuse_other_content, whole_folder
+from mtl_zoo._progress import Bar
 from mtl_zoo._registry import Registry
 from mtl_zoo.recommend._ids import EMPTY, id_array, is_filled
 from mtl_zoo.recommend.indexes._arrays import checked_ids, checked_vectors, filled_up, ids_and_vectors, without
@@ -66,12 +67,13 @@ class Index:
     def __len__(self) -> int:
         return len(self._known)
 
-    def build(self, ids: Any, vectors: Any) -> Index:
+    def build(self, ids: Any, vectors: Any, *, verbose: int = 1) -> Index:
         """Makes the index anew, of these items alone.
 
         Args:
             ids: Whole numbers or strings, (items,), each once. -1 and missing ones are no ids.
             vectors: Finite numbers, (items, width), kept as float32.
+            verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
         Returns:
             The index itself.
@@ -79,11 +81,12 @@ class Index:
         Raises:
             ValueError: There are no items; ids come twice or are missing; vectors are not finite or of another number.
         """
-        given = ids_and_vectors(ids, vectors)
-        if not len(given[0]):
-            raise ValueError("`ids` must hold at least one item. Received: ids=[]")
-        self._known, self._vectors = pd.Index(given[0]), given[1]
-        self._rebuild()
+        with Bar("Building the index", verbose=verbose):
+            given = ids_and_vectors(ids, vectors)
+            if not len(given[0]):
+                raise ValueError("`ids` must hold at least one item. Received: ids=[]")
+            self._known, self._vectors = pd.Index(given[0]), given[1]
+            self._rebuild()
         return self
 
     def query(self, vectors: Any, k: int, exclude: Any = None) -> tuple[np.ndarray, np.ndarray]:
