@@ -94,7 +94,8 @@ def time_ways(folder: Path, user_columns: Sequence[str], calls: int, core: int |
     """What the process of a case runs: a row for each way to score.
 
     The ways: `exported` takes the raw columns of all rows, NumPy arrays, and gives NumPy scores; `scorer` is
-    `make_scorer` on encoded arrays; `rank` and `raw rank` are its `rank`, on encoded and on raw columns.
+    `make_scorer` on encoded arrays; `rank` and `raw rank` are its `rank`, on encoded and on raw columns; `prepared` is
+    that of candidates which were prepared, all in their order or `by place`.
 
     Columns: `way`, `median_ms`, `p99_ms`, `calls`, `candidates_per_second` (by the median), `gflops` of a request by
     its graph, `matmul_gflops` of the core, `matmul_share` of it that the matrix products of the median call reach.
@@ -147,11 +148,16 @@ def ways_to_score(folder: Path, user_columns: Sequence[str]) -> tuple[dict[str, 
         candidates = {name: array for name, array in columns.items() if name not in user}
         return lambda: score.rank(user, candidates)
 
+    user = {name: encoded[name][:1] for name in user_columns}
+    prepared = scorer.prepare({name: array for name, array in encoded.items() if name not in user})
+    places = np.arange(len(prepared))
     ways = {
         "exported": exported,
         "scorer": lambda: scorer(encoded),
         "rank": ranked(scorer, encoded),
         "raw rank": ranked(raw_scorer, raw),
+        "prepared": lambda: prepared.rank(user),
+        "prepared, by place": lambda: prepared.rank(user, places),
     }
     return ways, lambda: model({name: tf.constant(array) for name, array in encoded.items()}, training=False)
 

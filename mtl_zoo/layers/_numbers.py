@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from keras import ops
@@ -18,6 +18,11 @@ class NumberGroup:
         self.places = sorted(places, key=lambda place: len(place.inputs) > 1)
         self.alone = [place for place in self.places if len(place.inputs) == 1]
         self.name = self.places[0].request.group
+
+    def within(self, names: Collection[str]) -> NumberGroup | None:
+        """Those of them that are asked for: all or none where they are encoded together."""
+        places = [place for place in self.places if place.name in names]
+        return NumberGroup(places) if places else None
 
     def make(self, dtype: Any) -> Any:
         """The layer that encodes them, from (batch, numbers) to (batch, numbers, width)."""

@@ -188,20 +188,31 @@ class FeatureEmbedding(keras.layers.Layer):
         single = _apart(blocks) | vectors
         others = set(self._places) - alone
         known = {name: once.repeated(vector) for name, vector in single.items()}
-        blocks, vectors = self._vectors(inputs, False, others, known)
-        x = self._arrange(blocks, vectors)
         if not self.joined or self.fusions or not alone or not others:
-            return x
+            return self._arrange(*self._vectors(inputs, False, others, known))
+        if not self._need_no(once.inputs, others):
+            once = once._replace(kept=None)
+
+        def others_joined() -> Any:
+            return self._join(*self._vectors(inputs, False, others, known), [n for n in self._given if n in others])
+
+        rows = once.of_rows(others_joined)
         apart = ops.concatenate([single[name] for name in self._given if name in alone], axis=-1)
         columns = [(name in alone, *bounds) for name, bounds in self.bounds().items()]
-        return _once.mark(x, once, apart, self._join(blocks, vectors, [n for n in self._given if n in others]), columns)
+        return _once.mark(once, apart, rows, columns)
+
+    def _need_no(self, inputs: Mapping[str, Any], names: Collection[str]) -> bool:
+        """Whether none of these features needs any of these inputs."""
+        queries = [p.encoder.query for p in self._encoded if p.name in names and p.encoder.query is not None]
+        needed = {*names, *queries}
+        return not any(one in inputs for place in self._places.values() if place.name in needed for one in place.inputs)
 
     def _alone(self, inputs: Mapping[str, Any]) -> set[str]:
         """The features that need these inputs alone."""
         alone = {place.name for place in self._places.values() if all(name in inputs for name in place.inputs)}
-        for numbers in self._numbers:  # which are encoded together
+        for numbers in self._numbers:
             names = {place.name for place in numbers.places}
-            if not names <= alone:
+            if numbers.name and not names <= alone:  # they are encoded together
                 alone -= names
         return alone - {p.name for p in self._encoded if p.encoder.query is not None and p.encoder.query not in alone}
 
@@ -251,9 +262,7 @@ class FeatureEmbedding(keras.layers.Layer):
             batch = ops.shape(inputs[self._batch_input])[0]
             # Keras divides what is added by the number of replicas.
             self.add_loss(self.l2 * sum(squares) / _backend.mean_over_replicas(batch))
-        for numbers in self._numbers:
-            if numbers.places[0].name not in names:
-                continue
+        for numbers in filter(None, (group.within(names) for group in self._numbers)):
             block, others = numbers.call(self.number_encoders.get(numbers.name), inputs, self.compute_dtype)
             vectors |= others
             if block is not None:

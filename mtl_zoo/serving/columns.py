@@ -175,6 +175,29 @@ def checked_arrays(argument: str, given: Mapping[str, Any], columns: Columns) ->
     return arrays
 
 
+def read_arrays(argument: str, given: Mapping[str, Any], columns: Columns) -> dict[str, np.ndarray]:
+    """Typed arrays. Their values are checked when they are packed, but for those that another type would change."""
+    check_names(argument, given, columns)
+    arrays = {}
+    for name, column in columns.items():
+        label = f"{argument}[{name!r}]"
+        array = column.shaped(label, given[name])
+        if array.dtype != column.array_type:
+            column.check_values(label, array)
+            array = column.typed(label, array)
+        arrays[name] = array
+    return arrays
+
+
+def as_row(column: Column, value: Any) -> np.ndarray:
+    """One row of a user's column, given as its value or as an array of one row."""
+    array = np.asarray(value)
+    array = array[None] if array.ndim == len(column.shape) else array
+    if array.ndim == 0 or len(array) != 1:
+        raise ValueError(f"`user[{column.name!r}]` must be one row. Received: shape {np.shape(value)}")
+    return array
+
+
 class Packing:
     """How columns travel: those of one type with one value a row as the rows of one matrix, others alone.
 

@@ -13,7 +13,7 @@ from benchmarks.studies.latency import Request
 pytestmark = pytest.mark.tensorflow
 
 SMALL = {"candidates": 5, "vocabulary": 9, "features": 4, "numerics": 3, "dim": 2}
-WAYS = ["exported", "scorer", "rank", "raw rank"]
+WAYS = ["exported", "scorer", "rank", "raw rank", "prepared", "prepared, by place"]
 
 
 def test_every_way_gives_the_same_scores(tmp_path, monkeypatch):
@@ -47,5 +47,5 @@ def test_a_fresh_process_on_one_core(tmp_path):
     table = pd.read_csv(tmp_path / "out" / "latency.csv")
     assert list(zip(table["model"], table["way"], strict=True)) == [(m, w) for m in models[1:3] for w in WAYS]
     assert json.loads(table["hyperparameters"][0]) == {"num_experts": 2, "tower_units": [4]}
-    assert json.loads(table["hyperparameters"][4]) == {"tower_units": [4]}
+    assert json.loads(table["hyperparameters"][len(WAYS)]) == {"tower_units": [4]}
     assert (table["matmul_share"] > 0).all() and table["core"][0] in os.sched_getaffinity(0)
