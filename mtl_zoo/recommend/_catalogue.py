@@ -61,12 +61,14 @@ class Catalogue:
         item: The column of ids.
         arrays: By input of the model, a row an item.
         vectors: Of items, a row each, if there is an index; stages of re-ranking may read them as `vector`.
+        prepared: What the model makes of the items before it knows a user, if that is kept.
     """
 
     frame: pd.DataFrame
     item: str
     arrays: dict[str, np.ndarray]
     vectors: np.ndarray | None = None
+    prepared: Any = None
 
     def __len__(self) -> int:
         return len(self.frame)

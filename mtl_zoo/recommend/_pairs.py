@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mtl_zoo._once import computed_once
+from mtl_zoo._once import Kept, computed_once
 from mtl_zoo.serving.columns import encoded_columns
+from mtl_zoo.serving.prepared import Preparation, sampled_weights
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -30,7 +31,7 @@ class PairScores:
         self.inputs = encoded_columns(model)
         self._of_user = of_user
         self._lock = threading.Lock()
-        self._compiled: tuple[Any, Any] = (None, None)
+        self._compiled: dict[bool, tuple[Any, Any]] = {}
 
     @property
     def columns(self) -> dict[str, tuple[str, int]]:
@@ -49,8 +50,20 @@ class PairScores:
             found[name] = column.typed(name, column.shaped(name, array))
         return found
 
+    def prepared(self, items: Mapping[str, Any]) -> Preparation:
+        """What the model makes of items before it knows a user, of typed arrays or tensors by input."""
+        import tensorflow as tf
+
+        anybody = {name: tf.constant(self.inputs[name].example(1)) for name in self.inputs if name in self._of_user}
+        return Preparation(self.model, _tensors(items), anybody)
+
     def __call__(
-        self, users: Mapping[str, Any], items: Mapping[str, Any], user_rows: np.ndarray, item_rows: np.ndarray
+        self,
+        users: Mapping[str, Any],
+        items: Mapping[str, Any],
+        user_rows: np.ndarray,
+        item_rows: np.ndarray,
+        prepared: Preparation | None = None,
     ) -> dict[str, np.ndarray]:
         """float32 scores of pairs, by column.
 
@@ -58,16 +71,25 @@ class PairScores:
             users: Typed arrays or tensors by input, a row a user.
             items: The same of items.
             user_rows, item_rows: The user's and the item's row of each pair.
+            prepared: Of these items. Where the model's weights have changed since, it is made anew.
         """
         import tensorflow as tf
 
-        rows = (tf.constant(user_rows, "int32"), tf.constant(item_rows, "int32"))
-        scores = self._function()(_tensors(users), _tensors(items), *rows)
+        given = (_tensors(users), _tensors(items), tf.constant(user_rows, "int32"), tf.constant(item_rows, "int32"))
+        if prepared is None:
+            scores, _ = self._function(None)(*given)
+        else:
+            scores, has_changed = self._function(prepared)(*given, *prepared.state)
+            if has_changed.numpy():
+                prepared.refresh()
+                scores, _ = self._function(prepared)(*given, *prepared.state)
         arrays = {name: values.numpy() for name, values in scores.items()}
         return {column: arrays[name][:, unit] for column, (name, unit) in self.columns.items()}
 
-    def in_graph(self, users: Any, items: Any, user_rows: Any, item_rows: Any) -> dict[str, Any]:
-        """What a call gives, of tensors."""
+    def in_graph(
+        self, users: Any, items: Any, user_rows: Any, item_rows: Any, found: Sequence[Any] | None = None
+    ) -> dict[str, Any]:
+        """What a call gives, of tensors; `found` is what was kept of the items."""
         import tensorflow as tf
 
         inputs = {
@@ -78,25 +100,39 @@ class PairScores:
             inputs[name] = tf.ensure_shape(inputs[name], (None, *column.shape))
         scoring = self.model.scoring
         of_user = {name: tensor for name, tensor in users.items() if name in self._of_user}
-        with computed_once(of_user, users=user_rows):
+        kept = None if found is None else Kept([tf.gather(tensor, item_rows) for tensor in found])
+        with computed_once(of_user, users=user_rows, kept=kept):
             logits = scoring.logits_of(inputs)
         return scoring.scores_of(logits)
 
-    def _function(self) -> Any:
-        scoring, compiled = self._compiled
+    def _function(self, prepared: Preparation | None) -> Any:
+        key = prepared is not None
+        scoring, compiled = self._compiled.get(key, (None, None))
         # The model makes another one where its outputs or its corrections change.
         if scoring is self.model.scoring:
             return compiled
         import tensorflow as tf
+
+        def plain(*given: Any) -> Any:
+            return self.in_graph(*given), tf.constant(False)
+
+        def from_kept(users: Any, items: Any, user_rows: Any, item_rows: Any, found: Any, weights: Any) -> Any:
+            has_changed = tf.reduce_any(tf.not_equal(sampled_weights(self.model), weights))
+            return self.in_graph(users, items, user_rows, item_rows, found), has_changed
 
         with self._lock:
             specs = {name: tf.TensorSpec((None, *c.shape), c.dtype) for name, c in self.inputs.items()}
             users = {name: spec for name, spec in specs.items() if name in self._of_user}
             items = {name: spec for name, spec in specs.items() if name not in self._of_user}
             rows = tf.TensorSpec((None,), "int32")
-            function = tf.function(self.in_graph, input_signature=[users, items, rows, rows], autograph=False)
-            self._compiled = (self.model.scoring, function.get_concrete_function())
-            return self._compiled[1]
+            signature = [users, items, rows, rows]
+            if prepared is not None:
+                found, weights = prepared.state
+                signature.append([tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in found])
+                signature.append(tf.TensorSpec(weights.shape, weights.dtype))
+            function = tf.function(from_kept if key else plain, input_signature=signature, autograph=False)
+            self._compiled[key] = (self.model.scoring, function.get_concrete_function())
+            return self._compiled[key][1]
 
 
 def _tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,8 +89,9 @@ def score_pairs(
     pairs: PairScores, catalogue: Catalogue, users: Arrays, of_user: np.ndarray, of_item: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Scores of pairs by column, some at a time."""
+    items, prepared = catalogue.tensors, catalogue.prepared
     parts = [
-        pairs(users, catalogue.tensors, of_user[start : start + PAIRS], of_item[start : start + PAIRS])
+        pairs(users, items, of_user[start : start + PAIRS], of_item[start : start + PAIRS], prepared)
         for start in range(0, len(of_item), PAIRS)
     ]
     if not parts:

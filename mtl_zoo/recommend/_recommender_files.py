@@ -42,6 +42,7 @@ def write(folder: str | os.PathLike[str], recommender: Any) -> None:
         "format": FORMAT, "item": recommender.item, "user": recommender.user,
         "fusion": recommender.fusion.get_config(), "rerank": stages, "candidates": recommender.candidates,
         "sides": recommender.sides, "tables": list(kept), "retrieval": None, "index": recommender.fetching is not None,
+        "prepare": recommender.prepare,
     }  # fmt: skip
     if recommender.fetching is not None:
         meta["retrieval"] = recommender.fetching.task
@@ -80,7 +81,7 @@ def read(folder: str | os.PathLike[str], make: Any) -> Any:
         return make(
             model, tables["items"], item=meta["item"], user=meta["user"], users=tables["users"], fusion=fusion,
             rerank=stages, candidates=meta["candidates"], exclude=tables["exclude"], sides=meta["sides"],
-            index=index, retrieval=meta["retrieval"],
+            index=index, retrieval=meta["retrieval"], prepare=bool(meta.get("prepare", False)),
         )  # fmt: skip
 
 

@@ -28,18 +28,26 @@ class Stock:
         columns: Those that the model reads of an item.
         pairs: Which knows the types of the model's inputs.
         fetching: The index, which follows the catalogue, or None.
+        prepare: Whether what the model makes of items before it knows a user is kept.
     """
 
     def __init__(
-        self, model: Any, items: Any, item: str, columns: Sequence[str], pairs: PairScores, fetching: Fetching | None
+        self,
+        model: Any,
+        items: Any,
+        item: str,
+        columns: Sequence[str],
+        pairs: PairScores,
+        fetching: Fetching | None,
+        prepare: bool,
     ):
         self._model, self._item, self._columns = model, item, columns
-        self._pairs, self._fetching = pairs, fetching
+        self._pairs, self._fetching, self._prepare = pairs, fetching, prepare
         self._lock = threading.Lock()
         made = self._encoded(_catalogue.checked_items(items, item))
         if fetching is not None:
             fetching.build(made.ids, made.arrays)
-        self.catalogue = self._with_vectors(made)
+        self.catalogue = self._whole(made)
 
     def candidates(
         self, users: Arrays, hidden: Sequence[Sequence[Any]], wanted: Sequence[Any] | None, count: int
@@ -91,7 +99,7 @@ class Stock:
             made = self._encoded(pd.concat([before.frame, new], ignore_index=True), before)
             if self._fetching is not None:
                 self._fetching.add(made.ids[start:], {name: array[start:] for name, array in made.arrays.items()})
-            self.catalogue = self._with_vectors(made)
+            self.catalogue = self._whole(made)
 
     def update(self, items: Any) -> None:
         """See `Recommender.update_items`."""
@@ -107,7 +115,7 @@ class Stock:
             made = self._encoded(frame)
             if self._fetching is not None:
                 self._fetching.update(made.ids[rows], {name: array[rows] for name, array in made.arrays.items()})
-            self.catalogue = self._with_vectors(made)
+            self.catalogue = self._whole(made)
 
     def remove(self, ids: Sequence[Any]) -> None:
         """See `Recommender.remove_items`."""
@@ -121,7 +129,7 @@ class Stock:
                 self._fetching.index.remove(before.ids[gone])
             arrays = {name: array[left] for name, array in before.arrays.items()}
             made = Catalogue(before.frame.iloc[left].reset_index(drop=True), self._item, arrays)
-            self.catalogue = self._with_vectors(made)
+            self.catalogue = self._whole(made)
 
     def _encoded(self, frame: pd.DataFrame, before: Catalogue | None = None) -> Catalogue:
         """A catalogue; its first rows are those of `before`, and are not encoded again."""
@@ -136,7 +144,10 @@ class Stock:
             self._model.update_entities(changed)
         return Catalogue(frame, self._item, arrays)
 
-    def _with_vectors(self, catalogue: Catalogue) -> Catalogue:
-        if self._fetching is None:
-            return catalogue
-        return dataclasses.replace(catalogue, vectors=self._fetching.vectors(catalogue.ids))
+    def _whole(self, catalogue: Catalogue) -> Catalogue:
+        """The catalogue with what is computed of its items beforehand."""
+        if self._fetching is not None:
+            catalogue = dataclasses.replace(catalogue, vectors=self._fetching.vectors(catalogue.ids))
+        if self._prepare:
+            catalogue = dataclasses.replace(catalogue, prepared=self._pairs.prepared(catalogue.tensors))
+        return catalogue

@@ -51,6 +51,9 @@ class Recommender:
         candidates: How many items an index gives, and how many of the best fused scores are re-ranked.
         exclude: What users have seen and are not shown: a table with the columns `user` and `item`, or a
             `mtl_zoo.datasets.Split` with them, such as the training rows. Default: nothing.
+        prepare: Whether what the model makes of items before it knows a user is kept in memory: quicker lists for some
+            kilobytes an item, see `Scorer.prepare`. It is made anew where items or the model's weights have changed.
+            Default: False.
         sides: `"user"` or `"item"` by column, for columns that are read by features without a `side` alone. What comes
             with the request, such as the hour, is the user's.
 
@@ -88,6 +91,7 @@ class Recommender:
         rerank: Any = (),
         candidates: int = 500,
         exclude: Any = None,
+        prepare: bool = False,
         sides: Mapping[str, str] | None = None,
     ):
         if not _backend.is_tensorflow():
@@ -101,6 +105,7 @@ class Recommender:
         self.model, self.item, self.user = model, item, user
         self.sides = dict(sides or {})
         self.candidates = check.check_int("candidates", candidates)
+        self.prepare = check.check_choice("prepare", prepare, (True, False))
         of_side = _catalogue.sides_of(transform, self.sides)
         self._columns = {side: [c for c, s in of_side.items() if s == side] for side in (USER, ITEM)}
         if not self._columns[ITEM]:
@@ -117,7 +122,7 @@ class Recommender:
         self.fetching = None if index is None else Fetching(model, index, retrieval)
         self.known_users = Users(users, user, self._columns[USER])
         self._seen = Seen.of(exclude, user, item)
-        self._stock = Stock(model, items, item, self._columns[ITEM], self.pairs, self.fetching)
+        self._stock = Stock(model, items, item, self._columns[ITEM], self.pairs, self.fetching, self.prepare)
         self._seen.check_items(self.catalogue.ids)
         if self.known_users.table is not None:
             self._seen.check_users("users", self.known_users.table[user])

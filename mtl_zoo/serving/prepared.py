@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,89 @@ from mtl_zoo.serving import columns as _columns
 from mtl_zoo.serving.columns import Packing
 from mtl_zoo.serving.scoring import Scoring
 
-# Rows of candidates that are prepared at once.
+# Rows that are prepared at once.
 _AT_ONCE = 4096
 # Numbers of a weight that tell whether it is another one by now.
 _SAMPLED = 32
+
+
+class Preparation:
+    """What a model makes of rows before they meet a user, kept in memory, for as long as its weights are the same.
+
+    Args:
+        model: A model of the zoo.
+        rows: Tensors by input of the model, a row a candidate.
+        anybody: Tensors of the other inputs, one row; whose does not matter.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from mtl_zoo import BinaryTask, Categorical, create_model
+    >>> from mtl_zoo.serving.prepared import Preparation
+    >>> features = [Categorical("user_id", size=9, dim=4), Categorical("item_id", size=9, dim=4)]
+    >>> model = create_model("shared_bottom", features, [BinaryTask("click")], bottom_units=(8,))
+    >>> kept = Preparation(model, {"item_id": tf.range(2, 9)}, {"user_id": tf.constant([2])})
+    >>> [tensor.shape.as_list() for tensor in kept.state.found]
+    [[7, 4], [7, 8]]
+    """
+
+    def __init__(self, model: Any, rows: Mapping[str, Any], anybody: Mapping[str, Any]) -> None:
+        self._model, self._rows, self._anybody = model, rows, anybody
+        self.state = self._prepared()
+
+    @property
+    def bytes(self) -> int:
+        """What is kept takes."""
+        return sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in self.state.found)
+
+    def refresh(self) -> None:
+        """Prepares the rows anew, with the weights that the model has now."""
+        self.state = self._prepared()
+
+    def _prepared(self) -> PreparedState:
+        import tensorflow as tf
+
+        def prepare(rows: Any) -> Any:
+            kept = Kept()
+            run_once(self._model, self._anybody, rows, kept)
+            return kept.found
+
+        specs = {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in self._rows.items()}
+        function = tf.function(prepare, input_signature=[specs], autograph=False)
+        weights, count = sampled_weights(self._model), len(next(iter(self._rows.values())))
+        parts = [
+            function({name: tensor[start : start + _AT_ONCE] for name, tensor in self._rows.items()})
+            for start in range(0, count, _AT_ONCE)
+        ]
+        return PreparedState([tf.concat(pieces, axis=0) for pieces in zip(*parts, strict=True)], weights)
+
+
+class PreparedState(NamedTuple):
+    """What is kept of rows, and a sample of the weights that it was made with."""
+
+    found: list[Any]
+    weights: Any
+
+
+def sampled_weights(model: Any) -> Any:
+    """Some numbers of each weight, side by side: training changes them."""
+    import tensorflow as tf
+
+    flat = [tf.reshape(tf.cast(weight.value, "float32"), [-1]) for weight in model.weights]
+    return tf.concat([numbers[:: max(1, numbers.shape[0] // _SAMPLED)] for numbers in flat], axis=0)
+
+
+def run_once(model: Any, single: Mapping[str, Any], rows: Mapping[str, Any], kept: Kept | None) -> Any:
+    """The model's logits of one user's inputs with many rows of the others."""
+    import tensorflow as tf
+
+    count = tf.shape(next(iter(rows.values())))[0]
+    with computed_once(single, count, kept=kept) as once:
+        inputs = {
+            name: rows[name] if name in rows else once.repeated(single[name])
+            for name in _columns.encoded_columns(model)
+        }
+        return model.scoring.logits_of(inputs)
 
 
 class PreparedCandidates:
@@ -47,53 +126,31 @@ class PreparedCandidates:
         self._scoring, self._lock = scoring, threading.Lock()
         self._of_user = of_user
         self._packing = Packing(of_user)
-        self._order = list(_columns.encoded_columns(scoring.model))
         self._count = len(next(iter(arrays.values())))
-        self._inputs, self._found = self._prepared(arrays)
-        self._weights = self._sampled_weights()
-        self.bytes = sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in tf.nest.flatten(self._found))
+        self._rows = self._encoded(arrays)
+        anybody = {name: tf.constant(column.example(1)) for name, column in of_user.items()}
+        self._kept = Preparation(scoring.model, self._rows, scoring.encode(anybody))
         self._compiled: dict[bool, Any] = {}
 
     def __len__(self) -> int:
         return self._count
 
-    def _prepared(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], list[Any]]:
-        """The candidates' inputs, and what is kept of them."""
+    @property
+    def bytes(self) -> int:
+        """What is kept of the candidates takes."""
+        return self._kept.bytes
+
+    def _encoded(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The candidates' inputs of the model."""
         import tensorflow as tf
 
-        scoring = self._scoring
-        packing = Packing({n: c for n, c in scoring.columns.items() if n not in self._of_user})
-        anybody = {name: tf.constant(column.example(1)) for name, column in self._of_user.items()}
-
-        def prepare(row_tensors: list[Any]) -> Any:
-            rows, single = scoring.encode(packing.unpack(row_tensors)), scoring.encode(anybody)
-            kept = Kept()
-            self._logits(single, rows, kept)
-            return rows, kept.found
-
-        function = tf.function(prepare, input_signature=[packing.specs()], autograph=False)
-        parts = [
-            function(packing.pack({name: array[start : start + _AT_ONCE] for name, array in arrays.items()}))
-            for start in range(0, self._count, _AT_ONCE)
-        ]
-        inputs = {name: tf.concat([part[0][name] for part in parts], axis=0) for name in parts[0][0]}
-        found = [tf.concat(pieces, axis=0) for pieces in zip(*(part[1] for part in parts), strict=True)]
-        return inputs, found
-
-    def _sampled_weights(self) -> Any:
-        """Some numbers of each weight, side by side: training changes them."""
-        import tensorflow as tf
-
-        flat = [tf.reshape(tf.cast(weight.value, "float32"), [-1]) for weight in self._scoring.model.weights]
-        return tf.concat([numbers[:: max(1, numbers.shape[0] // _SAMPLED)] for numbers in flat], axis=0)
-
-    def _logits(self, single: Mapping[str, Any], rows: Mapping[str, Any], kept: Kept) -> Any:
-        import tensorflow as tf
-
-        count = tf.shape(next(iter(rows.values())))[0]
-        with computed_once(single, count, kept=kept) as once:
-            inputs = {n: rows[n] if n in rows else once.repeated(single[n]) for n in self._order}
-            return self._scoring.logits_of(inputs)
+        packing = Packing({n: c for n, c in self._scoring.columns.items() if n not in self._of_user})
+        encode = tf.function(
+            lambda tensors: self._scoring.encode(packing.unpack(tensors)),
+            input_signature=[packing.specs()],
+            autograph=False,
+        )
+        return encode(packing.pack(arrays))
 
     def rank(self, user: Mapping[str, Any], rows: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Scores of one user with each candidate, (candidates, units) float32 by output.
@@ -140,9 +197,10 @@ class PreparedCandidates:
 
         def rank(user_tensors: list[Any], choose: Callable[[Any], Any]) -> Any:
             single = self._scoring.encode(self._packing.unpack(user_tensors))
-            rows = {name: choose(tensor) for name, tensor in self._inputs.items()}
-            logits = self._logits(single, rows, Kept([choose(tensor) for tensor in self._found]))
-            has_changed = tf.reduce_any(tf.not_equal(self._sampled_weights(), self._weights))
+            rows = {name: choose(tensor) for name, tensor in self._rows.items()}
+            found, weights = self._kept.state
+            logits = run_once(self._scoring.model, single, rows, Kept([choose(tensor) for tensor in found]))
+            has_changed = tf.reduce_any(tf.not_equal(sampled_weights(self._scoring.model), weights))
             return self._scoring.scores_of(logits), has_changed
 
         def rank_all(user_tensors: list[Any]) -> Any:

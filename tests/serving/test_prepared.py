@@ -63,7 +63,7 @@ def test_the_candidates_part_is_not_computed_again():
     user, items = split(columns(), [name for name in columns() if name.startswith("user") or name == "age"])
     prepared = scorer.prepare(items)
     assert_equal_scores(prepared.rank(user), scorer.rank(user, items))
-    vectors, *products = [tensor.shape[1] for tensor in prepared._found]
+    vectors, *products = [tensor.shape[1] for tensor in prepared._kept.state.found]
     assert vectors == 3 * 4 + 1 and sorted(products) == [3, 6, 6, 6], "a gate and three experts"
     assert prepared.bytes == 4 * 12 * (vectors + sum(products))
     kernels = [op.inputs[1].shape[0] for op in prepared._function(False).graph.get_operations() if op.type == "MatMul"]
