@@ -1,13 +1,18 @@
 import io
+import sys
+from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from mtl_zoo import Categorical, FeatureTransform, _progress
 from mtl_zoo._progress import Bar
 from mtl_zoo.evaluation import bootstrap_interval, evaluate
+from mtl_zoo.explanations import permutation_importance
 from mtl_zoo.recommend import ExactIndex
+from mtl_zoo.training import generate_rows
 
 
 @pytest.fixture
@@ -114,6 +119,49 @@ def test_an_index_tells_that_it_is_built(shown, monkeypatch):
     assert shown() == ""
     Slow().build([1, 2], np.eye(2))
     assert "Building the index" in shown()
+
+
+class Told(Bar):
+    """A bar that keeps what was shown, and of what."""
+
+    bars: ClassVar[list] = []
+
+    def __init__(self, text, total=None, verbose=1):
+        super().__init__(text, total, 0)
+        Told.bars.append((text, verbose))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("verbose", [0, 1])
+@pytest.mark.parametrize("name", ["explain", "permutation_importance", "generate_rows"])
+def test_long_work_tells_that_it_goes_on(name, verbose, monkeypatch):
+    import mtl_zoo
+    from mtl_zoo.training import WGANGP
+
+    table = pd.DataFrame({"age": [20, 30, 40, 50], "click": [0, 1, 0, 0]})
+    transform = FeatureTransform(mtl_zoo.Numeric("age"), mtl_zoo.BinaryTask("click")).fit(table)
+    model = mtl_zoo.create_model("shared_bottom", transform, bottom_units=(2,), tower_units=())
+    few = WGANGP(steps=1, batch_size=4, units=(2,), critic_steps=1)
+    work = {
+        "explain": ("explanations", lambda: mtl_zoo.explain(model, table, verbose=verbose)),
+        "permutation_importance": (
+            "explanations",
+            lambda: permutation_importance(model, table, repeats=1, resamples=0, verbose=verbose),
+        ),
+        "generate_rows": (
+            "training",
+            lambda: generate_rows(table, transform, labels={"click": 1}, rows=2, method=few, verbose=verbose),
+        ),
+    }
+    folder, call = work[name]
+    file = "importance" if name == "permutation_importance" else name
+    monkeypatch.setattr(sys.modules[f"mtl_zoo.{folder}.{file}"], "Bar", Told)
+    monkeypatch.setattr(sys.modules["mtl_zoo.features._fitted"], "Bar", Told)
+    monkeypatch.setattr(Told, "bars", [])
+    call()
+    texts = {"explain": "Explaining rows", "permutation_importance": "Features", "generate_rows": "Generating rows"}
+    assert (texts[name], verbose) in Told.bars
+    assert {asked for _, asked in Told.bars} == {verbose}, "what encodes within it is as quiet"
 
 
 @pytest.mark.tensorflow

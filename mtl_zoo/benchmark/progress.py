@@ -128,7 +128,7 @@ class Shown(Silent):
 
     def noted(self, config: RunConfig, notes: Mapping[str, str], left_out: Sequence[str]) -> None:
         said = [f"{task} {note}" for task, note in notes.items()]
-        said += [f"does not read {', '.join(left_out)} (lists or texts)"] if left_out else []
+        said += [f"does not read {', '.join(left_out)} (texts and the like)"] if left_out else []
         if said:
             self.console.print(f"  [dim]{_name(config)}: {escape('; '.join(said))}[/]", highlight=False, soft_wrap=True)
 

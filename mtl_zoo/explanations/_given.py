@@ -21,7 +21,7 @@ from mtl_zoo.models._data import is_table, require_transform
 Arrays = dict[str, np.ndarray]
 
 
-def inputs_of(model: Any, rows: Any, argument: str = "rows") -> Arrays:
+def inputs_of(model: Any, rows: Any, argument: str = "rows", verbose: int = 1) -> Arrays:
     """The model's inputs of a table, a split or a dict of arrays: checked, and of the types that the model takes.
 
     Raises:
@@ -29,7 +29,7 @@ def inputs_of(model: Any, rows: Any, argument: str = "rows") -> Arrays:
     """
     given = model.scoring.table_of(getattr(rows, "inputs", rows))
     if is_table(given):
-        given = require_transform(model).encode(given)
+        given = require_transform(model).encode(given, verbose=verbose)
     if not isinstance(given, Mapping):
         raise ValueError(f"`{argument}` must be a table, a split or a dict of arrays. Received: {type(rows).__name__}")
     arrays = model.scoring.typed(argument, model.scoring.checked(argument, given))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
+from mtl_zoo._progress import Bar
 from mtl_zoo.evaluation.gate_report import decoded
 from mtl_zoo.explanations._given import Given, index_of, inputs_of, missing_inputs, output_of
 from mtl_zoo.explanations._paths import ROUNDING, Line, integrate, values_of
@@ -108,6 +109,7 @@ def explain(
     label: Any = None,
     steps: int = 2048,
     batch_size: int = 4096,
+    verbose: int = 1,
 ) -> Explanation:
     """What each feature adds to the scores of rows: integrated gradients in what features give the model.
 
@@ -140,6 +142,7 @@ def explain(
         label: For a task of several classes, the class. Default: each row's most probable one.
         steps: The most gradients of a row. Wide networks of ReLUs have many bends, and need hundreds.
         batch_size: Points at once.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Raises:
         ValueError: No such output, class or row; values that the model cannot read.
@@ -161,10 +164,11 @@ def explain(
     check.check_int("steps", steps, minimum=16)
     check.check_int("batch_size", batch_size, minimum=4)
     output, given = output_of(model, task), Given(model)
-    inputs = inputs_of(model, rows)
-    units = _units(model, output, inputs, label, batch_size)
-    line, before = _way(given, inputs, baseline, units)
-    return _Explaining(given, output, line, before, on, steps, batch_size).explanation(inputs, rows)
+    with Bar("Explaining rows", verbose=verbose):
+        inputs = inputs_of(model, rows, verbose=verbose)
+        units = _units(model, output, inputs, label, batch_size)
+        line, before = _way(given, inputs, baseline, units, verbose)
+        return _Explaining(given, output, line, before, on, steps, batch_size).explanation(inputs, rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +238,9 @@ class _Explaining:
         return self.output.scores(self.given.model.corrected(logits)[self.output.name])
 
 
-def _way(given: Given, inputs: Any, baseline: Any, units: np.ndarray) -> tuple[Line, dict[str, np.ndarray]]:
+def _way(
+    given: Given, inputs: Any, baseline: Any, units: np.ndarray, verbose: int
+) -> tuple[Line, dict[str, np.ndarray]]:
     """The lines from the baseline's vectors to the rows', and what is read as it is at the baseline."""
     rows, end, others = len(units), given.vectors(inputs), given.others(inputs)
     if isinstance(baseline, str):
@@ -246,7 +252,7 @@ def _way(given: Given, inputs: Any, baseline: Any, units: np.ndarray) -> tuple[L
         for feature in given.model.features:
             reference |= missing_inputs(feature, inputs, 1)
     else:
-        reference = inputs_of(given.model, baseline, "baseline")
+        reference = inputs_of(given.model, baseline, "baseline", verbose)
     start = [vectors.mean(axis=0, keepdims=True) for vectors in given.vectors(reference)]
     for owner, one, other in zip(given.owners, start, end, strict=True):
         if one.shape[1:] != other.shape[1:]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
+from mtl_zoo._progress import Bar
 from mtl_zoo.evaluation.evaluate import as_split
 from mtl_zoo.evaluation.significance import bootstrap_interval
 from mtl_zoo.explanations._given import inputs_of, missing_inputs, output_of
@@ -69,6 +70,7 @@ def permutation_importance(
     confidence: float = 0.95,
     batch_size: int = 4096,
     seed: int = 0,
+    verbose: int = 1,
 ) -> Importance:
     """What the metric of each task loses when a feature's values are shuffled over the rows, or are missing.
 
@@ -96,6 +98,7 @@ def permutation_importance(
         confidence: The probability that intervals are meant to cover.
         batch_size: Rows a step of `predict`.
         seed: Of shuffles and resamples.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Raises:
         ValueError: No such output, feature or metric; the split is empty.
@@ -116,7 +119,7 @@ def permutation_importance(
     check.check_choice("method", method, METHODS)
     repeats = check.check_int("repeats", repeats) if method == "permute" else 1
     check.check_int("resamples", resamples, minimum=0)
-    split = as_split(model, split)
+    split = as_split(model, split, verbose)
     inputs, named = inputs_of(model, split, "split"), _groups(model, groups)
     names = [tasks] if isinstance(tasks, str) else tasks
     wanted = model.outputs_info if names is None else [output_of(model, name) for name in names]
@@ -131,12 +134,15 @@ def permutation_importance(
         found = model.predict(dict(arrays), batch_size=batch_size, verbose=0)
         return {name: measure.counted(found[name]) for name, measure in measures.items()}
 
-    before, rng, rows = scored(inputs), np.random.default_rng(seed), []
-    for group, features in named.items():
-        parts = [scored(_without(features, inputs, method, rng)) for _ in range(repeats)]
-        for name, measure in measures.items():
-            after = np.stack([part[name] for part in parts], axis=1)
-            rows.append((name, group, *measure.compared(before[name], after, resamples, confidence, seed)))
+    rng, rows = np.random.default_rng(seed), []
+    with Bar("Features", len(named), verbose) as bar:
+        before = scored(inputs)
+        for group, features in named.items():
+            parts = [scored(_without(features, inputs, method, rng)) for _ in range(repeats)]
+            for name, measure in measures.items():
+                after = np.stack([part[name] for part in parts], axis=1)
+                rows.append((name, group, *measure.compared(before[name], after, resamples, confidence, seed)))
+            bar.advance()
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     order = {name: place for place, name in enumerate(measures)}
     table = table.sort_values("importance", ascending=False, kind="stable")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _validation as check
+from mtl_zoo._progress import Bar
 from mtl_zoo.features import FeatureTransform
 from mtl_zoo.features._columns import check_columns, read_table
 from mtl_zoo.features.generated import GENERATED, refuse_generated
@@ -102,6 +103,7 @@ def generate_rows(
     method: str | WGANGP | SMOTENC = "wgan-gp",
     most_values: int = 256,
     seed: int = 0,
+    verbose: int = 1,
 ) -> pd.DataFrame:
     """Rows that nobody saw, with a label that is rare: to be trained on beside the real ones.
 
@@ -128,6 +130,7 @@ def generate_rows(
         most_values: Categories with more values have a code for the most frequent ones; the others share one, which is
             drawn from real rows of the same joint label.
         seed: Of all that is drawn.
+        verbose: 1: a bar on the terminal, where it takes longer than two seconds. 0: nothing.
 
     Raises:
         ValueError: The table lacks a column, or has generated rows already; a feature of another kind; no row has
@@ -156,7 +159,8 @@ def generate_rows(
     rng = np.random.default_rng(seed)
     like = np.flatnonzero(np.isin(mixed.cells, mixed.matching(labels)))
     cells = np.sort(mixed.cells[rng.choice(like, count)])
-    numbers, codes = maker.generate(mixed, cells, seed)
+    with Bar("Generating rows", verbose=verbose):
+        numbers, codes = maker.generate(mixed, cells, seed)
     made = mixed.decoded(numbers, codes, cells, rng)
     order = [name for name in frame.columns if name in made.columns]
     return made[order].assign(**{GENERATED: True})

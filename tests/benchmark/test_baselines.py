@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mtl_zoo import Categorical, Sequence, Text
 from mtl_zoo.benchmark.baselines import (
     BASELINES,
     Boosting,
     Constant,
     Linear,
     Popularity,
+    _columns,
     columns_of,
     fit_baseline,
     list_baselines,
@@ -186,11 +188,50 @@ def test_columns_of_other_types_are_read_as_the_networks_read_them():
 
 
 def test_without_a_column_that_a_baseline_reads_it_is_constant():
-    made = pd.DataFrame({"tags": [["a", "b"], ["c"]] * 30, "click": [0, 1, 1] * 20})
-    data = Dataset.from_table(made, tasks=("click",))
+    made = pd.DataFrame({"review": ["so good", "so bad"] * 30, "click": [0, 1, 1] * 20})
+    data = Dataset.from_table(made, tasks=("click",), features=[Text("review", dim=2)])
+    assert columns_of(data, data.features)["test"].left_out == ("review",)
     for name in list_baselines():
         model, read = fit_baseline(BASELINES[name](), data)
         np.testing.assert_allclose(model.predict(read["test"])["click"], data.train.labels["click"].mean(), rtol=1e-6)
+
+
+LISTS = {
+    "multi-hot": Categorical("tags", multi_hot=True),
+    "split strings": Categorical("tags", multi_hot=True),
+    "sequence": Sequence("tags", length=3),
+    "weights": Sequence("tags", length=3, weights=True),
+}
+
+
+@pytest.mark.parametrize("keep_raw", [True, False])
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_are_read_by_their_most_common_values(kind, keep_raw, monkeypatch):
+    monkeypatch.setattr(_columns, "MOST_VALUES", 4)
+    rng = np.random.default_rng(0)
+    lists = [[*rng.choice(list("abbccc"), n), f"rare {i}"] for i, n in enumerate(rng.integers(0, 3, 300))]
+    counts = np.array([[cell.count(value) for value in "cba"] for cell in lists])
+    made = pd.DataFrame(
+        {"tags": lists, "click": (rng.random(300) < np.where(counts[:, 1] > 0, 0.95, 0.05)).astype(int)}
+    )
+    if kind == "split strings":
+        made["tags"] = made["tags"].map("|".join)
+    if kind == "weights":
+        made["tags"] = made["tags"].map(lambda cell: [(value, 0.5) for value in cell])
+    data = Dataset.from_table(made.assign(row=np.arange(300.0)), tasks=("click",), features=[LISTS[kind]])
+    rows = data.test.raw["row"].to_numpy("int64")
+    if not keep_raw:
+        for split in data.splits.values():
+            split.raw = None
+    found = columns_of(data, data.features[:1])
+    assert found["test"].numbers == ("tags.0", "tags.1", "tags.2", "tags.3") and not found["test"].left_out
+    assert not found["test"].ids
+    expected = {"weights": 0.5 * counts, "sequence": counts}.get(kind, np.minimum(counts, 1))[rows]
+    np.testing.assert_allclose(found["test"].frame[["tags.0", "tags.1", "tags.2"]], expected)
+    for name in ("linear", "boosting"):
+        model, _ = fit_baseline(BASELINES[name](), data, columns=found)
+        table = evaluate_scores(model, data.test, model.predict(found["test"]), only=["auc"])
+        assert table["value"].item() > 0.8, name
 
 
 def test_sections_of_a_table_that_was_changed_are_told_apart(tmp_path, data):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,11 @@ import pandas as pd
 
 from mtl_zoo.datasets import Dataset, Split
 from mtl_zoo.features.categorical import is_named_like_an_id
+from mtl_zoo.features.requests import FIRST_ID
 from mtl_zoo.features.spec import Feature
+
+# Values of a list that have a column of their own: those that are most common in the training rows.
+MOST_VALUES = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +24,12 @@ class Columns:
 
     Args:
         frame: One row a row of the split; numbers are float64 with NaN where missing, ids strings or None.
-        numbers: Names of columns that are numbers.
+        numbers: Names of columns that are numbers. Of lists of values (multi-hot features and sequences) they are how
+            often a row's list holds each of the 50 most common values, or the sum of their weights.
         ids: Names of columns whose values are categories.
         codes: Names of the columns in which small whole numbers (an hour, a code) of `numbers` stand as categories, for
             a linear model, which would else see a slope in them.
-        left_out: Features that are neither, such as lists and texts.
+        left_out: Features that are neither, such as texts.
 
     Example:
 
@@ -61,20 +66,32 @@ def columns_of(dataset: Dataset, features: Sequence[Feature]) -> dict[str, Colum
     (True, 14)
     """
     keeps_raw = all(split.raw is not None for split in dataset.splits.values())
+    common = {f.source: _most_common(dataset.train, f) for f in features if _holds_lists(f)}
     return {
-        name: _of_raw(dataset.table(name), dataset.table("train"), features)
+        name: _of_raw(dataset.table(name), dataset.table("train"), split, features, common)
         if keeps_raw
-        else _of_inputs(split, features)
+        else _of_inputs(split, features, common)
         for name, split in dataset.splits.items()
     }
 
 
-def _of_raw(table: pd.DataFrame, train: pd.DataFrame, features: Sequence[Feature]) -> Columns:
+def _of_raw(
+    table: pd.DataFrame,
+    train: pd.DataFrame,
+    split: Split,
+    features: Sequence[Feature],
+    common: Mapping[str, np.ndarray],
+) -> Columns:
     found: dict[str, Any] = {}
     numbers, ids, codes, left_out = (list[str]() for _ in range(4))
     sources = dict.fromkeys(feature.source for feature in features)
     for source in sources:
         feature = next(feature for feature in features if feature.source == source)
+        if _holds_lists(feature):
+            counts = {_free(name, sources): n for name, n in _of_list(split, feature, common[source]).items()}
+            found |= counts
+            numbers += list(counts)
+            continue
         kind = train[source].dtype  # a split may happen to hold none of the strings
         is_number = pd.api.types.is_numeric_dtype(kind)
         if pd.api.types.is_datetime64_any_dtype(kind) or _holds_dates(train[source]):
@@ -97,10 +114,15 @@ def _of_raw(table: pd.DataFrame, train: pd.DataFrame, features: Sequence[Feature
     return Columns(frame, tuple(numbers), tuple(ids), tuple(codes), tuple(left_out))
 
 
-def _of_inputs(split: Split, features: Sequence[Feature]) -> Columns:
+def _of_inputs(split: Split, features: Sequence[Feature], common: Mapping[str, np.ndarray]) -> Columns:
     found: dict[str, Any] = {}
     numbers, ids, left_out = (list[str]() for _ in range(3))
     for feature in features:
+        if _holds_lists(feature):
+            counts = _of_list(split, feature, common[feature.source])
+            found |= counts
+            numbers += list(counts)
+            continue
         for name in feature.input_specs():
             array = np.asarray(split.inputs[name])
             if array.dtype.kind == "f" and array.ndim <= 2:
@@ -115,6 +137,31 @@ def _of_inputs(split: Split, features: Sequence[Feature]) -> Columns:
                 left_out.append(name)
     frame = pd.DataFrame(found, index=range(len(split)))
     return Columns(frame, tuple(numbers), tuple(ids), left_out=tuple(left_out))
+
+
+def _holds_lists(feature: Feature) -> bool:
+    """Whether it holds several values a row; texts, of which a model reads the pieces, do not."""
+    return bool(getattr(feature, "holds_lists", False))
+
+
+def _most_common(train: Split, feature: Feature) -> np.ndarray:
+    """The ids of the values that are most common in the training rows, at most `MOST_VALUES`."""
+    ids = np.asarray(train.inputs[next(iter(feature.input_specs()))])
+    counts = np.bincount(ids.ravel(), minlength=FIRST_ID)
+    counts[:FIRST_ID] = 0  # missing and unknown ones
+    order = np.argsort(-counts, kind="stable")[:MOST_VALUES]
+    return order[counts[order] > 0]
+
+
+def _of_list(split: Split, feature: Feature, common: np.ndarray) -> dict[str, np.ndarray]:
+    """How often each row's list holds each of the values, or the sum of their weights."""
+    ids, *weights = (np.asarray(split.inputs[name]) for name in feature.input_specs())
+    place = np.full(max(ids.max(initial=0), common.max(initial=0)) + 1, len(common))
+    place[common] = np.arange(len(common))
+    cell = place[ids] + np.arange(len(ids))[:, None] * (len(common) + 1)
+    of_cell = weights[0].ravel() if weights else None
+    counts = np.bincount(cell.ravel(), of_cell, minlength=len(ids) * (len(common) + 1)).reshape(len(ids), -1)
+    return {f"{feature.name}.{i}": counts[:, i].astype("float64") for i in range(len(common))}
 
 
 def _of_time(times: pd.Series, name: str) -> dict[str, np.ndarray]:
