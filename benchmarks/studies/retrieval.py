@@ -5,9 +5,10 @@
 
 Every method sees the ratings of training alone, and gives each user films that are in none of the user's training or
 validation rows; relevant are those of the test rows with a rating of 4 or 5. Positive rows of retrieval are ratings of
-4 and 5. `separate` retrieves by one model and ranks by another; `joint` has both tasks in one model. The public example
-of tensorflow-recommenders (a rating and a retrieval task on one pair of towers) is run on the same rows in a process of
-its own, and `example` is that model of this zoo's parts: ids alone, width 32, the same optimizer, batch and epochs.
+4 and 5. `separate` retrieves by one model and ranks by another; `joint` has both tasks in one model. The public
+examples of tensorflow-recommenders and of keras-rs (a rating and a retrieval task on one pair of towers) are run on the
+same rows, in a process of their own. `example as in X` is that model of this zoo's parts: ids alone, width 32, and the
+same optimizer, batch and epochs as X has in its tutorial.
 
 Differences are against `joint, retrieved and ranked`, by a bootstrap of users, in a file beside the rows.
 """
@@ -180,10 +181,10 @@ def methods(rows: Rows, args: Any, seed: int) -> dict[str, Lists]:
     }
 
 
-# The public example, a rating and a retrieval task on MovieLens-100K: of this zoo, and of tensorflow-recommenders.
+# The public example, a rating and a retrieval task on MovieLens-100K: of this zoo, and of its two publishers.
 
 
-def example(rows: Rows, args: Any, seed: int) -> tuple[Lists, float]:
+def example(rows: Rows, batch: int, epochs: int, seed: int) -> tuple[Lists, float]:
     """The example of this zoo's parts: its lists, and the RMSE of its ratings."""
     import keras
 
@@ -193,7 +194,7 @@ def example(rows: Rows, args: Any, seed: int) -> tuple[Lists, float]:
     table = rows.train.assign(watch=1)
     model = create_model("shared_bottom", FeatureTransform(features, tasks).fit(table), bottom_units=(256, 128))
     model.compile(keras.optimizers.Adagrad(0.1), metrics=None)
-    model.fit(table, batch_size=args.example_batch, epochs=args.example_epochs, verbose=0)
+    model.fit(table, batch_size=batch, epochs=epochs, verbose=0)
     errors = model.predict(rows.test, verbose=0)["rating"][:, 0] - rows.test["rating"]
     return lambda users: fetch(rows, model, users, max(K))[0], float(np.sqrt(np.mean(np.square(errors))))
 
@@ -242,8 +243,63 @@ def example_of_tfrs(
     return {"users": users, "films": films, **vectors, "rmse": float(np.sqrt(np.mean(np.square(errors))))}
 
 
-def tfrs_lists(rows: Rows, found: Mapping[str, Any]) -> Lists:
-    """Lists by the vectors of the example of tensorflow-recommenders; unknown users get popular films."""
+def example_of_keras_rs(
+    train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray], batch: int, epochs: int, seed: int
+) -> dict[str, Any]:
+    """The example of keras-rs, as its tutorial has it: sums of cross entropies, and ratings as shares of their range.
+
+    Returns:
+        The same as `example_of_tfrs`.
+    """
+    import keras
+    import keras_rs
+    from keras import ops
+
+    keras.utils.set_random_seed(seed)
+    users, films = np.unique(train["user_id"]), np.unique(train["movie_id"])
+    # Ids that are not in training have the embedding of place 0, which is never trained.
+    place = {"user_id": pd.Index(users), "movie_id": pd.Index(films)}
+
+    def inputs_of(part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: index.get_indexer(pd.Index(part[name])) + 1 for name, index in place.items()}
+
+    class Example(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.user = keras.layers.Embedding(len(users) + 1, 32)
+            self.film = keras.layers.Embedding(len(films) + 1, 32)
+            dense = keras.layers.Dense
+            self.rating = keras.Sequential([dense(256, "relu"), dense(128, "relu"), dense(1)])
+            self.rates = keras.losses.MeanSquaredError()
+            self.finds = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
+
+        def call(self, inputs: Any) -> Any:
+            u, v = self.user(inputs["user_id"]), self.film(inputs["movie_id"])
+            return {"user": u, "film": v, "rating": self.rating(ops.concatenate([u, v], axis=1))}
+
+        def compute_loss(
+            self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        ) -> Any:
+            scores = ops.matmul(y_pred["user"], ops.transpose(y_pred["film"]))
+            rows = ops.shape(scores)[0]
+            return self.finds(ops.eye(rows), scores) + self.rates(ops.expand_dims(y, -1), y_pred["rating"])
+
+    model = Example()
+    model.compile(optimizer=keras.optimizers.Adagrad(0.1))
+    shares = (train["rating"] - 1) / 4
+    model.fit(inputs_of(train), shares.astype("float32"), batch_size=batch, epochs=epochs, verbose=0)
+    errors = 4 * model.predict(inputs_of(test), verbose=0)["rating"][:, 0] + 1 - test["rating"]
+    # Its own layer ranks all films; that gives the same order as its vectors in an index.
+    u, v = (np.asarray(layer.embeddings)[1:] for layer in (model.user, model.film))
+    nearest = keras_rs.layers.BruteForceRetrieval(v, k=5, return_scores=False)
+    if not np.array_equal(np.asarray(nearest(u[:20])), np.argsort(-u[:20] @ v.T, axis=1)[:, :5]):
+        raise ValueError("keras-rs' own retrieval layer orders films in another way than their vectors do.")
+    about = {"users": users, "films": films, "user_vectors": u, "film_vectors": v}
+    return {**about, "rmse": float(np.sqrt(np.mean(np.square(errors))))}
+
+
+def lists_of(rows: Rows, found: Mapping[str, Any]) -> Lists:
+    """Lists by the vectors of a publisher's example; unknown users get popular films."""
     index = ExactIndex().build(found["films"], found["film_vectors"])
     vectors = pd.DataFrame(found["user_vectors"], index=found["users"])
     popular = popularity(rows)
@@ -257,18 +313,25 @@ def tfrs_lists(rows: Rows, found: Mapping[str, Any]) -> Lists:
     return recommend
 
 
-def examples(rows: Rows, args: Any, seed: int) -> dict[str, tuple[Lists, float]]:
-    """Both forms of the public example."""
+# The examples of the publishers, with the batch and epochs of their tutorials, and what must be set to run them.
+EXAMPLES: dict[str, tuple[Any, int, int, dict[str, str]]] = {
+    "tensorflow-recommenders": (example_of_tfrs, 8192, 3, {"TF_USE_LEGACY_KERAS": "1"}),
+    "keras-rs": (example_of_keras_rs, 1000, 5, {}),
+}
+
+
+def examples(rows: Rows, seed: int) -> dict[str, tuple[Lists, float, int]]:
+    """Both publishers' examples, and ours beside each: lists, RMSE, epochs."""
     columns = ("user_id", "movie_id", "rating")
     parts = [
         {n: t[n].to_numpy("float32" if n == "rating" else "int64") for n in columns} for t in (rows.train, rows.test)
     ]
-    environment = {"TF_USE_LEGACY_KERAS": "1"}
-    found, _ = frame.run(example_of_tfrs, *parts, args.example_batch, args.example_epochs, seed, environ=environment)
-    return {
-        "example": example(rows, args, seed),
-        "example, tensorflow-recommenders": (tfrs_lists(rows, found), found["rmse"]),
-    }
+    made: dict[str, tuple[Lists, float, int]] = {}
+    for name, (function, batch, epochs, environment) in EXAMPLES.items():
+        found, _ = frame.run(function, *parts, batch, epochs, seed, environ=environment)
+        made[f"example as in {name}"] = (*example(rows, batch, epochs, seed), epochs)
+        made[f"example of {name}"] = (lists_of(rows, found), found["rmse"], epochs)
+    return made
 
 
 def run_seed(args: Any, seed: int, kept: frame.Rows) -> dict[str, RankingResult]:
@@ -276,14 +339,14 @@ def run_seed(args: Any, seed: int, kept: frame.Rows) -> dict[str, RankingResult]
     rows = Rows.of(args.data, args.split, seed)
     about = {"data": args.data, "split": args.split, "seed": seed, "films": len(rows.films), "epochs": args.epochs}
     results = {}
-    made: dict[str, tuple[Lists, float | None]] = {n: (lists, None) for n, lists in methods(rows, args, seed).items()}
-    made |= {} if args.no_examples else examples(rows, args, seed)
-    for name, (lists, rmse) in made.items():
+    made: dict[str, tuple[Any, ...]] = {n: (lists, None, args.epochs) for n, lists in methods(rows, args, seed).items()}
+    made |= {} if args.no_examples else examples(rows, seed)
+    for name, (lists, rmse, epochs) in made.items():
         started = time.perf_counter()
         results[name] = result = rows.judged(lists)
         values = {metric: round(result.value(metric), 5) for metric in METRICS}
         of = {"method": name, **about, "users": len(result.by_user["user"].unique()), **values}
-        error = {} if rmse is None else {"rmse": round(rmse, 5), "epochs": args.example_epochs}
+        error = {} if rmse is None else {"rmse": round(rmse, 5), "epochs": epochs}
         kept.add({**of, **error, "seconds": round(time.perf_counter() - started, 1)})
     return results
 
@@ -302,13 +365,7 @@ def differences(results: Mapping[str, RankingResult], seed: int, resamples: int)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the top of the file."""
     options = {"data": "movielens_100k", "split": "user", "seeds": 3, "epochs": 10, "batch_size": 1024}
-    options |= {
-        "learning_rate": 1e-3,
-        "temperature": 0.1,
-        "resamples": 1000,
-        "example_epochs": 3,
-        "example_batch": 8192,
-    }
+    options |= {"learning_rate": 1e-3, "temperature": 0.1, "resamples": 1000}
     args = frame.parser(__doc__ or "", {**options, "no_examples": False}).parse_args(arguments)
     kept = frame.Rows(args.out, COLUMNS)
     apart = frame.Rows(args.out.with_name(f"{args.out.stem}-differences.csv"), DIFFERENCES)

@@ -16,7 +16,7 @@ from mtl_zoo import BinaryTask, Categorical, FeatureTransform
 def rows():
     """Two groups of users, each of which likes its own half of the films."""
     rng = np.random.default_rng(0)
-    table = pd.DataFrame({"user_id": rng.integers(0, 40, 900), "movie_id": rng.integers(0, 30, 900)}).drop_duplicates()
+    table = pd.DataFrame({"user_id": rng.integers(0, 40, 900), "movie_id": rng.integers(0, 80, 900)}).drop_duplicates()
     table["like"] = (table["user_id"] % 2 == table["movie_id"] % 2).astype(float)
     table["rating"] = np.where(table["like"] == 1, 5.0, 1.0)
     for name in (*retrieval.USER[1:], *retrieval.ITEM[1:]):
@@ -46,18 +46,21 @@ def test_popularity_and_neighbours(rows):
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_every_method_is_judged(rows, monkeypatch, tmp_path):
-    args = argparse.Namespace(
-        data="toy", split="user", epochs=10, batch_size=64, learning_rate=0.01, temperature=0.2, no_examples=False,
-        example_epochs=5, example_batch=128,
-    )  # fmt: skip
+    options = {"epochs": 10, "batch_size": 64, "learning_rate": 0.01, "temperature": 0.2, "no_examples": False}
+    args = argparse.Namespace(data="toy", split="user", **options)
+    smaller = {name: (made, 128, 5, environ) for name, (made, _, _, environ) in retrieval.EXAMPLES.items()}
+    monkeypatch.setattr(retrieval, "EXAMPLES", smaller)
+    monkeypatch.setattr(retrieval, "FETCHED", 40)
     monkeypatch.setattr(Rows, "of", lambda *_: rows)
     kept = KeptRows(tmp_path / "rows.csv", retrieval.COLUMNS)
     results = retrieval.run_seed(args, 0, kept)
     table = kept.read().set_index("method")
-    assert BASE in table.index and len(table) == 11 and table.loc[["example", BASE], "ndcg@10"].gt(0).all()
+    assert len(table) == 13 and table.loc[["example as in keras-rs", BASE], "ndcg@10"].gt(0).all()
+    made = table[[name.startswith("example") for name in table.index]].astype({"rmse": float})
+    assert made["rmse"].lt(2.5).all() and made["epochs"].eq(5).all(), "stars are 1 and 5: of a constant, 2"
     assert table.loc["retrieval alone", "recall@10"] > table.loc["popularity", "recall@10"]
     apart = pd.DataFrame(differences(results, 0, 50))
-    assert len(apart) == 10 * len(METRICS) and (apart["low"] <= apart["high"]).all()
+    assert len(apart) == 12 * len(METRICS) and (apart["low"] <= apart["high"]).all()
 
 
 def test_an_index_is_measured():
