@@ -50,6 +50,8 @@ class PreparedCandidates:
         self._order = list(_columns.encoded_columns(scoring.model))
         self._count = len(next(iter(arrays.values())))
         self._inputs, self._found = self._prepared(arrays)
+        # Those that scores are made of: `compile` may add weights of a balancing method, or take them away.
+        self._watched = list(scoring.model.weights)
         self._weights = self._sampled_weights()
         self.bytes = sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in tf.nest.flatten(self._found))
         self._compiled: dict[bool, Any] = {}
@@ -84,7 +86,7 @@ class PreparedCandidates:
         """Some numbers of each weight, side by side: training changes them."""
         import tensorflow as tf
 
-        flat = [tf.reshape(tf.cast(weight.value, "float32"), [-1]) for weight in self._scoring.model.weights]
+        flat = [tf.reshape(tf.cast(weight.value, "float32"), [-1]) for weight in self._watched]
         return tf.concat([numbers[:: max(1, numbers.shape[0] // _SAMPLED)] for numbers in flat], axis=0)
 
     def _logits(self, single: Mapping[str, Any], rows: Mapping[str, Any], kept: Kept) -> Any:

@@ -118,6 +118,14 @@ def test_candidates_of_other_weights_are_refused(name):
     assert_equal_scores(scorer.prepare(items).rank(user), scorer.rank(user, items))
 
 
+def test_weights_of_a_balancing_method_make_no_score():
+    model = build("shared_bottom")
+    scorer, (user, items) = make_scorer(model), split(inputs(8))
+    prepared = scorer.prepare(items)
+    model.compile("auto", balancing="uncertainty")
+    assert_equal_scores(prepared.rank(user), scorer.rank(user, items))
+
+
 def test_what_is_refused():
     scorer, x = make_scorer(build("shared_bottom"), 10), inputs(30)
     user, items = split(x)
