@@ -28,7 +28,8 @@ class PreparedCandidates:
     the user's part and what comes after is left. `bytes` says what is kept takes.
 
     The scores are those of `Scorer.rank`. They belong to the weights at the time of `prepare`: after training they are
-    refused, and the candidates must be prepared again.
+    refused, and the candidates must be prepared again. So they must after a few numbers of a weight were written by
+    hand, which is not always seen. A scorer that takes over another model leaves them with the one they have.
 
     Example:
 
@@ -52,7 +53,7 @@ class PreparedCandidates:
         self._inputs, self._found = self._prepared(arrays)
         # Those that scores are made of: `compile` may add weights of a balancing method, or take them away.
         self._watched = list(scoring.model.weights)
-        self._weights = self._sampled_weights()
+        self._weights, self._steps = self._sampled_weights(), self._steps_taken()
         self.bytes = sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in tf.nest.flatten(self._found))
         self._compiled: dict[bool, Any] = {}
 
@@ -89,6 +90,11 @@ class PreparedCandidates:
         flat = [tf.reshape(tf.cast(weight.value, "float32"), [-1]) for weight in self._watched]
         return tf.concat([numbers[:: max(1, numbers.shape[0] // _SAMPLED)] for numbers in flat], axis=0)
 
+    def _steps_taken(self) -> int:
+        """Steps of the model's optimizer: one may change a few rows of a large table, and nothing else."""
+        optimizer = getattr(self._scoring.model, "optimizer", None)
+        return 0 if optimizer is None else int(optimizer.iterations.numpy())
+
     def _logits(self, single: Mapping[str, Any], rows: Mapping[str, Any], kept: Kept) -> Any:
         import tensorflow as tf
 
@@ -113,7 +119,8 @@ class PreparedCandidates:
         packed = self._packing.pack(arrays, lambda c: c.check_values(f"user[{c.name!r}]", arrays[c.name]))
         at = [] if rows is None else [self._checked(rows)]
         scores, has_changed = self._function(bool(at))(packed, *at)
-        if has_changed.numpy():
+        # An optimizer that has taken none is a new one.
+        if has_changed.numpy() or self._steps_taken() not in (0, self._steps):
             raise ValueError(
                 "`prepare` must be called again: the model's weights have changed since the candidates were prepared. "
                 "Received: a model that was trained meanwhile"

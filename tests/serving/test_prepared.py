@@ -118,6 +118,22 @@ def test_candidates_of_other_weights_are_refused(name):
     assert_equal_scores(scorer.prepare(items).rank(user), scorer.rank(user, items))
 
 
+def test_a_step_that_moves_one_row_of_a_large_table_is_seen():
+    model = SharedBottom([Categorical("user", size=9), Categorical("item", size=100_000)], [BinaryTask("click")])
+    for layer in model.layers:
+        layer.trainable = hasattr(layer, "tables")
+    model.compile("auto", metrics=None, run_eagerly=True)
+    scorer, user, items = make_scorer(model), {"user": 3}, {"item": np.arange(2, 9)}
+    prepared = scorer.prepare(items)
+    prepared.rank(user)
+    model.fit({"user": np.int32([3]), "item": np.int32([5])}, {"click": np.ones(1)}, verbose=0)
+    with pytest.raises(ValueError, match="`prepare` must be called again"):
+        prepared.rank(user)
+    prepared = scorer.prepare(items)
+    model.compile("auto", metrics=None, run_eagerly=True)
+    assert_equal_scores(prepared.rank(user), scorer.rank(user, items))
+
+
 def test_weights_of_a_balancing_method_make_no_score():
     model = build("shared_bottom")
     scorer, (user, items) = make_scorer(model), split(inputs(8))
