@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mtl_zoo import _backend
 from mtl_zoo import _validation as check
 from mtl_zoo._once import Kept, computed_once
 from mtl_zoo.serving import columns as _columns
@@ -16,7 +18,7 @@ from mtl_zoo.serving.scoring import Scoring
 
 # Rows of candidates that are prepared at once.
 _AT_ONCE = 4096
-# Numbers of a weight that tell whether it is another one by now.
+# Numbers of a weight, or rows of a table, that tell whether it is another one by now.
 _SAMPLED = 32
 
 
@@ -87,8 +89,15 @@ class PreparedCandidates:
         """Some numbers of each weight, side by side: training changes them."""
         import tensorflow as tf
 
-        flat = [tf.reshape(tf.cast(weight.value, "float32"), [-1]) for weight in self._watched]
-        return tf.concat([numbers[:: max(1, numbers.shape[0] // _SAMPLED)] for numbers in flat], axis=0)
+        def sample(weight: Any) -> Any:
+            # Reading a table would copy it, once rows of it were written.
+            is_table = _backend.is_table(weight)
+            count = weight.shape[0] if is_table else math.prod(weight.shape)
+            at = tf.range(0, count, max(1, count // _SAMPLED))
+            numbers = _backend.local_part(weight.value) if is_table else tf.reshape(weight.value, [-1])
+            return tf.cast(tf.reshape(tf.gather(numbers, at), [-1]), "float32")
+
+        return tf.concat([sample(weight) for weight in self._watched], axis=0)
 
     def _steps_taken(self) -> int:
         """Steps of the model's optimizer: one may change a few rows of a large table, and nothing else."""
