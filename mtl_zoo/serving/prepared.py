@@ -27,7 +27,7 @@ class PreparedCandidates:
 
     What can be computed of a candidate before a user is known is kept in memory: the vectors of its features, and its
     part of the first products of experts, bottoms and gates, `v W_v` of `x W = u W_u + v W_v`. For a request only
-    the user's part and what comes after is left. `bytes` says what is kept takes.
+    the user's part and what comes after is left. `bytes` says what is kept takes, the candidates' own columns included.
 
     The scores are those of `Scorer.rank`. They belong to the weights at the time of `prepare`: after training they are
     refused, and the candidates must be prepared again. So they must after a few numbers of a weight were written by
@@ -45,8 +45,6 @@ class PreparedCandidates:
     """
 
     def __init__(self, scoring: Scoring, arrays: Mapping[str, np.ndarray], of_user: _columns.Columns):
-        import tensorflow as tf
-
         self._scoring, self._lock = scoring, threading.Lock()
         self._of_user = of_user
         self._packing = Packing(of_user)
@@ -56,7 +54,8 @@ class PreparedCandidates:
         # Those that scores are made of: `compile` may add weights of a balancing method, or take them away.
         self._watched = list(scoring.model.weights)
         self._weights, self._steps = self._sampled_weights(), self._steps_taken()
-        self.bytes = sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in tf.nest.flatten(self._found))
+        held = [*self._inputs.values(), *self._found]
+        self.bytes = sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in held)
         self._compiled: dict[bool, Any] = {}
 
     def __len__(self) -> int:

@@ -65,7 +65,7 @@ def test_the_candidates_part_is_not_computed_again():
     assert_equal_scores(prepared.rank(user), scorer.rank(user, items))
     vectors, *products = [tensor.shape[1] for tensor in prepared._found]
     assert vectors == 3 * 4 + 1 and sorted(products) == [3, 6, 6, 6], "a gate and three experts"
-    assert prepared.bytes == 4 * 12 * (vectors + sum(products))
+    assert prepared.bytes == 4 * 12 * (len(items) + vectors + sum(products))
     kernels = [op.inputs[1].shape[0] for op in prepared._function(False).graph.get_operations() if op.type == "MatMul"]
     user = 4 * 4 + 1
     assert kernels.count(user) == 4 and vectors not in kernels and user + vectors not in kernels
