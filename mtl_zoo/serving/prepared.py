@@ -119,9 +119,12 @@ class PreparedCandidates:
             rows: Which of the candidates, by their place, in any order. Default: all.
 
         Raises:
-            ValueError: A column is missing or holds what the model cannot read; a place that is none; the model's
-                weights have changed since the candidates were prepared.
+            ValueError: A column is missing, holds what the model cannot read, or is one that the candidates have; a
+                place that is none; the model's weights have changed since the candidates were prepared.
         """
+        both = sorted(name for name in user if name in self._scoring.columns and name not in self._of_user)
+        if both:
+            raise ValueError(f"`user` must not hold columns of the prepared candidates. Received in both: {both}")
         row = {name: _columns.as_row(column, user[name]) for name, column in self._of_user.items() if name in user}
         arrays = _columns.read_arrays("user", row, self._of_user)
         packed = self._packing.pack(arrays, lambda c: c.check_values(f"user[{c.name!r}]", arrays[c.name]))

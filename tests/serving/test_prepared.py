@@ -155,6 +155,8 @@ def test_what_is_refused():
         prepared.rank({name: value for name, value in user.items() if name != "user_id"})
     with pytest.raises(ValueError, match="one row"):
         prepared.rank({**user, "age": [1.0, 2.0]})
+    with pytest.raises(ValueError, match=r"Received in both: \['price'\]"):
+        prepared.rank({**user, "price": 1})
     with pytest.raises(ValueError, match="Received: all of"):
         scorer.prepare(x)
     with pytest.raises(ValueError, match="Received: none of"):
