@@ -10,7 +10,7 @@ import numpy as np
 
 from mtl_zoo._once import Kept, computed_once
 from mtl_zoo.serving.columns import encoded_columns
-from mtl_zoo.serving.prepared import Preparation, sampled_weights
+from mtl_zoo.serving.prepared import Preparation
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -32,6 +32,7 @@ class PairScores:
         self._of_user = of_user
         self._lock = threading.Lock()
         self._compiled: dict[bool, tuple[Any, Any]] = {}
+        self._weights = list(model.weights)
 
     @property
     def columns(self) -> dict[str, tuple[str, int]]:
@@ -55,7 +56,7 @@ class PairScores:
         import tensorflow as tf
 
         anybody = {name: tf.constant(self.inputs[name].example(1)) for name in self.inputs if name in self._of_user}
-        return Preparation(self.model, _tensors(items), anybody)
+        return Preparation(self.model, _tensors(items), anybody, self._weights)
 
     def __call__(
         self,
@@ -79,10 +80,11 @@ class PairScores:
         if prepared is None:
             scores, _ = self._function(None)(*given)
         else:
-            scores, has_changed = self._function(prepared)(*given, *prepared.state)
-            if has_changed.numpy():
+            state = prepared.state
+            scores, sampled = self._function(prepared)(*given, state.found, state.weights)
+            if prepared.has_changed(sampled, state):
                 prepared.refresh()
-                scores, _ = self._function(prepared)(*given, *prepared.state)
+                scores, _ = self._function(prepared)(*given, prepared.state.found, prepared.state.weights)
         arrays = {name: values.numpy() for name, values in scores.items()}
         return {column: arrays[name][:, unit] for column, (name, unit) in self.columns.items()}
 
@@ -116,9 +118,11 @@ class PairScores:
         def plain(*given: Any) -> Any:
             return self.in_graph(*given), tf.constant(False)
 
+        kept: Any = prepared
+
         def from_kept(users: Any, items: Any, user_rows: Any, item_rows: Any, found: Any, weights: Any) -> Any:
-            has_changed = tf.reduce_any(tf.not_equal(sampled_weights(self.model), weights))
-            return self.in_graph(users, items, user_rows, item_rows, found), has_changed
+            sampled = tf.reduce_any(tf.not_equal(kept.sampled_weights(), weights))
+            return self.in_graph(users, items, user_rows, item_rows, found), sampled
 
         with self._lock:
             specs = {name: tf.TensorSpec((None, *c.shape), c.dtype) for name, c in self.inputs.items()}
@@ -127,7 +131,7 @@ class PairScores:
             rows = tf.TensorSpec((None,), "int32")
             signature = [users, items, rows, rows]
             if prepared is not None:
-                found, weights = prepared.state
+                found, weights, _ = prepared.state
                 signature.append([tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in found])
                 signature.append(tf.TensorSpec(weights.shape, weights.dtype))
             function = tf.function(from_kept if key else plain, input_signature=signature, autograph=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtl_zoo import _backend
 from mtl_zoo import _validation as check
 from mtl_zoo._once import Kept, computed_once
 from mtl_zoo.serving import columns as _columns
@@ -16,7 +18,7 @@ from mtl_zoo.serving.scoring import Scoring
 
 # Rows that are prepared at once.
 _AT_ONCE = 4096
-# Numbers of a weight that tell whether it is another one by now.
+# Numbers of a weight, or rows of a table, that tell whether it is another one by now.
 _SAMPLED = 32
 
 
@@ -27,6 +29,8 @@ class Preparation:
         model: A model of the zoo.
         rows: Tensors by input of the model, a row a candidate.
         anybody: Tensors of the other inputs, one row; whose does not matter.
+        watched: The weights that scores are made of. Default: the model's; `compile` may later add some of a balancing
+            method, or take them away.
 
     Example:
 
@@ -40,14 +44,39 @@ class Preparation:
     [[7, 4], [7, 8]]
     """
 
-    def __init__(self, model: Any, rows: Mapping[str, Any], anybody: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: Any, rows: Mapping[str, Any], anybody: Mapping[str, Any], watched: Sequence[Any] | None = None
+    ) -> None:
         self._model, self._rows, self._anybody = model, rows, anybody
+        self._watched = list(model.weights if watched is None else watched)
         self.state = self._prepared()
 
     @property
     def bytes(self) -> int:
-        """What is kept takes."""
-        return sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in self.state.found)
+        """What is kept takes, with the rows."""
+        held = [*self._rows.values(), *self.state.found]
+        return sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in held)
+
+    def steps(self) -> int:
+        """Steps of the model's optimizer: one may change a few rows of a large table, and nothing else."""
+        optimizer = getattr(self._model, "optimizer", None)
+        return 0 if optimizer is None else int(optimizer.iterations.numpy())
+
+    def sampled_weights(self) -> Any:
+        """Some numbers of each weight, side by side: training changes them."""
+        import tensorflow as tf
+
+        return tf.concat([_sample(weight) for weight in self._watched], axis=0)
+
+    def has_changed(self, sampled: Any, state: PreparedState) -> bool:
+        """Whether the model has other weights than those of a state.
+
+        Args:
+            sampled: Whether `sampled_weights` differ, a tensor of one boolean.
+            state: What was read.
+        """
+        # An optimizer that has taken none is a new one.
+        return bool(sampled.numpy()) or self.steps() not in (0, state.steps)
 
     def refresh(self) -> None:
         """Prepares the rows anew, with the weights that the model has now."""
@@ -63,27 +92,31 @@ class Preparation:
 
         specs = {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in self._rows.items()}
         function = tf.function(prepare, input_signature=[specs], autograph=False)
-        weights, count = sampled_weights(self._model), len(next(iter(self._rows.values())))
+        weights, steps, count = self.sampled_weights(), self.steps(), len(next(iter(self._rows.values())))
         parts = [
             function({name: tensor[start : start + _AT_ONCE] for name, tensor in self._rows.items()})
             for start in range(0, count, _AT_ONCE)
         ]
-        return PreparedState([tf.concat(pieces, axis=0) for pieces in zip(*parts, strict=True)], weights)
+        return PreparedState([tf.concat(pieces, axis=0) for pieces in zip(*parts, strict=True)], weights, steps)
 
 
 class PreparedState(NamedTuple):
-    """What is kept of rows, and a sample of the weights that it was made with."""
+    """What is kept of rows; a sample of the weights that it was made with, and the optimizer's steps by then."""
 
     found: list[Any]
     weights: Any
+    steps: int
 
 
-def sampled_weights(model: Any) -> Any:
-    """Some numbers of each weight, side by side: training changes them."""
+def _sample(weight: Any) -> Any:
     import tensorflow as tf
 
-    flat = [tf.reshape(tf.cast(weight.value, "float32"), [-1]) for weight in model.weights]
-    return tf.concat([numbers[:: max(1, numbers.shape[0] // _SAMPLED)] for numbers in flat], axis=0)
+    # Reading a table would copy it, once rows of it were written.
+    is_table = _backend.is_table(weight)
+    count = weight.shape[0] if is_table else math.prod(weight.shape)
+    at = tf.range(0, count, max(1, count // _SAMPLED))
+    numbers = _backend.local_part(weight.value) if is_table else tf.reshape(weight.value, [-1])
+    return tf.cast(tf.reshape(tf.gather(numbers, at), [-1]), "float32")
 
 
 def run_once(model: Any, single: Mapping[str, Any], rows: Mapping[str, Any], kept: Kept | None) -> Any:
@@ -104,10 +137,11 @@ class PreparedCandidates:
 
     What can be computed of a candidate before a user is known is kept in memory: the vectors of its features, and its
     part of the first products of experts, bottoms and gates, `v W_v` of `x W = u W_u + v W_v`. For a request only
-    the user's part and what comes after is left. `bytes` says what is kept takes.
+    the user's part and what comes after is left. `bytes` says what is kept takes, the candidates' own columns included.
 
     The scores are those of `Scorer.rank`. They belong to the weights at the time of `prepare`: after training they are
-    refused, and the candidates must be prepared again.
+    refused, and the candidates must be prepared again. So they must after a few numbers of a weight were written by
+    hand, which is not always seen. A scorer that takes over another model leaves them with the one they have.
 
     Example:
 
@@ -160,15 +194,18 @@ class PreparedCandidates:
             rows: Which of the candidates, by their place, in any order. Default: all.
 
         Raises:
-            ValueError: A column is missing or holds what the model cannot read; a place that is none; the model's
-                weights have changed since the candidates were prepared.
+            ValueError: A column is missing, holds what the model cannot read, or is one that the candidates have; a
+                place that is none; the model's weights have changed since the candidates were prepared.
         """
+        both = sorted(name for name in user if name in self._scoring.columns and name not in self._of_user)
+        if both:
+            raise ValueError(f"`user` must not hold columns of the prepared candidates. Received in both: {both}")
         row = {name: _columns.as_row(column, user[name]) for name, column in self._of_user.items() if name in user}
         arrays = _columns.read_arrays("user", row, self._of_user)
         packed = self._packing.pack(arrays, lambda c: c.check_values(f"user[{c.name!r}]", arrays[c.name]))
         at = [] if rows is None else [self._checked(rows)]
-        scores, has_changed = self._function(bool(at))(packed, *at)
-        if has_changed.numpy():
+        scores, sampled = self._function(bool(at))(packed, *at)
+        if self._kept.has_changed(sampled, self._kept.state):
             raise ValueError(
                 "`prepare` must be called again: the model's weights have changed since the candidates were prepared. "
                 "Received: a model that was trained meanwhile"
@@ -198,10 +235,10 @@ class PreparedCandidates:
         def rank(user_tensors: list[Any], choose: Callable[[Any], Any]) -> Any:
             single = self._scoring.encode(self._packing.unpack(user_tensors))
             rows = {name: choose(tensor) for name, tensor in self._rows.items()}
-            found, weights = self._kept.state
+            found, weights, _ = self._kept.state
             logits = run_once(self._scoring.model, single, rows, Kept([choose(tensor) for tensor in found]))
-            has_changed = tf.reduce_any(tf.not_equal(sampled_weights(self._scoring.model), weights))
-            return self._scoring.scores_of(logits), has_changed
+            sampled = tf.reduce_any(tf.not_equal(self._kept.sampled_weights(), weights))
+            return self._scoring.scores_of(logits), sampled
 
         def rank_all(user_tensors: list[Any]) -> Any:
             return rank(user_tensors, lambda tensor: tensor)

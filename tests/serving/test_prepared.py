@@ -65,7 +65,7 @@ def test_the_candidates_part_is_not_computed_again():
     assert_equal_scores(prepared.rank(user), scorer.rank(user, items))
     vectors, *products = [tensor.shape[1] for tensor in prepared._kept.state.found]
     assert vectors == 3 * 4 + 1 and sorted(products) == [3, 6, 6, 6], "a gate and three experts"
-    assert prepared.bytes == 4 * 12 * (vectors + sum(products))
+    assert prepared.bytes == 4 * 12 * (len(items) + vectors + sum(products))
     kernels = [op.inputs[1].shape[0] for op in prepared._function(False).graph.get_operations() if op.type == "MatMul"]
     user = 4 * 4 + 1
     assert kernels.count(user) == 4 and vectors not in kernels and user + vectors not in kernels
@@ -118,6 +118,30 @@ def test_candidates_of_other_weights_are_refused(name):
     assert_equal_scores(scorer.prepare(items).rank(user), scorer.rank(user, items))
 
 
+def test_a_step_that_moves_one_row_of_a_large_table_is_seen():
+    model = SharedBottom([Categorical("user", size=9), Categorical("item", size=100_000)], [BinaryTask("click")])
+    for layer in model.layers:
+        layer.trainable = hasattr(layer, "tables")
+    model.compile("auto", metrics=None, run_eagerly=True)
+    scorer, user, items = make_scorer(model), {"user": 3}, {"item": np.arange(2, 9)}
+    prepared = scorer.prepare(items)
+    prepared.rank(user)
+    model.fit({"user": np.int32([3]), "item": np.int32([5])}, {"click": np.ones(1)}, verbose=0)
+    with pytest.raises(ValueError, match="`prepare` must be called again"):
+        prepared.rank(user)
+    prepared = scorer.prepare(items)
+    model.compile("auto", metrics=None, run_eagerly=True)
+    assert_equal_scores(prepared.rank(user), scorer.rank(user, items))
+
+
+def test_weights_of_a_balancing_method_make_no_score():
+    model = build("shared_bottom")
+    scorer, (user, items) = make_scorer(model), split(inputs(8))
+    prepared = scorer.prepare(items)
+    model.compile("auto", balancing="uncertainty")
+    assert_equal_scores(prepared.rank(user), scorer.rank(user, items))
+
+
 def test_what_is_refused():
     scorer, x = make_scorer(build("shared_bottom"), 10), inputs(30)
     user, items = split(x)
@@ -131,6 +155,8 @@ def test_what_is_refused():
         prepared.rank({name: value for name, value in user.items() if name != "user_id"})
     with pytest.raises(ValueError, match="one row"):
         prepared.rank({**user, "age": [1.0, 2.0]})
+    with pytest.raises(ValueError, match=r"Received in both: \['price'\]"):
+        prepared.rank({**user, "price": 1})
     with pytest.raises(ValueError, match="Received: all of"):
         scorer.prepare(x)
     with pytest.raises(ValueError, match="Received: none of"):
