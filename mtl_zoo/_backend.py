@@ -27,8 +27,8 @@ def gather_rows(shards: Sequence[Any], ids: Any, spare: int | None = None, real:
         shards: The table: one 2-D variable, or several that hold its rows in order and end in a spare row each.
         ids: Rows of the table.
         spare: Of one variable, a row that stands in where `ids` (n,) may be empty.
-        real: Off TensorFlow, which of one variable's rows are wanted, bool in the shape of `ids`: the caller drops the
-            others. Default: all.
+        real: Off TensorFlow, which of the rows are wanted, bool in the shape of `ids`: the caller drops the others.
+            Default: all.
 
     On TensorFlow only those rows are read, each in the one variable that holds it, and gradients stay sparse.
     """
@@ -38,7 +38,7 @@ def gather_rows(shards: Sequence[Any], ids: Any, spare: int | None = None, real:
         wanted = ids if real is None else ops.where(real, ids, shards[0].shape[0])
         return _reads.changed(_reads.Read(shards[0], wanted, _take(shards[0], ids)))
     by_shard = is_tensorflow() and not getattr(_tracing, "fixed_shapes", False)
-    return _gather_by_shard(shards, ids) if by_shard else _gather_and_mask(shards, ids)
+    return _gather_by_shard(shards, ids) if by_shard else _gather_and_mask(shards, ids, real)
 
 
 def _read(variable: Any, ids: Any, spare: int | None = None) -> Any:
@@ -99,13 +99,14 @@ def _gather_by_shard(shards: Sequence[Any], ids: Any) -> Any:
     return tf.reshape(tf.dynamic_stitch(positions, rows), [*_shape(ids), shards[0].shape[1]])
 
 
-def _gather_and_mask(shards: Sequence[Any], ids: Any) -> Any:
+def _gather_and_mask(shards: Sequence[Any], ids: Any, real: Any) -> Any:
     # Shapes must be known when the step is compiled: every shard is read at every id, and the others' rows dropped.
     total, start = 0.0, 0
     for shard in shards:
         stop = start + shard.shape[0] - 1
         inside = ops.logical_and(ids >= start, ids < stop)
-        rows = _take(shard, ops.where(inside, ids - start, 0))
+        wanted = inside if real is None else ops.logical_and(inside, real)
+        rows = gather_rows([shard], ops.where(inside, ids - start, 0), real=wanted)
         total = total + ops.where(inside[..., None], rows, 0.0)
         start = stop
     return total

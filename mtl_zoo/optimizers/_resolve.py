@@ -60,7 +60,8 @@ def updates_rows(optimizer: Any) -> bool:
     """Whether an optimizer takes gradients of embedding tables by row.
 
     Args:
-        optimizer: One of this package or of Keras. Of a `SplitOptimizer` the part for the tables counts.
+        optimizer: One of this package or of Keras. Of a `SplitOptimizer` the part for the tables counts. One that
+            scales the loss (mixed float16) does so on TensorFlow alone, and is answered with False.
 
     Example:
 

@@ -7,7 +7,7 @@ from keras import ops
 from toys import CLICK, build, inputs, labels_for, sample_of
 
 import mtl_zoo
-from mtl_zoo import BinaryTask, Categorical, Numeric, Sequence, SharedBottom
+from mtl_zoo import BinaryTask, Categorical, Embedding, Numeric, Sequence, SharedBottom
 from mtl_zoo.optimizers import LazyAdam, LazySGD, RowWiseAdagrad, SplitOptimizer
 from mtl_zoo.steps import _by_row
 
@@ -44,14 +44,17 @@ def test_every_model_trains_as_by_whole_gradients(name):
 
 
 @pytest.mark.parametrize(
-    "options", [{"embedding_l2": 0.1}, {"embedding_shards": 3}, {"embedding_initializer": "normal"}]
+    "options", [{"l2": 0.1}, {"shards": 3}, {"initializer": "normal"}], ids=lambda options: next(iter(options))
 )
 def test_options_of_tables(options):
     model = build("shared_bottom", [CLICK])
-    assert_same_training(lambda: build("shared_bottom", [CLICK], **options), inputs(32), labels_for(model, 32))
+    embedding = Embedding(**options)
+    assert_same_training(
+        lambda: build("shared_bottom", [CLICK], embedding=embedding), inputs(32), labels_for(model, 32)
+    )
 
 
-def lists():
+def lists(**options):
     """A table that single ids, sums of padded lists and an unpooled list share, and one whose ids never occur."""
     made = [
         Categorical("item", size=30, dim=4, key="item"),
@@ -59,7 +62,7 @@ def lists():
         Categorical("tags", size=12, dim=3, multi_hot=True, length=3),
         Numeric("age"),
     ]
-    return SharedBottom(made, [BinaryTask("click")], bottom_units=(6,), tower_units=())
+    return SharedBottom(made, [BinaryTask("click")], bottom_units=(6,), tower_units=(), embedding=Embedding(**options))
 
 
 def rows_of_lists(n=32):
@@ -86,6 +89,21 @@ def test_rows_that_no_batch_reads_do_not_move(make):
         (offset, _), (key,) = next(iter(group.tables.values())), group.tables
         ids = next(ids for name, ids in read.items() if name in (key, *group.offsets))
         assert len(moved) and set(moved) <= set(ids + offset) - {offset}, "padding is in no sum"
+
+
+def test_a_table_in_several_shards_trains_as_in_one():
+    """Rows that a batch leaves out stay, where a step of whole gradients would move them by their momentum."""
+    rows, others = [], []
+    x, y = rows_of_lists()
+    x["item"][16:] += 10
+    for shards in (1, 3):
+        model, _ = trained(lambda shards=shards: lists(shards=shards), LazyAdam(0.1), x, y)
+        embedding = next(layer for layer in model.layers if hasattr(layer, "tables"))
+        parts = [[convert(part) for part in parts] for _, parts in embedding.tables_by_group()]
+        rows.append([np.concatenate([p if shards == 1 else p[:-1] for p in part]) for part in parts])
+        others.append([convert(w) for layer in model.layers if layer is not embedding for w in layer.weights])
+    for one, several in zip(rows[0] + others[0], rows[1] + others[1], strict=True):
+        np.testing.assert_allclose(several, one, rtol=1e-5, atol=1e-6)
 
 
 def test_a_table_that_is_used_whole_has_its_whole_gradient(monkeypatch):
