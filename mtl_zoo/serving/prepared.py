@@ -91,7 +91,7 @@ class Preparation:
             return kept.found
 
         specs = {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in self._rows.items()}
-        function = tf.function(prepare, input_signature=[specs], autograph=False)
+        function = tf.function(prepare, input_signature=[specs], autograph=False).get_concrete_function()
         weights, steps, count = self.sampled_weights(), self.steps(), len(next(iter(self._rows.values())))
         parts = [
             function({name: tensor[start : start + _AT_ONCE] for name, tensor in self._rows.items()})
@@ -116,7 +116,8 @@ def _sample(weight: Any) -> Any:
     count = weight.shape[0] if is_table else math.prod(weight.shape)
     at = tf.range(0, count, max(1, count // _SAMPLED))
     numbers = _backend.local_part(weight.value) if is_table else tf.reshape(weight.value, [-1])
-    return tf.cast(tf.reshape(tf.gather(numbers, at), [-1]), "float32")
+    sampled = tf.cast(tf.reshape(tf.gather(numbers, at), [-1]), "float32")
+    return tf.bitcast(sampled, "int32")  # NaN is another number than itself
 
 
 def run_once(model: Any, single: Mapping[str, Any], rows: Mapping[str, Any], kept: Kept | None) -> Any:
@@ -184,7 +185,7 @@ class PreparedCandidates:
             input_signature=[packing.specs()],
             autograph=False,
         )
-        return encode(packing.pack(arrays))
+        return encode.get_concrete_function()(packing.pack(arrays))
 
     def rank(self, user: Mapping[str, Any], rows: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Scores of one user with each candidate, (candidates, units) float32 by output.
@@ -208,7 +209,7 @@ class PreparedCandidates:
         if self._kept.has_changed(sampled, self._kept.state):
             raise ValueError(
                 "`prepare` must be called again: the model's weights have changed since the candidates were prepared. "
-                "Received: a model that was trained meanwhile"
+                "Received: other weights, by training or `set_weights`"
             )
         return {name: values.numpy() for name, values in scores.items()}
 

@@ -134,6 +134,13 @@ def test_a_step_that_moves_one_row_of_a_large_table_is_seen():
     assert_equal_scores(prepared.rank(user), scorer.rank(user, items))
 
 
+def test_a_model_that_is_not_finite_has_not_changed():
+    model = build("shared_bottom")
+    model.set_weights([w * np.float32("nan") if w.dtype.kind == "f" else w for w in model.get_weights()])
+    scorer, (user, items) = make_scorer(model), split(inputs(8))
+    assert np.isnan(scorer.prepare(items).rank(user)["click"]).all()
+
+
 def test_weights_of_a_balancing_method_make_no_score():
     model = build("shared_bottom")
     scorer, (user, items) = make_scorer(model), split(inputs(8))
