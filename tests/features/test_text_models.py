@@ -49,9 +49,11 @@ every_encoder = pytest.mark.parametrize("encoder", encoder_names())
 @pytest.mark.parametrize("encoder", sample_of(encoder_names(), ("mean",)))
 @pytest.mark.tensorflow
 def test_words_are_learned_and_training_goes_on_after_loading(encoder, tmp_path):
+    keras.utils.set_random_seed(1)
     model, table = made(text(encoder)), reviews()
-    model.compile(keras.optimizers.Adam(0.05), metrics=None, run_eagerly=True)
-    model.fit(table, batch_size=60, epochs=10, verbose=0)
+    # Larger steps kill all four units of the bottom from some starts.
+    model.compile(keras.optimizers.Adam(0.02), metrics=None, run_eagerly=True)
+    model.fit(table, batch_size=60, epochs=20, verbose=0)
     other = reviews(seed=1)
     scores, like = np.asarray(model(model.transform.encode(other))["like"])[1:, 0], other["like"].to_numpy()[1:]
     assert scores[like == 1].min() > scores[like == 0].max()

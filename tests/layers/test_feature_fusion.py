@@ -132,7 +132,11 @@ def test_every_model_takes_fused_features(name, tmp_path):
     tasks = [*TASKS, BinaryTask("conversion", sample_space="click"), BinaryTask("cart", sample_space="click")]
     if name not in ("esm2",):
         tasks = tasks[:3]
-    model = mtl_zoo.create_model(name, features, tasks, embedding=embedding, **small_arguments(name))
+    arguments = small_arguments(name)
+    # A funnel's tables are its backbone's.
+    of_tables = arguments.get("backbone_options", arguments)
+    of_tables["embedding"] = embedding
+    model = mtl_zoo.create_model(name, features, tasks, **arguments)
     model.compile("adam", metrics=None, run_eagerly=True)
     x = {**inputs(8), "domain": np.array([2, 3, 4, 2, 3, 4, 2, 3], "int32")}
     click = np.array([0, 1] * 4, "float32")
