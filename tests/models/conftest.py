@@ -4,6 +4,7 @@ import keras
 import pytest
 
 ON_JAX = (
+    "test_by_row",
     "test_compile",
     "test_single_task",
     "test_shared_bottom",
