@@ -180,6 +180,14 @@ def gradients_of_each(model, scalars):
     }
 
 
+def assert_equal_scores(found, expected):
+    """The same outputs, float32 and of the same shapes, with the same scores."""
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        assert found[name].dtype == np.float32 and found[name].shape == values.shape
+        np.testing.assert_allclose(found[name], values, atol=1e-6, err_msg=name)
+
+
 def logits_of(model, x):
     """`model(x)`, compiled whole on JAX: operation by operation takes several times as long."""
     if keras.backend.backend() != "jax":

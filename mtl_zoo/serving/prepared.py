@@ -11,7 +11,7 @@ import numpy as np
 
 from mtl_zoo import _backend
 from mtl_zoo import _validation as check
-from mtl_zoo._once import Kept, computed_once
+from mtl_zoo._once import Kept
 from mtl_zoo.serving import columns as _columns
 from mtl_zoo.serving.columns import Packing
 from mtl_zoo.serving.scoring import Scoring
@@ -87,7 +87,7 @@ class Preparation:
 
         def prepare(rows: Any) -> Any:
             kept = Kept()
-            run_once(self._model, self._anybody, rows, kept)
+            self._model.scoring.logits_once(self._anybody, rows, kept)
             return kept.found
 
         specs = {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in self._rows.items()}
@@ -118,19 +118,6 @@ def _sample(weight: Any) -> Any:
     numbers = _backend.local_part(weight.value) if is_table else tf.reshape(weight.value, [-1])
     sampled = tf.cast(tf.reshape(tf.gather(numbers, at), [-1]), "float32")
     return tf.bitcast(sampled, "int32")  # NaN is another number than itself
-
-
-def run_once(model: Any, single: Mapping[str, Any], rows: Mapping[str, Any], kept: Kept | None) -> Any:
-    """The model's logits of one user's inputs with many rows of the others."""
-    import tensorflow as tf
-
-    count = tf.shape(next(iter(rows.values())))[0]
-    with computed_once(single, count, kept=kept) as once:
-        inputs = {
-            name: rows[name] if name in rows else once.repeated(single[name])
-            for name in _columns.encoded_columns(model)
-        }
-        return model.scoring.logits_of(inputs)
 
 
 class PreparedCandidates:
@@ -237,7 +224,7 @@ class PreparedCandidates:
             single = self._scoring.encode(self._packing.unpack(user_tensors))
             rows = {name: choose(tensor) for name, tensor in self._rows.items()}
             found, weights, _ = self._kept.state
-            logits = run_once(self._scoring.model, single, rows, Kept([choose(tensor) for tensor in found]))
+            logits = self._scoring.logits_once(single, rows, Kept([choose(tensor) for tensor in found]))
             sampled = tf.reduce_any(tf.not_equal(self._kept.sampled_weights(), weights))
             return self._scoring.scores_of(logits), sampled
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_zoo import _backend
-from mtl_zoo._once import computed_once
+from mtl_zoo._once import Kept, computed_once
 from mtl_zoo.features._columns import read_table
 from mtl_zoo.serving import columns as _columns
 from mtl_zoo.serving.columns import Column, Packing
@@ -124,6 +124,21 @@ class Scoring:
         """The model's logits, by the names of its graph's outputs."""
         return self.model(dict(inputs), training=False)
 
+    def logits_once(self, single: Mapping[str, Any], rows: Mapping[str, Any], kept: Kept | None = None) -> Any:
+        """The logits of one user with many rows: what the user's inputs give is computed once. TensorFlow only.
+
+        Args:
+            single: The user's inputs, one row.
+            rows: The other inputs, a row a candidate.
+            kept: Keeps or has what layers make of the rows alone.
+        """
+        import tensorflow as tf
+
+        count = tf.shape(next(iter(rows.values())))[0]
+        names = _columns.encoded_columns(self.model)
+        with computed_once(single, count, kept=kept) as once:
+            return self.logits_of({n: rows[n] if n in rows else once.repeated(single[n]) for n in names})
+
     def scores_of(self, logits: Mapping[str, Any]) -> dict[str, Any]:
         """float32 scores by output; logits that only losses read are left out."""
         corrected = self.model.corrected(logits)
@@ -195,15 +210,11 @@ class CompiledScoring:
         self._once = {name: column for name, column in scoring.columns.items() if name in once}
         self._rows = {name: column for name, column in scoring.columns.items() if name not in once}
         packed_once, packed_rows = Packing(self._once), Packing(self._rows)
-        inputs_in_order = list(_columns.encoded_columns(scoring.model))
 
         def run(once_tensors: list[Any], row_tensors: list[Any]) -> Any:
             single = scoring.encode(packed_once.unpack(once_tensors))
             rows = scoring.encode(packed_rows.unpack(row_tensors))
-            count = tf.shape(next(iter(rows.values())))[0]
-            with computed_once(single, count) as once:
-                inputs = {n: rows[n] if n in rows else once.repeated(single[n]) for n in inputs_in_order}
-                found = scoring.logits_of(inputs)
+            found = scoring.logits_once(single, rows)
             scores = scoring.scores_of(found)
             return (found, scores) if logits else scores
 

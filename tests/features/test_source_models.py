@@ -5,10 +5,10 @@ import subprocess
 import sys
 import textwrap
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
+from cut_runs import Interrupt, Interrupted
 from several_sources import FEATURES, fitted, make_model, tables
 from toys import sample_of
 
@@ -131,21 +131,6 @@ def test_every_balancing_method(transform, method):
 
 
 # Training that was interrupted.
-
-
-class Interrupted(Exception):
-    pass
-
-
-class Interrupt(keras.callbacks.Callback):
-    def __init__(self, after):
-        super().__init__()
-        self.left = after
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if not self.left:
-            raise Interrupted
 
 
 @pytest.mark.parametrize("streams", [False, True])

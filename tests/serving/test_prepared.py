@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from toys import FAMILIES, build, inputs, sample_of
+from toys import FAMILIES, assert_equal_scores, build, inputs, sample_of
 
 import mtl_zoo
 from mtl_zoo import BinaryTask, Categorical, FeatureTransform, Numeric, Sequence, SharedBottom, create_model
@@ -12,13 +12,6 @@ from mtl_zoo.export import make_scorer
 pytestmark = pytest.mark.tensorflow
 
 USER = ("user_id", "history", "age")
-
-
-def assert_equal_scores(found, expected):
-    assert set(found) == set(expected)
-    for name, values in expected.items():
-        assert found[name].dtype == np.float32 and found[name].shape == values.shape
-        np.testing.assert_allclose(found[name], values, atol=1e-6, err_msg=name)
 
 
 def split(x, user=USER):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from toys import build, inputs
+from toys import assert_equal_scores, build, inputs
 
 from mtl_zoo import BinaryTask, Categorical, Encoded, FeatureTransform, Numeric, Sequence, create_model
 from mtl_zoo.export import make_scorer
@@ -14,13 +14,6 @@ from mtl_zoo.export import make_scorer
 pytestmark = pytest.mark.tensorflow
 
 USER = ("user_id", "history", "age")
-
-
-def assert_equal_scores(found, expected):
-    assert set(found) == set(expected)
-    for name, values in expected.items():
-        assert found[name].dtype == np.float32 and found[name].shape == values.shape
-        np.testing.assert_allclose(found[name], values, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
