@@ -4,10 +4,12 @@
 
 A process of each checkout does the same work on the same rows, a case at a time; the times are those of its processor,
 which other work on the machine disturbs less than the clock. A ratio above 1 says that this checkout is the quicker.
+`--cases models methods` are the training steps of every model, and of MMoE under every balancing method.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +17,13 @@ import numpy as np
 
 from benchmarks.studies import _frame as frame
 from benchmarks.studies._turns import Worker
+from mtl_zoo import list_balancing, list_models
 
 CASES = ("fit from memory", "fit from Parquet", "encode", "predict", "scorer, 1,000 rows", "scorer, 1 row")
+GROUPS = {
+    "models": [f"model {name}" for name in list_models()],
+    "methods": [f"balancing {name}" for name in list_balancing()],
+}
 
 
 def _worker(root: Path, folder: str) -> Worker:
@@ -37,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         base, ours = _worker(Path(args.base).resolve(), folder), _worker(frame.ROOT, folder)
         rows = []
-        for case in args.cases:
+        for case in itertools.chain(*(GROUPS.get(case, [case]) for case in args.cases)):
             pairs = []
             for number in range(args.rounds):
                 # Who comes first changes with every round.

@@ -124,14 +124,21 @@ def encoded_columns(model: Any) -> dict[str, Column]:
     """The model's inputs that scores are made of, in the order of its features."""
     columns = {}
     for feature in model.features:
-        if feature.bias:
-            continue
-        for name in feature.input_specs():
+        for name in _encoded_names(feature):
             tensor = model.input[name]
             num_ids = getattr(feature.embed(), "num_ids", None)
             is_ids = tensor.dtype == "int32"
             columns[name] = Column(name, tuple(tensor.shape[1:]), tensor.dtype, num_ids if is_ids else None)
     return columns
+
+
+def encoded_names(model: Any) -> list[str]:
+    """The names of `encoded_columns`, which also a graph that is being traced may ask for: no layer is made."""
+    return [name for feature in model.features for name in _encoded_names(feature)]
+
+
+def _encoded_names(feature: Any) -> list[str]:
+    return [] if feature.bias else list(feature.input_specs())
 
 
 def raw_columns(transform: Any) -> dict[str, Column]:

@@ -135,7 +135,7 @@ class Scoring:
         import tensorflow as tf
 
         count = tf.shape(next(iter(rows.values())))[0]
-        names = _columns.encoded_columns(self.model)
+        names = _columns.encoded_names(self.model)
         with computed_once(single, count, kept=kept) as once:
             return self.logits_of({n: rows[n] if n in rows else once.repeated(single[n]) for n in names})
 
