@@ -90,11 +90,11 @@ train, test = table[:2400], table[2400:]
 tasks = [BinaryTask("like"), BinaryTask("share")]
 
 
-def fitted(encoder, epochs=3):
+def fitted(encoder, epochs=3, **rates):
     features = [Categorical("user", dim=4)] + ([Text("review", encoder, dim=8)] if encoder else [])
     transform = FeatureTransform(features, tasks).fit(train)
     model = SharedBottom(transform, bottom_units=(16,), tower_units=())
-    model.compile({"encoders": 1e-3, "embeddings": 1e-2, "dense": 1e-2})
+    model.compile({"embeddings": 1e-2, "dense": 1e-2, **rates})
     model.fit(train, batch_size=128, epochs=epochs, verbose=0)
     auc = evaluate(model, test).query("metric == 'auc'").set_index("task")["value"]
     print(f"like {auc['like']:.3f}  share {auc['share']:.3f}")
@@ -118,10 +118,10 @@ print(f"{frozen.vectors(['lovely cast', None]).shape} vectors, kept in {frozen.v
 # ## Trained along, with low-rank updates
 #
 # With `mode="lora"` the network is a layer of the model, and its queries and values get updates of rank 4: they alone
-# are trained, and have a learning rate of their own, `"encoders"` above. A saved model is self-contained.
+# are trained, and have a learning rate of their own, that of `encoders`. A saved model is self-contained.
 
 # %%
-model = fitted(LanguageModel("tiny_bert", mode="lora", rank=4, max_length=16))
+model = fitted(LanguageModel("tiny_bert", mode="lora", rank=4, max_length=16), encoders=1e-3)
 trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 print(f"{trained:,} of {model.count_params():,} weights are trained")
 model.save("model.keras")

@@ -198,9 +198,11 @@ def _ceiling(args: Any, kept: frame.Rows, seed: int) -> None:
         return
     data = mtl_zoo.load_dataset("synthetic_funnel", size=args.rows, domains=3, history=5, numeric=True, seed=seed)
     clicked = data.train.labels["click"] == 1
-    names, inputs = [*FIELDS, "domain"], {name: x[clicked] for name, x in data.train.inputs.items()}
-    codes = OneHotEncoder().fit_transform(np.stack([inputs[name] for name in names], axis=1))
-    x = hstack([codes, inputs["number"][:, None]]).tocsr()
+    names, inputs = [*FIELDS, "domain"], data.train.inputs
+    # Every value of the rows has an effect, those that nobody clicked too.
+    values = np.stack([inputs[name] for name in names], axis=1)
+    codes = OneHotEncoder().fit(values).transform(values[clicked])
+    x = hstack([codes, inputs["number"][clicked, None]]).tocsr()
     started = time.perf_counter()
     found = LogisticRegression(C=0.3, max_iter=500).fit(x, data.train.labels["conversion"][clicked])
     truth = data.train.truth["conversion"].astype("float64")

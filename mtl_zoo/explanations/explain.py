@@ -19,6 +19,8 @@ from mtl_zoo.models._data import is_table
 
 METHODS, BASELINES, SCALES = ("integrated_gradients",), ("missing", "mean"), ("logit", "score")
 TOLERANCE = 0.01
+# Of a change near 0 that large parts make together, 1 % is out of reach of any number of gradients.
+_OF_PARTS = 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +31,9 @@ class Explanation:
         table: What each feature adds, a row for each row and a column for each feature.
         rows: One row for each row: `score` and `baseline`, as `predict` gives them; `change`, what is explained: the
             difference on the scale `on`; `gap`, what the features' parts lack of it; `relative_gap`, its share of the
-            change; `gradients`, how many were taken; `complete`, whether the gap is below 1 % of the change, or no more
-            than float32 rounds of values of this size (1e-6 of the largest).
+            change; `gradients`, how many were taken; `complete`, whether the gap is below 1 % of the change, below
+            .1 % of the parts' sizes together where they cancel out, or no more than float32 rounds of values of this
+            size (1e-6 of the largest).
         values: The features' values: those of the table, or what ids stand for.
         task: The output that is explained.
         on: `"logit"` or `"score"`.
@@ -205,13 +208,14 @@ class _Explaining:
         gap = change - parts.to_numpy().sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.where(gap == 0, 0.0, np.abs(gap) / np.abs(change))
-        complete = (relative < TOLERANCE) | (np.abs(gap) <= ROUNDING * largest)
+        allowed = np.maximum(ROUNDING * largest, _OF_PARTS * np.abs(parts.to_numpy()).sum(axis=1))
+        complete = (relative < TOLERANCE) | (np.abs(gap) <= allowed)
         found = {"score": self._values(scores, self.line, 1.0), "baseline": start, "change": change, "gap": gap}
         found |= {"relative_gap": relative, "gradients": gradients, "complete": complete}
         if not complete.all():
             warnings.warn(
                 f"The parts of {int((~complete).sum())} of {len(gap)} rows lack more than {TOLERANCE:.0%} of the "
-                "change that they explain: see `rows`. Give more `steps`; of a change near 0 rounding is much.",
+                "change that they explain: see `rows`. Give more `steps`.",
                 stacklevel=4,
             )
         return pd.DataFrame(found, index=parts.index)

@@ -130,7 +130,7 @@ CALL = "launch(sys.argv[1:], workers=2, logs=LOGS).code"
     ],
 )
 def test_a_signal_ends_all(tmp_path, call, number, code):
-    # Tests that run in the background inherit that Ctrl-C is ignored.
+    # Tests that run in the background inherit that Ctrl-C is ignored, and under nohup that a hang-up is.
     program_of_user = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -162,6 +162,7 @@ def launched(tmp_path, code, grace=0.5, **options):
     user = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from mtl_zoo.training import launch
 sys.modules[launch.__module__]._GRACE_SECONDS = {grace}
 sys.exit(launch(sys.argv[1:], workers=2, logs={str(tmp_path)!r}).code)
