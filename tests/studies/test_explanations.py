@@ -41,5 +41,6 @@ def test_the_command_writes_rows(tmp_path):
     options = ["--seeds", "1", "--rows", "2000", "--epochs", "1", "--gap-rows", "1000", "--explained", "4"]
     assert explanations.main([*options, "--models", "shared_bottom", "--out", str(out)]) == 0
     table = pd.read_csv(out)
-    assert set(table["part"]) == {"gaps", "truth", "ceiling"} and (table[table["part"] == "gaps"]["incomplete"] == 0).all()
+    assert set(table["part"]) == {"gaps", "truth", "ceiling"}
+    assert (table[table["part"] == "gaps"]["incomplete"] == 0).all()
     assert len(table) == 4 + 2 * 2 * 3 + 1
