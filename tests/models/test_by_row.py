@@ -16,18 +16,18 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def trained(make, optimizer, x, y, seed=0, epochs=2):
+def trained(make, optimizer, x, y, seed=0, epochs=2, **options):
     keras.utils.set_random_seed(seed)
     model = make()
     model.compile(optimizer, metrics=None)
-    history = model.fit(x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0).history
+    history = model.fit(x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, **options).history
     return model, history.get("loss")
 
 
-def assert_same_training(make, x, y):
+def assert_same_training(make, x, y, **options):
     """SGD moves by the gradient alone: by row or whole, the weights are the same."""
     (rows, by_row), (whole, expected) = (
-        trained(make, make_sgd(0.1), x, y) for make_sgd in (LazySGD, keras.optimizers.SGD)
+        trained(make, make_sgd(0.1), x, y, **options) for make_sgd in (LazySGD, keras.optimizers.SGD)
     )
     assert by_row == pytest.approx(expected, rel=1e-5)
     for a, b in zip(rows.weights, whole.weights, strict=True):
@@ -74,6 +74,34 @@ def rows_of_lists(n=32):
 
 def test_lists():
     assert_same_training(lists, *rows_of_lists())
+
+
+def test_weights_of_rows():
+    x, y = rows_of_lists()
+    assert_same_training(lists, x, y, sample_weight={"click": np.where(y["click"] == 1, 3.0, 0.5).astype("float32")})
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_tables_that_start_from_given_vectors(trainable):
+    vectors = np.random.default_rng(4).normal(size=(30, 4)).astype("float32")
+
+    def make():
+        item = Categorical("item", size=30, dim=4, pretrained=vectors, trainable=trainable)
+        tags = Categorical("tags", size=12, dim=3, multi_hot=True, length=3)
+        return SharedBottom([item, tags], [BinaryTask("click")], bottom_units=(6,), tower_units=())
+
+    x, y = rows_of_lists()
+    assert_same_training(make, {name: x[name] for name in ("item", "tags")}, y)
+
+
+def test_a_saved_model_is_trained_on(tmp_path):
+    """What an optimizer keeps by row is saved with the model."""
+    (whole, _), (half, _) = (trained(lists, LazyAdam(0.1), *rows_of_lists(), epochs=epochs) for epochs in (2, 1))
+    half.save(tmp_path / "half.keras")
+    again = keras.saving.load_model(tmp_path / "half.keras")
+    again.fit(*rows_of_lists(), batch_size=16, shuffle=False, verbose=0)
+    for a, b in zip(again.weights, whole.weights, strict=True):
+        np.testing.assert_allclose(convert(a), convert(b), rtol=1e-5, atol=1e-6, err_msg=a.path)
 
 
 @pytest.mark.parametrize("make", [LazyAdam, lambda rate: SplitOptimizer(RowWiseAdagrad(rate), LazyAdam(rate))])
