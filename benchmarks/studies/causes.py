@@ -52,7 +52,7 @@ class Case:
 
 SLOW_TABLES = {"embeddings": RATE / 10, "dense": RATE}
 _PLAIN = {"bottom_units": MLP((256, 128)), "tower_units": (32,)}
-_HOME, _M3OE, _STAR = {"tower_units": (32,)}, {}, {"bottom_units": (96, 48), "tower_units": (32,)}
+_HOME, _STAR = {"tower_units": (32,)}, {"bottom_units": (96, 48), "tower_units": (32,)}
 
 
 def _stack(**options: Any) -> dict[str, Any]:
@@ -63,9 +63,10 @@ def _home(**options: Any) -> dict[str, Any]:
     return {**_HOME, "expert_units": MLP((43,), activation="silu", **options)}
 
 
-def _m3oe(**options: Any) -> dict[str, Any]:
-    small = MLP((11,), **options)
-    return {**_M3OE, "bottom_units": MLP((44,), **options), "expert_units": small, "pair_units": small}
+def _m3oe(parts: Sequence[str] = ("bottom", "expert", "pair"), times: int = 1, **options: Any) -> dict[str, Any]:
+    """M3oE with what an `MLP` takes beside its units in some of its networks, all of them wider `times` times."""
+    units = {"bottom": 44 * times, "expert": 11 * times, "pair": 11 * times}
+    return {f"{part}_units": MLP((width,), **(options if part in parts else {})) for part, width in units.items()}
 
 
 def _epsilon(value: float) -> Callable[[Any], None]:
@@ -101,6 +102,11 @@ CASES: dict[str, Case] = {
     "m3oe, layer norm": Case("m3oe", _m3oe(norm="layer", epsilon=1e-5)),
     "m3oe, no norm": Case("m3oe", _m3oe()),
     "m3oe, layer norm of epsilon 1": Case("m3oe", _m3oe(norm="layer", epsilon=1.0)),
+    "m3oe, layer norm in the bottoms": Case("m3oe", _m3oe(("bottom",), norm="layer", epsilon=1e-5)),
+    "m3oe, layer norm in the experts": Case("m3oe", _m3oe(("expert",), norm="layer", epsilon=1e-5)),
+    "m3oe, layer norm in the pairs": Case("m3oe", _m3oe(("pair",), norm="layer", epsilon=1e-5)),
+    "m3oe, layer norm, 4 times as wide": Case("m3oe", _m3oe(times=4, norm="layer", epsilon=1e-5)),
+    "m3oe, no norm, 4 times as wide": Case("m3oe", _m3oe(times=4)),
     "star, normalisation by domain": Case("star", _STAR, changed=_epsilon(1e-3)),
     "star, normalisation of epsilon 1": Case("star", _STAR, changed=_epsilon(1.0)),
     # The losses over all impressions, beside a click's loss of about .2.
