@@ -19,6 +19,7 @@ from benchmarks.studies import _frame as frame
 from benchmarks.studies._turns import Worker
 from mtl_zoo import list_balancing, list_models
 
+COLUMNS = ("case", "rounds", "base_seconds", "seconds", "ratio", "ratio_low", "ratio_high")
 CASES = ("fit from memory", "fit from Parquet", "encode", "predict", "scorer, 1,000 rows", "scorer, 1 row")
 GROUPS = {
     "models": [f"model {name}" for name in list_models()],
@@ -41,10 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import tempfile
 
     args = frame.parser(__doc__ or "", {"base": str, "rounds": 15, "cases": CASES}).parse_args(arguments)
+    kept = frame.Rows(args.out, COLUMNS)
     with tempfile.TemporaryDirectory() as folder:
         base, ours = _worker(Path(args.base).resolve(), folder), _worker(frame.ROOT, folder)
-        rows = []
         for case in itertools.chain(*(GROUPS.get(case, [case]) for case in args.cases)):
+            if kept.has(case=case):
+                continue
             pairs = []
             for number in range(args.rounds):
                 # Who comes first changes with every round.
@@ -52,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 times = {id(worker): worker.ask(case) for worker in order}
                 pairs.append((times[id(base)], times[id(ours)]))
             before, now = zip(*pairs, strict=True)
-            rows.append({"case": case, "rounds": len(pairs), "base_seconds": round(float(np.median(before)), 4)})
-            rows[-1] |= {"seconds": round(float(np.median(now)), 4), **frame.ratios(before, now)}
-            table = frame.write(args.out, rows)
+            row = {"case": case, "rounds": len(pairs), "base_seconds": round(float(np.median(before)), 4)}
+            kept.add({**row, "seconds": round(float(np.median(now)), 4), **frame.ratios(before, now)})
+    table = kept.read()
     frame.show(table, ["case", "rounds", "base_seconds", "seconds", "ratio"], "base / here")
     return 0
 
