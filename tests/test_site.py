@@ -249,8 +249,13 @@ def test_the_site_is_built_and_searched(docs, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     entries = [entry for entry in reference.entries().values() if entry.kind != "constant"]
-    names = [entry.name if entry.kind == "module" else entry.short for entry in entries]
-    assert check_site.faults(tmp_path) == [] and check_site.not_searchable(tmp_path, names) == []
+    # A module that is documented as one has its whole name for a title.
+    short, whole = (
+        set(check_site.not_searchable(tmp_path, names))
+        for names in zip(*((e.short, e.name) for e in entries), strict=True)
+    )
+    lost = [e.name for e in entries if e.short in short and (e.kind != "module" or e.name in whole)]
+    assert check_site.faults(tmp_path) == [] and lost == []
     assert (tmp_path / "_static" / "mathjax" / "tex-svg.js").stat().st_size > 1_000_000
     if shutil.which("chromium"):
         assert "mtl_zoo.balancing.CAGrad.html" in in_chromium(f"file://{tmp_path}/search.html?q=CAGrad")
