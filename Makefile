@@ -14,11 +14,12 @@ PEER_VENV := .venv-peers
 DEEPCTR_VENV := .venv-deepctr
 PEER_OUT ?= results/peers
 
-.PHONY: help demo test test-slow test-jax test-slow-jax lint types format docs bench-peers bench-peers-speed clean
+.PHONY: help demo test test-extended test-slow test-jax test-slow-jax lint types format docs bench-peers bench-peers-speed clean
 
 help:
 	@echo "make demo         train, evaluate and compare the models on synthetic data; results/demo/"
-	@echo "make test         the tests, slow ones aside"
+	@echo "make test         the tests of the package, extended and slow ones aside"
+	@echo "make test-extended  what else CI runs: documentation, tutorials, studies, several devices and processes, all families of models"
 	@echo "make test-slow    the slow tests: what takes long, and the rest of each matrix of which make test runs a sample"
 	@echo "make test-jax     the contract tests, and those of layers, metrics, optimizers and balancing methods, on the JAX backend"
 	@echo "make test-slow-jax  the slow ones of these"
@@ -33,7 +34,10 @@ demo: $(VENV)/.package
 	$(BIN)/mtl-zoo demo --out results/demo
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "not slow" $(PARALLEL)
+	$(PYTEST) -m "not slow and not extended" $(PARALLEL)
+
+test-extended: $(VENV)/.dev
+	$(PYTEST) -m "extended and not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow $(PARALLEL)

@@ -24,9 +24,19 @@ NO_DATA = "MTL_ZOO_DATA is not set"
 NOT_TENSORFLOW = "needs the TensorFlow backend"
 
 
+# What is about the project rather than the package, and what needs several processes or devices.
+EXTENDED = (
+    *("distribute", "studies", "test_docs.py", "test_doctest.py", "test_recipe.py", "test_site.py"),
+    "test_tutorials.py",
+)
+
+
 def pytest_collection_modifyitems(items):
     import keras
 
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in EXTENDED:
+            item.add_marker(pytest.mark.extended)
     if keras.backend.backend() == "tensorflow":
         return
     for item in items:

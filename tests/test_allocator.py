@@ -47,6 +47,7 @@ def mapped_blocks(*arguments, **env) -> int:
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is set")
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "env",
     [
@@ -58,6 +59,7 @@ def test_tensors_take_memory_that_was_freed(env):
     assert mapped_blocks(**env) == 0
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "env",
     [
@@ -70,6 +72,7 @@ def test_a_setting_of_the_users_own_is_left_alone(env):
 
 
 # fault 38
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("arguments", "env", "mapped"),
     [((), {"MTL_ZOO_KEEP_FREED_MEMORY": "0"}, 8), (("off",), {}, 8), (("on",), {"MTL_ZOO_KEEP_FREED_MEMORY": "0"}, 0)],

@@ -395,6 +395,24 @@ def documented(thing, seen: tuple[str, ...] = ()) -> dict[str, str]:
     return texts
 
 
+def docstring_lines(node):
+    if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) or ast.get_docstring(node) is None:
+        return 0
+    return node.body[0].end_lineno - node.body[0].lineno + 1
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_can_be_read_at_once(path):
+    """At most 400 lines a file and 50 the body of a function, docstrings not counted."""
+    text = path.read_text(encoding="utf-8")
+    nodes = list(ast.walk(ast.parse(text)))
+    assert text.count("\n") - sum(map(docstring_lines, nodes)) <= 400
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef):
+            lines = node.end_lineno - node.body[0].lineno + 1 - docstring_lines(node)
+            assert lines <= 50, f"{node.name} has {lines} lines"
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_docstrings(name):
     thing = getattr(mtl_zoo, name)
@@ -439,6 +457,7 @@ def run_python(code: str, **env: str) -> str:
     return done.stdout
 
 
+@pytest.mark.extended
 def test_import_does_nothing():
     code = """
         import os, socket, threading

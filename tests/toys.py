@@ -38,13 +38,21 @@ SMALL = {
 
 # One model of each way to share: what they prove about a path that all models take need not be proved thirty times.
 FAMILIES = ("shared_bottom", "cross_stitch", "mmoe", "ple", "esmm", "star", "mose")
+# Of these, a plain one, one of experts and one with a head of its own.
+FEW = ("shared_bottom", "mmoe", "esmm")
 
 
-def sample_of(names, always=FAMILIES):
-    """All of the names as parameters of a test. Those of the sample always run, the others when slow tests do."""
-    unknown = set(always) - set(names)
+def sample_of(names, always=None):
+    """All of the names as parameters of a test. Those of `always` run always, the others when slow tests do.
+
+    By default the few models run always, and the other families when extended tests do.
+    """
+    wanted = FAMILIES if always is None else always
+    unknown = set(wanted) - set(names)
     assert not unknown, f"the sample names what is not there: {sorted(unknown)}"
-    return [pytest.param(name, marks=() if name in always else pytest.mark.slow) for name in names]
+    extended = set(FAMILIES) - set(FEW) if always is None else set()
+    marks = {name: pytest.mark.extended if name in extended else () for name in wanted}
+    return [pytest.param(name, marks=marks.get(name, pytest.mark.slow)) for name in names]
 
 
 def small_arguments(model):

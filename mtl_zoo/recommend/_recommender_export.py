@@ -43,50 +43,13 @@ def export(
 def _module(recommender: Any, catalogue: Any, k: int) -> tuple[Any, dict[str, Any], dict[str, str]]:
     import tensorflow as tf
 
-    scoring = Scoring(recommender.model, raw=True)
-    columns = {name: scoring.columns[name] for name in recommender.user_columns}
-    names = input_names([*columns, EXCLUDE])
+    graph = _Graph(recommender, catalogue, k)
+    names = input_names([*graph.columns, EXCLUDE])
     del names[EXCLUDE]  # its place is taken, so that a column of that name has another
-    specs = {name: tf.TensorSpec((None, *c.shape), c.dtype, name=names[name]) for name, c in columns.items()}
-    is_text = catalogue.ids.dtype == object
-    id_type = "string" if is_text else "int64"
-    with tf.device("CPU:0"):
-        ids = tf.Variable(tf.constant(catalogue.ids.tolist(), id_type), trainable=False, name="ids")
-        items = {name: tf.Variable(t, trainable=False, name="item") for name, t in catalogue.tensors.items()}
-
-    nearest = _Nearest(recommender, catalogue, k)
-
-    def run(users: Mapping[str, Any], exclude: Any) -> dict[str, Any]:
-        inputs = scoring.encode(users)
-        count = tf.shape(next(iter(users.values())))[0]
-        allowed = None
-        if exclude is not None:
-            allowed = tf.logical_not(tf.reduce_any(ids[None, :, None] == exclude[:, None, :], axis=2))
-        candidates = nearest(inputs, count, allowed)
-        width = tf.shape(candidates)[1]
-        found = recommender.pairs.in_graph(
-            inputs, items, tf.repeat(tf.range(count), width), tf.reshape(candidates, [-1])
-        )
-        scores = {
-            column: tf.reshape(found[output][:, unit], (count, width))
-            for column, (output, unit) in recommender.pairs.columns.items()
-        }
-        is_empty = None
-        if allowed is None:
-            order, fused = _ordered(recommender.fusion, scores, k)
-        else:
-            valid = tf.gather(allowed, candidates, batch_dims=1)
-            order, fused, is_empty = _ordered_valid(recommender.fusion, scores, valid, k)
-        given = {"item": tf.gather(ids, tf.gather(candidates, order, batch_dims=1)), "score": fused}
-        given |= {column: tf.gather(values, order, batch_dims=1) for column, values in scores.items()}
-        if is_empty is None:
-            return given
-        blank = dict.fromkeys(given, np.nan) | {"item": "" if is_text else -1}
-        return {n: tf.where(is_empty, tf.constant(blank[n], x.dtype), x) for n, x in given.items()}
-
-    whole = tf.function(lambda users: run(users, None), autograph=False).get_concrete_function(specs)
-    excluded = tf.TensorSpec((None, None), id_type, name=EXCLUDE)
-    without = tf.function(run, autograph=False).get_concrete_function(specs, excluded)
+    specs = {name: tf.TensorSpec((None, *c.shape), c.dtype, name=names[name]) for name, c in graph.columns.items()}
+    whole = tf.function(lambda users: graph(users, None), autograph=False).get_concrete_function(specs)
+    excluded = tf.TensorSpec((None, None), graph.ids.dtype, name=EXCLUDE)
+    without = tf.function(graph.__call__, autograph=False).get_concrete_function(specs, excluded)
 
     def cast(tensors: Mapping[str, Any]) -> dict[str, Any]:
         return {name: cast_number(tensor, specs[name].dtype) for name, tensor in tensors.items()}
@@ -111,8 +74,54 @@ def _module(recommender: Any, catalogue: Any, k: int) -> tuple[Any, dict[str, An
             other = tf.function(of_inputs_without, autograph=False)
             signatures[f"{SIGNATURE}_{EXCLUDE}"] = other.get_concrete_function(excluded, **named)
     module.weights = list({id(v): v for v in (*whole.variables, *without.variables)}.values())
-    module.tables = scoring.lookup_tables()
+    module.tables = graph.scoring.lookup_tables()
     return module, signatures, names
+
+
+class _Graph:
+    """Columns of users, and the ids that each is not to see, to the k best items and their scores."""
+
+    def __init__(self, recommender: Any, catalogue: Any, k: int):
+        import tensorflow as tf
+
+        self.scoring = Scoring(recommender.model, raw=True)
+        self.columns = {name: self.scoring.columns[name] for name in recommender.user_columns}
+        self._pairs, self._fusion, self._k = recommender.pairs, recommender.fusion, k
+        self._nearest = _Nearest(recommender, catalogue, k)
+        self._is_text = catalogue.ids.dtype == object
+        with tf.device("CPU:0"):
+            ids = tf.constant(catalogue.ids.tolist(), "string" if self._is_text else "int64")
+            self.ids = tf.Variable(ids, trainable=False, name="ids")
+            self._items = {name: tf.Variable(t, trainable=False, name="item") for name, t in catalogue.tensors.items()}
+
+    def __call__(self, users: Mapping[str, Any], exclude: Any) -> dict[str, Any]:
+        import tensorflow as tf
+
+        inputs = self.scoring.encode(users)
+        count = tf.shape(next(iter(users.values())))[0]
+        allowed = None
+        if exclude is not None:
+            allowed = tf.logical_not(tf.reduce_any(self.ids[None, :, None] == exclude[:, None, :], axis=2))
+        candidates = self._nearest(inputs, count, allowed)
+        width = tf.shape(candidates)[1]
+        places = tf.repeat(tf.range(count), width), tf.reshape(candidates, [-1])
+        found = self._pairs.in_graph(inputs, self._items, *places)
+        scores = {
+            column: tf.reshape(found[output][:, unit], (count, width))
+            for column, (output, unit) in self._pairs.columns.items()
+        }
+        is_empty = None
+        if allowed is None:
+            order, fused = _ordered(self._fusion, scores, self._k)
+        else:
+            valid = tf.gather(allowed, candidates, batch_dims=1)
+            order, fused, is_empty = _ordered_valid(self._fusion, scores, valid, self._k)
+        given = {"item": tf.gather(self.ids, tf.gather(candidates, order, batch_dims=1)), "score": fused}
+        given |= {column: tf.gather(values, order, batch_dims=1) for column, values in scores.items()}
+        if is_empty is None:
+            return given
+        blank = dict.fromkeys(given, np.nan) | {"item": "" if self._is_text else -1}
+        return {n: tf.where(is_empty, tf.constant(blank[n], x.dtype), x) for n, x in given.items()}
 
 
 class _Nearest:

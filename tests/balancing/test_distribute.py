@@ -61,6 +61,7 @@ SCRIPT = textwrap.dedent(
 METHODS = [("pcgrad", {"include_tables": True, "update_every": 2}), ("grad_drop", {}), ("moco", {})]
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_mirrored_training_equals_one_device():
     (found,) = two_devices.found(SCRIPT, json.dumps(METHODS))

@@ -202,6 +202,7 @@ def plainly_fitted():
     return fitted(None)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "way", ["with tables, every other step", pytest.param("direction", marks=pytest.mark.slow), "mixture"]
 )

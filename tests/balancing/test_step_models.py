@@ -77,6 +77,7 @@ def test_one_task_takes_the_plain_step(balancing, plain_of_one_task):
     assert_same(plain_of_one_task, trained(of_one_task, balancing)[0])
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", ["esmm", "ple", "stem", "cross_stitch"])
 def test_other_graphs(name):
     plain, _ = trained(lambda: build(name), None, steps=1)
@@ -122,6 +123,7 @@ def test_compiling_again_drops_the_old_method(tmp_path):
 # The graph's two parts.
 
 
+@pytest.mark.extended
 def test_the_representation_of_several_graphs():
     def names(name):
         parts = compiled(build(name), "mgda_ub").balancing.halves
@@ -156,6 +158,7 @@ def test_halves_of_unknown_logits():
         halves(small(), [{"click"}, {"buy"}])
 
 
+@pytest.mark.extended
 def test_layers_called_on_both_sides_keep_what_they_add_to_the_loss():
     """A layer with a penalty that one loss alone and several depend on, in two calls."""
     import tensorflow as tf

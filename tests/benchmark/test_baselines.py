@@ -234,6 +234,7 @@ def test_lists_are_read_by_their_most_common_values(kind, keep_raw, monkeypatch)
         assert table["value"].item() > 0.8, name
 
 
+@pytest.mark.extended
 def test_sections_of_a_table_that_was_changed_are_told_apart(tmp_path, data):
     store = ResultStore(tmp_path / "rows.csv")
     for version in ("1f", "2e"):

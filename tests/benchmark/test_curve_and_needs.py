@@ -26,6 +26,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.extended
 def test_a_curve_over_rows(folder, capsys):
     words = "--table visits.csv --task click --models constant popularity --baselines none --out out --shares 1 0.2"
     assert mtl_zoo_cli.main(["bench", "curve", *words.split()]) == 0
@@ -110,6 +111,7 @@ def test_needs_from_end_to_end(folder, capsys):
     assert "`--model` must name one model" in capsys.readouterr().err
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("command", "said"), [("needs", "nothing to compare"), ("curve", "nothing to draw")])
 def test_where_all_runs_fail_nothing_is_claimed(folder, capsys, monkeypatch, command, said):
     def fail(*given, **more):

@@ -29,6 +29,7 @@ def test_gates_and_stitches_of_models(small):
     assert mean_gates(stitched, small.test) == {} and stitch_matrices(mmoe) == {}
 
 
+@pytest.mark.extended
 def test_demo_leaves_its_files_and_does_not_repeat_itself(tmp_path, small, monkeypatch):
     monkeypatch.setattr("mtl_zoo.benchmark.command.load", lambda config, data_dir=None: small)
     tiny = {"bottom_units": 4, "tower_units": 4}

@@ -102,6 +102,7 @@ def test_a_bootstrap_over_runs_is_of_the_mean_auc():
     np.testing.assert_allclose(same, bootstrap_auc_difference(y, a[:, 0], b[:, 1], resamples=50))
 
 
+@pytest.mark.extended
 def test_folds_of_a_file_are_runs_of_one_section(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     table().to_csv("visits.csv", index=False)

@@ -41,6 +41,7 @@ def folder(tmp_path, monkeypatch):
 
 
 # fault 22
+@pytest.mark.extended
 def test_a_yaml_beside_a_table_gives_a_leaderboard_and_rows(folder, capsys):
     assert mtl_zoo_cli.main(["bench", "run", str(folder / "my.yaml")]) == 0
     shown = capsys.readouterr()
@@ -68,6 +69,7 @@ def test_the_command_line_alone(folder, capsys):
 
 
 # fault 22
+@pytest.mark.extended
 def test_data_in_hand_may_have_any_name_and_brings_its_own_options(folder, small):
     data = Dataset.from_table(folder / "visits.csv", tasks=["booked"], name="mine", exclude=["price"])
     sizes = {"bottom_units": (4,), "tower_units": (2,)}
@@ -83,6 +85,7 @@ def test_data_in_hand_may_have_any_name_and_brings_its_own_options(folder, small
     assert set(store.read()["dataset_options"]) == {rows["dataset_options"][0], "{}"}
 
 
+@pytest.mark.extended
 def test_a_front_on_a_table(folder, capsys):
     words = ["--methods", "uncertainty", "--steps", "1", "--picture", str(folder / "front.png")]
     assert mtl_zoo_cli.main(["bench", "pareto", str(folder / "my.yaml"), "--model", "shared_bottom", *words]) == 0

@@ -44,6 +44,7 @@ def builder(data):
     return lambda: create_model("shared_bottom", data.features, data.tasks, bottom_units=(3,), tower_units=(2,))
 
 
+@pytest.mark.extended
 def test_a_sweep_and_methods(data, tmp_path):
     optimizer = keras.optimizers.Adam(0.02)
     weights = [{"y1": 1.9, "y2": 0.1}, {"y1": 0.1, "y2": 1.9}]

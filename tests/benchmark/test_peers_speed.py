@@ -179,6 +179,7 @@ def test_the_command_writes_a_row_for_each_or_says_why_not(monkeypatch, tmp_path
     assert "no such column" in capsys.readouterr().err
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_our_worker_trains_the_case():
     from benchmarks.peers.speed_ours import Fit, Products

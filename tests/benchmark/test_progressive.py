@@ -25,6 +25,7 @@ def test_a_table_is_cut_by_its_days_or_into_parts():
             days_of(rows, column)
 
 
+@pytest.mark.extended
 def test_the_command_measures_writes_and_draws(tmp_path, capsys):
     rng = np.random.default_rng(0)
     rows = pd.DataFrame({"day": np.arange(120) // 40, "item": rng.integers(0, 9, 120) + np.arange(120) // 40})

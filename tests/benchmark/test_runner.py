@@ -107,6 +107,7 @@ def test_finished_runs_are_skipped_and_what_changes_them_is_not(config, store, s
     assert about_run(config, small, {**arguments, "bottom_units": [8]}, 0)["key"] == key
 
 
+@pytest.mark.extended
 def test_a_run_without_test_rows_is_not_finished_for_those_who_ask_for_them(store, small):
     config = RunConfig("synthetic_funnel", "constant", dataset_options={"size": "small"})
     given = {"dataset": small, "store": store}
@@ -116,6 +117,7 @@ def test_a_run_without_test_rows_is_not_finished_for_those_who_ask_for_them(stor
     assert run_config(config, splits=("validation",), **given).skipped == run_config(config, **given).skipped == 1
 
 
+@pytest.mark.extended
 def test_same_seed_same_result(config, store, small, tmp_path):
     run_config(config, store, dataset=small)
     again = type(store)(tmp_path / "again.csv")
@@ -123,6 +125,7 @@ def test_same_seed_same_result(config, store, small, tmp_path):
     np.testing.assert_allclose(store.read()["value"], again.read()["value"], rtol=1e-4)
 
 
+@pytest.mark.extended
 def test_several_steps_a_call_are_the_same_run(config, store, small, tmp_path):
     class Counting(Silent):
         steps = 0
@@ -142,6 +145,7 @@ def test_several_steps_a_call_are_the_same_run(config, store, small, tmp_path):
     assert run_config(config, store, dataset=small).skipped == 1
 
 
+@pytest.mark.extended
 def test_the_test_split_has_no_part_in_the_choice(config, store, small, tmp_path):
     """With every click of the test split turned round, the epoch that scores best there is another one."""
     config = dataclasses.replace(config, epochs=3)
@@ -196,6 +200,7 @@ def test_what_no_later_try_can_mend_is_an_error(config, store, small, changes, m
     assert not store.path.exists()
 
 
+@pytest.mark.extended
 def test_a_share_of_the_training_rows_is_the_same_for_all_and_the_rest_stays(config, store, small):
     kept = []
     config = dataclasses.replace(config, train_fraction=0.25, seeds=(0, 1))
@@ -210,6 +215,7 @@ def test_a_share_of_the_training_rows_is_the_same_for_all_and_the_rest_stays(con
     assert run_config(whole, store, dataset=small).finished == 1
 
 
+@pytest.mark.extended
 def test_a_model_is_brought_to_the_size_of_a_reference(config, store, small):
     reference = {"model": "shared_bottom", "hyperparameters": {"bottom_units": (40, 20), "tower_units": 4}}
     config = dataclasses.replace(
@@ -230,6 +236,7 @@ def test_a_model_is_brought_to_the_size_of_a_reference(config, store, small):
     assert run_config(config, store, dataset=small).skipped == 2
 
 
+@pytest.mark.extended
 def test_a_model_that_comes_no_nearer_runs_and_says_so(config, store, small):
     config = dataclasses.replace(
         config, model="mmoe", parameter_matched={"model": "shared_bottom", "hyperparameters": {"bottom_units": 1}},
@@ -254,6 +261,7 @@ def test_a_cut_run_says_so_and_is_tried_again(config, store, small, monkeypatch)
     assert run_config(config, store, dataset=small).finished == 1
 
 
+@pytest.mark.extended
 def test_a_terminated_command_leaves_a_row_and_goes_on_when_asked_again(small, tmp_path, monkeypatch, capsys):
     def terminated(*arguments, **more):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -272,6 +280,7 @@ def test_a_terminated_command_leaves_a_row_and_goes_on_when_asked_again(small, t
     assert "1 finished, 0 skipped" in capsys.readouterr().err
 
 
+@pytest.mark.extended
 def test_models_of_every_kind_of_head_are_judged(config, store, small):
     """AITM has no output for a later step's own space; its task is judged by the end-to-end one."""
     options = {"backbone_options": {"bottom_units": (4,)}}
@@ -321,6 +330,7 @@ def test_environment():
     assert (len(commit), dirty) in ((40, True), (40, False), (0, None))
 
 
+@pytest.mark.extended
 def test_schedule_and_loss_weights_reach_the_training(small, tmp_path):
     from mtl_zoo.benchmark.results import ResultStore
 
@@ -356,6 +366,7 @@ def balanced(config, **options):
     return dataclasses.replace(config, **options)
 
 
+@pytest.mark.extended
 def test_a_method_reaches_the_training_and_the_row_names_it(config, store, small):
     kept = []
     own = balanced(config, balancing="dwa", balancing_options={"steps": 7}, loss_weights={"conversion": 0.5})
@@ -373,6 +384,7 @@ def test_a_method_reaches_the_training_and_the_row_names_it(config, store, small
     assert len({about_run(variant, small, arguments, 0)["key"] for variant in variants}) == 4
 
 
+@pytest.mark.extended
 def test_data_based_weights_come_from_the_training_labels(config, store, small):
     kept = []
     run_config(balanced(config, balancing="data_based"), store, dataset=small, on_trained=lambda *g: kept.append(g))
@@ -382,6 +394,7 @@ def test_data_based_weights_come_from_the_training_labels(config, store, small):
     assert set(store.read()["balancing"]) == {"data_based"}
 
 
+@pytest.mark.extended
 def test_a_sweep_takes_the_weights_that_validate_best(config, store, small):
     own = balanced(config, balancing="static_sweep", balancing_options={"steps": 1, "ratio": 50.0}, epochs=2)
     assert run_config(own, store, dataset=small).finished == 1
@@ -411,6 +424,7 @@ def test_a_sweep_takes_the_weights_that_validate_best(config, store, small):
     assert run_config(alone, store, dataset=small).skipped == 1
 
 
+@pytest.mark.extended
 def test_a_sweep_that_was_cut_goes_on(config, store, small, monkeypatch):
     own = balanced(config, balancing="static_sweep", balancing_options={"steps": 1})
     trained, real = [], runner._train
@@ -458,6 +472,7 @@ def test_options_of_balancing_that_are_refused(config, store, small, changes, er
     assert not store.path.exists()
 
 
+@pytest.mark.extended
 def test_balancing_from_the_command_line(tmp_path, capsys):
     words = "--dataset d --model m --out f --balancing nash_mtl --balancing-set update_every=5 include_tables=true"
     (config,) = configs_of(mtl_zoo_cli.parser().parse_args(["bench", "run", *words.split()]))

@@ -36,6 +36,7 @@ def whole():
     return progressive(start(), DAYS, replay=ReplayBuffer(30), anchor=L2ToPrevious(0.1), **OPTIONS)
 
 
+@pytest.mark.extended
 def test_a_day_is_measured_by_the_model_of_the_days_before(whole):
     model = start()
     buffer = ReplayBuffer(30)

@@ -2,11 +2,9 @@
 
 import keras
 import pytest
-from toys import FAMILIES
+from toys import FAMILIES, FEW
 
-# A plain model, one of experts and one with a head of its own go through all of it.
-IN_FULL = ("shared_bottom", "mmoe", "esmm")
-# What takes longest: one model of each family.
+# What takes longest: one model of each family, most of them among the extended tests.
 EXPENSIVE = (
     "test_any_model_takes_the_funnel_head",
     "test_saved_model_goes_on_training_identically",
@@ -45,12 +43,16 @@ def is_slow(test: str, name: str, count: int | None = None) -> bool:
     if keras.backend.backend() == "tensorflow":
         if (test, count) == ("test_one_to_five_tasks_of_mixed_kinds", 2):
             return True
-        return (test in OF_THE_BASE and name not in IN_FULL) or (test in EXPENSIVE and name not in FAMILIES)
+        return (test in OF_THE_BASE and name not in FEW) or (test in EXPENSIVE and name not in FAMILIES)
     if test == "test_fit_lowers_the_loss":
         return name != TRAINS_ON_JAX
     if test in GRADIENTS:
         return name not in DIFFERENTIATED_ON_JAX
     return test not in ON_JAX
+
+
+def is_extended(test: str, name: str, count: int | None = None) -> bool:
+    return (test in EXPENSIVE or test == "test_fit_lowers_the_loss") and name not in FEW
 
 
 def named(item) -> dict:
@@ -59,8 +61,11 @@ def named(item) -> dict:
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "contract/test_models" in item.nodeid and is_slow(item.originalname, **named(item)):
-            item.add_marker(pytest.mark.slow)
+        if "contract/test_models" in item.nodeid:
+            if is_slow(item.originalname, **named(item)):
+                item.add_marker(pytest.mark.slow)
+            elif is_extended(item.originalname, **named(item)):
+                item.add_marker(pytest.mark.extended)
         elif keras.backend.backend() != "tensorflow" and item.originalname in IN_A_MODEL:
             if item.callspec.params["name"] not in BALANCED_ON_JAX:
                 item.add_marker(pytest.mark.slow)

@@ -37,6 +37,7 @@ def assert_adds_up(found):
     np.testing.assert_allclose(found.table.sum(axis=1), rows["change"], atol=1e-6 + 0.01 * rows["change"].abs().max())
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", sample_of(mtl_zoo.list_models(), SAMPLE))
 def test_parts_add_up_to_the_change_of_the_logit(name):
     model, x = built(name), inputs(6)

@@ -183,6 +183,7 @@ class _Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", sample_of(KINDS, ("contrastive", "mean_teacher")))
 def test_resumed_training_ends_with_the_same_numbers(kind, tmp_path):
@@ -276,6 +277,7 @@ def test_arguments_are_checked():
         assert next(iter(wrong)) in inspect.signature(TASKS[kind]).parameters
 
 
+@pytest.mark.extended
 def test_a_model_that_grows_keeps_them_and_refuses_a_teacher_of_tables():
     table = {"item": [1, 2, 1, 2], "click": [0, 1, 0, 1]}
     monday = FeatureTransform(Categorical("item", dim=4), BinaryTask("click")).fit(table)

@@ -137,6 +137,7 @@ def test_refuses(folder, tmp_path):
         load_dataset("bookcrossing", bad.parent)
 
 
+@pytest.mark.extended
 @pytest.mark.real_data
 def test_real_files(data_dir):
     rows = rows_of(load_dataset("bookcrossing", data_dir, negatives=0))

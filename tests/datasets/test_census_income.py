@@ -177,6 +177,7 @@ def test_refuses(options, text):
         load_dataset("census_income", **options)
 
 
+@pytest.mark.extended
 @pytest.mark.real_data
 def test_real_files(data_dir):
     assert all(c.ok for c in verify_dataset("census_income", data_dir))

@@ -131,6 +131,7 @@ def test_refuses(folder):
         load_dataset("hetrec_lastfm_2k", folder)
 
 
+@pytest.mark.extended
 @pytest.mark.real_data
 def test_real_files(data_dir):
     assert all(c.ok for c in verify_dataset("hetrec_lastfm_2k", data_dir))

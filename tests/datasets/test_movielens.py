@@ -154,6 +154,7 @@ def test_a_file_of_three_is_missing(folder_1m):
         load_dataset("movielens_1m", folder_1m)
 
 
+@pytest.mark.extended
 @pytest.mark.real_data
 def test_real_files(data_dir):
     for name, like, love, kind in (
@@ -240,6 +241,7 @@ def test_occupation_as_a_task_about_the_user(folder_100k, monkeypatch):
     assert data.options["profile"] is True
 
 
+@pytest.mark.extended
 @pytest.mark.real_data
 def test_real_content(data_dir):
     data = load_dataset("movielens_100k", data_dir, split="cold_items", posters=True)

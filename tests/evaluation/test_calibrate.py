@@ -111,6 +111,7 @@ def test_scores_are_calibrated_and_their_order_stays(model, method):
     assert sorted(both.corrections.calibrations) == ["click", "click_and_buy"]
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 @every_method
 def test_every_way_out_is_calibrated(model, method, tmp_path):

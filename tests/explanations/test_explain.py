@@ -124,6 +124,7 @@ def test_integrals_are_those_of_many_small_steps():
     assert found.gradients.max() < 400
 
 
+@pytest.mark.extended
 def test_classes_numbers_and_pairs():
     tasks = (
         MulticlassTask("genre", classes=("war", "crime", "love")),

@@ -49,6 +49,7 @@ def test_masked_columns_are_those_of_the_background(model, table):
         shap_arguments(model, table.to_numpy(), "click")
 
 
+@pytest.mark.extended
 def test_shap_explains_what_it_gives(model, table):
     shap = pytest.importorskip("shap")
     scores, masker = shap_arguments(model, table.iloc[:20], "click")

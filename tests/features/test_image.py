@@ -290,6 +290,7 @@ def test_a_backbone_gives_its_weights_and_its_map_is_averaged():
     np.testing.assert_allclose(ops.convert_to_numpy(layer({"p": x})["p"]), expected, atol=1e-5)
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_a_model_learns_from_pictures_and_is_exported(tmp_path):
     import tensorflow as tf

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.tensorflow
 # Models.
 
 
+@pytest.mark.extended
 def test_tables_below_each_other_give_the_same_weights(transform):
     def train(x):
         model = make_model(transform, eager=False)
@@ -139,6 +140,7 @@ def test_every_balancing_method(transform, method):
 # Training that was interrupted.
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("streams", [False, True])
 def test_interrupted_training_ends_with_the_same_numbers(transform, stream, tmp_path, streams):
     def train(folder, seed, stop=None):

@@ -246,6 +246,7 @@ def test_an_iterator_dropped_early_leaves_no_thread(files):
     assert not stream_threads()
 
 
+@pytest.mark.extended
 def test_memory_stays_within_the_stated_bound(tmp_path):
     rows, columns = 260_000, 24
     names = [f"c{i}" for i in range(columns)]

@@ -46,6 +46,7 @@ def made(*features, **arguments):
 every_encoder = pytest.mark.parametrize("encoder", encoder_names())
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("encoder", sample_of(encoder_names(), ("mean",)))
 @pytest.mark.tensorflow
 def test_words_are_learned_and_training_goes_on_after_loading(encoder, tmp_path):
@@ -139,6 +140,7 @@ def test_xla_compiles_the_embedding(encoder):
     np.testing.assert_allclose(tf.function(embedding, jit_compile=True)(ids), vectors, atol=1e-5)
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_a_process_of_tensorflow_alone_scores_strings(tmp_path):
     title = Text("title", TextAttention(3), column="review", dim=3, max_length=4, vocabulary=VOCABULARY)

@@ -160,6 +160,7 @@ def test_a_learned_prompt_is_the_decoder_behind_its_rows(llama, pooling):
     np.testing.assert_allclose(numbers(layer(IDS[1:2])), vectors[1:2], atol=1e-5)
 
 
+@pytest.mark.extended
 def test_a_learned_prompt_trains_alone_and_is_saved(llama, tmp_path):
     x, y = batches()
     model = classifier(encoder(llama, mode="prompt", prompt_length=3, layers=1))
@@ -245,6 +246,7 @@ def test_a_layer_from_its_config_is_built_without_a_folder(bert):
     np.testing.assert_array_equal(numbers(again(IDS)), numbers(layer(IDS)))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("family", "eagerly"), [("bert", True), pytest.param("llama", False, marks=pytest.mark.slow)])
 def test_computing_again_gives_the_same_gradients(family, eagerly, request):
     x, y = batches()

@@ -40,6 +40,7 @@ def direct(folder, prompt, answer):
 ONE, SEVERAL, THREE = (" yes", " no"), (" good", " not"), (" yes", " no", " maybe")
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("answers", "tied"), [(ONE, True), (SEVERAL, True), (THREE, False)])
 def test_log_probabilities_are_those_of_a_direct_softmax(tmp_path, llama, answers, tied):
     folder = llama if tied else llama_folder(tmp_path, tie_word_embeddings=False)

@@ -56,6 +56,7 @@ def scores(model, table=TABLE):
     return model.predict(table, verbose=0)["click"]
 
 
+@pytest.mark.extended
 @MODES
 def test_tables_graphs_and_streams_give_the_same(mode, bert, tmp_path):
     transform = fitted(bert, mode)
@@ -103,6 +104,7 @@ def test_a_model_is_saved_and_goes_on_training(mode, bert, tmp_path):
     assert len(loaded.optimizer.variables) == slots + 2
 
 
+@pytest.mark.extended
 def test_a_learned_prompt_in_a_model(tmp_path):
     transform = fitted(llama_folder(tmp_path / "llama"), "prompt", prompt_length=3)
     model = model_of(transform)
@@ -175,6 +177,7 @@ def test_a_folder_that_is_gone_is_needed_by_a_frozen_model_alone(bert, tmp_path)
             np.testing.assert_array_equal(scores(loaded), wanted)
 
 
+@pytest.mark.extended
 def test_a_copy_needs_no_folder(tmp_path):
     folder = bert_folder(tmp_path / "model")
     model = model_of(fitted(folder, "frozen", keep="copy"))
@@ -188,6 +191,7 @@ def test_a_copy_needs_no_folder(tmp_path):
     np.testing.assert_array_equal(scores(keras.saving.load_model(tmp_path / "again.keras")), scores(loaded))
 
 
+@pytest.mark.extended
 def test_a_decoder_is_exported_without_its_tokenizer(tmp_path):
     folder = llama_folder(tmp_path / "llama")
     model = model_of(fitted(folder, "lora"))
@@ -230,6 +234,7 @@ def test_a_model_starts_from_the_weights_of_the_folder(bert):
     np.testing.assert_allclose(ops.convert_to_numpy(found(ids)), vectors @ kernel + bias, atol=1e-5)
 
 
+@pytest.mark.extended
 def test_pretrained_weights_have_a_learning_rate_of_their_own(bert, tmp_path):
     model = SharedBottom(fitted(bert, "lora"), bottom_units=(3,), tower_units=())
     parts = {"encoders": keras.optimizers.SGD(0.5), "embeddings": LazySGD(0.5), "dense": LazySGD(0.5)}
@@ -271,6 +276,7 @@ def test_texts_of_entities_are_encoded_once_an_entity(mode, bert):
     assert np.isfinite(scores(model_of(transform), rows)).all()
 
 
+@pytest.mark.extended
 def test_half_precision_inside_of_a_model(bert):
     model = model_of(fitted(bert, "lora", dtype="mixed_bfloat16"))
     model.fit(TABLE, batch_size=4, verbose=0)

@@ -149,6 +149,7 @@ def test_codes_of_no_expert_are_penalised_in_training(per_example):
     assert np.isfinite(float(gate.losses[-1])) and float(gate.losses[-1]) > 1e5
 
 
+@pytest.mark.extended
 def test_penalty_drives_the_weights_to_sum_to_one():
     gate = made(5, num_selected=2, per_example=False)
     set_logits(gate, [0.2, 0.1, 0.1, 0.1, 0.2, 0.1])

@@ -150,6 +150,7 @@ def test_a_rate_of_unknown_ids_is_checked_and_kept():
     assert "unknown_rate" not in Categorical("user", size=5).get_config(), "saved features of 0.1.0 keep their hash"
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_the_row_of_unknown_values_is_trained():
     rng = np.random.default_rng(0)

@@ -29,6 +29,7 @@ def draw(rows):
     return x, {name: rng.integers(0, 2, rows).astype("float32") for name in ("click", "like")}
 
 
+@pytest.mark.extended
 def test_the_model_can_be_dropped():
     model, (x, y) = make_model(), draw(100)
     model.fit(x, y, verbose=0)
@@ -38,6 +39,7 @@ def test_the_model_can_be_dropped():
     assert gone() is None
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_rows_are_let_go(fails):
@@ -74,6 +76,7 @@ def falls_below(size):
         time.sleep(0.1)
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_what_reads_ahead_ends_once_the_rows_are_let_go(capfd):
     import tensorflow as tf

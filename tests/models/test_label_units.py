@@ -43,6 +43,7 @@ def trained(table, factor=1.0, epochs=1, **options):
 
 
 # fault 16
+@pytest.mark.extended
 def test_the_unit_of_a_label_does_not_matter():
     table = visits()
     (large, rows, logs), (small, small_rows, small_logs) = trained(table, epochs=8), trained(table, 0.01, epochs=8)

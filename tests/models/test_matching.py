@@ -60,6 +60,7 @@ def test_nothing_comes_nearer(mmoe):
     assert distance(width) < min(distance(width - 1), distance(width + 1))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", mtl_zoo.list_models())
 def test_every_model_comes_within_two_percent(name):
     like = mtl_zoo.MMoE(WIDE, TWO, num_experts=2, expert_units=(150, 60))

@@ -83,6 +83,7 @@ def test_a_scaled_loss_keeps_the_copies_alike():
     assert run("float16") == {"apart": 0, "steps": 6}
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_mirrored_training_equals_one_device():
     found = run("float32")

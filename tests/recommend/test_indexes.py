@@ -315,6 +315,7 @@ print("beside each other")
 """
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("variable", [None, pytest.param("1", marks=pytest.mark.slow)])
 def test_tensorflow_recommenders_beside_keras_3(variable, tmp_path):

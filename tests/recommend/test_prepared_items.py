@@ -82,6 +82,7 @@ def test_a_history_that_looks_at_the_candidate(tables):
     assert_same_lists(*both(model, tables))
 
 
+@pytest.mark.extended
 def test_with_an_index_and_saved(tables, tmp_path):
     model = make_model(tables[2], RetrievalTask("find", label="click", item="item_id"))
     given = {"users": tables[0], "fusion": WEIGHTS, "sides": {"hour": "user"}, "candidates": 10}

@@ -25,6 +25,7 @@ def search(data, space=SPACE, **given):
     return tune("shared_bottom", data, space, **{"trials": 6, "epochs": 1, "verbose": 0, **given})
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_a_search_trains_models_and_reads_no_test_row(data, tmp_path):
     found = search(data, trials=2, batch_size=1000, storage=tmp_path / "trials.db")
@@ -229,6 +230,7 @@ def test_directions_and_logs_of_objectives():
     ]  # fmt: skip
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_a_model_and_tables_of_ones_own():
     table = pd.DataFrame({"city": ["Rome", "Oslo"] * 20, "click": [0, 1, 1, 0] * 10})

@@ -90,7 +90,7 @@ def scores_of(folder, raw, names):
 SMALL = {"tower_units": (4,)}
 
 
-@pytest.mark.parametrize("name", sample_of(list_models(), ("shared_bottom", "mmoe", "esmm", "star", "mose")))
+@pytest.mark.parametrize("name", sample_of(list_models()))
 def test_the_exported_model_scores_as_predict(name, frame, tmp_path):
     tasks = tasks_of(name, MIXED)
     transform = make_transform(frame, tasks)

@@ -58,6 +58,7 @@ def reference(jnp, at):
     return loss
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("second_order", [True, False])
 @pytest.mark.parametrize("inner_steps", [1, 3])
 def test_maml_is_that_of_another_implementation(second_order, inner_steps):

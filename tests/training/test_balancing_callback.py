@@ -164,6 +164,7 @@ def test_gradients_of_a_method_of_losses_are_those_of_a_batch_of_the_split():
     assert list(report.conflicts["compared"]) == [3, 3, 3]
 
 
+@pytest.mark.extended
 @tensorflow
 @pytest.mark.parametrize("balancing", sample_of([None, "famo", "pcgrad", "grad_drop"], (None, "famo")))
 def test_looking_leaves_no_trace(balancing):
@@ -270,6 +271,7 @@ def test_text_and_picture(tmp_path):
     assert report.plot(tmp_path / "a" / "plain.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.extended
 @tensorflow
 @pytest.mark.parametrize(
     "name, timed",

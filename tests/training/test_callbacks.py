@@ -48,6 +48,7 @@ def test_the_best_epoch_is_kept_whole(data):
     assert scores[0] == pytest.approx(np.mean(list(validation.history[0]["tasks"].values())))
 
 
+@pytest.mark.extended
 def test_each_task_keeps_its_own_best_epoch(data):
     validation = ExactValidation(data.validation, per_task=True)
     model = fitted(data, "single_task", 6, validation, bottom_units=(8,))
@@ -268,6 +269,7 @@ def test_select_must_be_a_rule_for_the_whole_model(data):
         ExactValidation(data.validation, per_task=True, select=WeightedScore())
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", ["stream", "dataset"])
 def test_rows_that_memory_does_not_hold_are_measured_as_exactly(kind, tmp_path):
     rng = np.random.default_rng(0)

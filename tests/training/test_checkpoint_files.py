@@ -132,6 +132,7 @@ class After(keras.callbacks.Callback):
             self._function()
 
 
+@pytest.mark.extended
 def test_a_limit_of_the_system_that_is_met_in_a_write_keeps_the_last_one(tmp_path, caplog):
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -152,6 +153,7 @@ def test_a_limit_of_the_system_that_is_met_in_a_write_keeps_the_last_one(tmp_pat
     assert_same(model, resumed)
 
 
+@pytest.mark.extended
 def test_a_folder_that_vanishes_does_not_end_training(tmp_path, caplog):
     run = tmp_path / "run"
     _, history, _ = train(run, callbacks=[After(5, lambda: shutil.rmtree(run))])
@@ -160,6 +162,7 @@ def test_a_folder_that_vanishes_does_not_end_training(tmp_path, caplog):
 
 
 # fault 27, fault 31
+@pytest.mark.extended
 def test_only_its_own_leftovers_are_removed(tmp_path):
     train(tmp_path, stop_after=5)
     (tmp_path / "thesis.part").write_text("years")
@@ -202,6 +205,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, monke
         train(tmp_path / "run")
 
 
+@pytest.mark.extended
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     train(tmp_path, stop_after=5)
     (tmp_path / "step-000000000008.ckpt.part").write_bytes(b"half")

@@ -49,6 +49,7 @@ def test_interrupted_training_ends_with_the_same_numbers(tmp_path, name):
         np.testing.assert_array_equal(values[resumed.epoch :], rest[metric], err_msg=metric)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", sample_of(["fixed", "streamed"], ("streamed",)))
 def test_the_order_of_a_dataset_and_of_a_stream_goes_on(tmp_path, kind):
     x, y = rows()
@@ -72,6 +73,7 @@ def test_the_order_of_a_dataset_and_of_a_stream_goes_on(tmp_path, kind):
 
 
 # fault 13
+@pytest.mark.extended
 def test_a_stream_in_fits_own_order_goes_on(tmp_path):
     x, y = rows()
     table = pd.DataFrame({**x, **y})
@@ -174,6 +176,7 @@ def test_a_batch_size_may_be_a_numpy_number(tmp_path):
     fit_some(tmp_path, batch=44)
 
 
+@pytest.mark.extended
 def test_minutes_and_epochs(tmp_path, monkeypatch):
     train(tmp_path / "epochs", every={"keep": 9})
     assert [checkpoints._total(path) for path in checkpoints._checkpoints(tmp_path / "epochs")] == [6, 12, 18]

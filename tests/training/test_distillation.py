@@ -88,6 +88,7 @@ def test_the_soft_loss_is_of_the_logits_that_scores_are_made_of():
     np.testing.assert_allclose(found, 0, atol=1e-5)
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_a_student_of_all_kinds_of_tasks_comes_near_its_teacher():
     teacher = build("mmoe", FIVE_TASKS)

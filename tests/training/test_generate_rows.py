@@ -150,6 +150,7 @@ def test_generated_rows_are_trained_on_and_judge_nothing(tmp_path):
         TableStream(tmp_path / "both.parquet", transform)
 
 
+@pytest.mark.extended
 def test_generated_rows_bear_their_mark_as_arrays_too(tmp_path):
     frame = table(60)
     both = pd.concat([frame, frame.head(4).assign(**{GENERATED: True})], ignore_index=True)

@@ -178,6 +178,7 @@ def await_pids(process, folder, count):
 
 
 # fault 30
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "signals",
     [
@@ -202,6 +203,7 @@ def test_no_signal_leaves_deaf_processes(tmp_path, signals):
 
 
 # fault 30
+@pytest.mark.extended
 def test_daemons_end_with_the_cluster(tmp_path):
     """What starts a session of its own, or has lost its parents."""
     code = """
@@ -223,6 +225,7 @@ def test_daemons_end_with_the_cluster(tmp_path):
 
 
 # fault 30
+@pytest.mark.extended
 def test_a_closed_pipe_does_not_stop_training(tmp_path):
     """`mtl-zoo launch ... | head -1`."""
     user = "import sys, mtl_zoo_cli as cli; sys.exit(cli.main(sys.argv[1:]))"
@@ -253,6 +256,7 @@ def test_any_signal_has_a_name(tmp_path, number):
     assert done.failures == ("worker-0: killed by " + {9: "SIGKILL", 40: "signal 40"}[number],)
 
 
+@pytest.mark.extended
 def test_a_users_own_handler_of_sigterm_stays(tmp_path):
     got = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
@@ -316,6 +320,7 @@ def test_restarts_end_after_the_number_that_was_given(tmp_path):
     assert done.failures == ("worker-0: exit code 7",) * 3
 
 
+@pytest.mark.extended
 def test_an_error_of_the_caller_ends_all(tmp_path):
     started = []
 

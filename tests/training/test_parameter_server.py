@@ -39,6 +39,7 @@ def more(tmp_path_factory):
     return run_case(tmp_path_factory.mktemp("more"), "more")
 
 
+@pytest.mark.extended
 def test_one_worker_finds_what_one_process_finds(one):
     assert one["gap_lazy"] <= 1e-5
     assert one["logs_lazy"] <= 1e-5
@@ -59,6 +60,7 @@ def test_a_new_trainer_goes_on_from_the_last_checkpoint(one):
     assert one["logs_resumed"] <= 1e-5
 
 
+@pytest.mark.extended
 def test_tables_are_split_evenly_over_the_servers(two):
     assert sorted(two["table_servers"]) == ["0", "0", "1", "1"]
     assert max(two["held"]) <= 1.5 * sum(two["held"]) / 2  # toy tables are hardly larger than the rest

@@ -61,6 +61,7 @@ def test_the_smallest_of_all_kernels_are_gone_by_scope_model():
     assert len(set(found.sparsity.values())) > 1 and found.zeros == int(0.5 * found.weights)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("optimizer", "arguments"),
     [

@@ -45,6 +45,7 @@ def test_the_loss_is_the_cross_entropy_of_two_distributions():
     np.testing.assert_allclose(found, -y * np.log(p) - (1 - y) * np.log(1 - p), rtol=1e-5)
 
 
+@pytest.mark.extended
 @pytest.mark.tensorflow
 def test_a_student_learns_more_with_a_teacher(tmp_path):
     given = table(labelled=16)
