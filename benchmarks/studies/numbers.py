@@ -119,8 +119,8 @@ def train_network(case: Case, mixed: Mixed, parts: Parts, seed: int, args: Any) 
     return scores, {**about, "features": len(transform.features), "seconds": round(seconds, 1)}
 
 
-def train_baseline(kind: str, mixed: Mixed, parts: Parts) -> tuple[Scores, dict[str, Any]]:
-    """A model a task, with scikit-learn's defaults."""
+def train_baseline(kind: str, mixed: Mixed, parts: Parts, **options: Any) -> tuple[Scores, dict[str, Any]]:
+    """A model a task, with scikit-learn's defaults but for `options` of the boosting."""
     reserved = {task.label or task.name for task in mixed.tasks}
     columns = [c for c in parts["train"].columns if c not in reserved and c not in mixed.exclude]
     texts = [c for c in columns if not pd.api.types.is_numeric_dtype(parts["train"][c]) or c.endswith("_id")]
@@ -131,7 +131,11 @@ def train_baseline(kind: str, mixed: Mixed, parts: Parts) -> tuple[Scores, dict[
         label = {name: part[task.label or task.name].to_numpy(float) for name, part in parts.items()}
         there = ~np.isnan(label["train"])
         is_binary = task.kind == "binary"
-        model = _boosting(texts, numbers, is_binary) if kind == "boosting" else _linear(texts, numbers, is_binary)
+        model = (
+            _boosting(texts, numbers, is_binary, **options)
+            if kind == "boosting"
+            else _linear(texts, numbers, is_binary)
+        )
         tables = {name: _plain(part[columns], texts) for name, part in parts.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -157,7 +161,7 @@ def _linear(texts: Sequence[str], numbers: Sequence[str], is_binary: bool) -> An
     return make_pipeline(parts, LogisticRegression(max_iter=1000) if is_binary else Ridge())
 
 
-def _boosting(texts: Sequence[str], numbers: Sequence[str], is_binary: bool) -> Any:
+def _boosting(texts: Sequence[str], numbers: Sequence[str], is_binary: bool, **options: Any) -> Any:
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.pipeline import make_pipeline
@@ -166,7 +170,8 @@ def _boosting(texts: Sequence[str], numbers: Sequence[str], is_binary: bool) -> 
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=250)
     parts = ColumnTransformer([("texts", codes, list(texts)), ("numbers", "passthrough", list(numbers))])
     kind = HistGradientBoostingClassifier if is_binary else HistGradientBoostingRegressor
-    return make_pipeline(parts, kind(categorical_features=list(range(len(texts))), random_state=0))
+    given = {"categorical_features": list(range(len(texts))), "random_state": 0, **options}
+    return make_pipeline(parts, kind(**given))
 
 
 def measure(mixed: Mixed, test: pd.DataFrame, scores: Scores) -> dict[str, tuple[str, float]]:
