@@ -56,6 +56,7 @@ CASES: dict[str, Network] = {
     "twice as wide": Network({"bottom_units": (512, 256)}),
     "a layer more": Network({"bottom_units": (256, 256, 128)}),
     "dropout 0.2": Network({"bottom_units": MLP((256, 128), dropout=0.2)}),
+    "5 networks, dropout 0.2": Network({"bottom_units": MLP((256, 128), dropout=0.2)}, members=5),
     "2 cross layers": Network({"embedding": Embedding(cross_layers=2)}),
     "vectors' penalty": Network({"embedding": Embedding(l2=0.01)}),
     "a third of the rate": Network(optimizer={"embeddings": RATE / 3, "dense": RATE / 3}),

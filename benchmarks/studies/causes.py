@@ -105,8 +105,12 @@ CASES: dict[str, Case] = {
     "m3oe, layer norm in the bottoms": Case("m3oe", _m3oe(("bottom",), norm="layer", epsilon=1e-5)),
     "m3oe, layer norm in the experts": Case("m3oe", _m3oe(("expert",), norm="layer", epsilon=1e-5)),
     "m3oe, layer norm in the pairs": Case("m3oe", _m3oe(("pair",), norm="layer", epsilon=1e-5)),
+    "m3oe, layer norm in the pairs, 4 times as wide": Case("m3oe", _m3oe(("pair",), 4, norm="layer", epsilon=1e-5)),
     "m3oe, layer norm, 4 times as wide": Case("m3oe", _m3oe(times=4, norm="layer", epsilon=1e-5)),
     "m3oe, no norm, 4 times as wide": Case("m3oe", _m3oe(times=4)),
+    "m3oe, layer norm, 4 times as wide, dropout 0.5": Case(
+        "m3oe", _m3oe(times=4, norm="layer", epsilon=1e-5, dropout=0.5)
+    ),
     "star, normalisation by domain": Case("star", _STAR, changed=_epsilon(1e-3)),
     "star, normalisation of epsilon 1": Case("star", _STAR, changed=_epsilon(1.0)),
     # The losses over all impressions, beside a click's loss of about .2.
