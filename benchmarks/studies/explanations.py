@@ -12,8 +12,8 @@ items), and compared by rank correlation (Spearman):
 
     values       the mean part of each value, over test rows, with its true effect
     parts        the part of each field in each row with the true effect of the value there
-    groups       the permutation importance of groups of features of different strength with the deviation of the sum of
-                 their true effects
+    groups       the permutation importance of groups of features of different strength, on `--judged` test rows, with
+                 the deviation of the sum of their true effects
 
 `--parts ceiling`: how well the effects on conversions can be known from these rows at all: the rank correlation of the
 coefficients of a logistic regression on the clicked training rows, which has the generator's main effects and no more.
@@ -71,7 +71,7 @@ GROUPS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     defaults: dict[str, Any] = {"parts": ("gaps", "truth", "ceiling"), "models": ("all",), "seeds": 3, "rows": 500_000}
-    defaults |= {"gap_rows": 4_000, "explained": 20, "epochs": 2, "batch_size": 1024, "truth_model": "shared_bottom"}
+    defaults |= {"gap_rows": 4_000, "explained": 20, "epochs": 2, "batch_size": 1024, "judged": 2_000, "truth_model": "shared_bottom"}
     args = frame.parser(__doc__ or "", defaults).parse_args(arguments)
     kept = frame.Rows(args.out, COLUMNS)
     if "gaps" in args.parts:
@@ -184,7 +184,8 @@ def _truth(args: Any, kept: frame.Rows, case: str, seed: int) -> None:
         effects = true_effects(known, np.log(logits) - np.log1p(-logits))
         effects = {name: values[-len(test) :] for name, values in effects.items()} | {"history": np.zeros(len(test))}
         found = mtl_zoo.explain(model, test, task, baseline="mean")
-        importance = permutation_importance(model, test, task, groups=GROUPS, resamples=0, metric="logloss").table
+        judged = data.test.take(min(args.judged, len(data.test)))
+        importance = permutation_importance(model, judged, task, groups=GROUPS, resamples=0, metric="logloss").table
         for measure, (ours, true) in _compared(found.table, effects, test.inputs, importance).items():
             row = dict(zip(_KEYS, ("truth", case, args.truth_model, seed, task, "mean", measure), strict=True))
             _add(kept, {**row, "value": round(float(spearmanr(ours, true)[0]), 4), "rows": len(ours),
