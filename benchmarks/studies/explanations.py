@@ -71,7 +71,8 @@ GROUPS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     defaults: dict[str, Any] = {"parts": ("gaps", "truth", "ceiling"), "models": ("all",), "seeds": 3, "rows": 500_000}
-    defaults |= {"gap_rows": 4_000, "explained": 20, "epochs": 2, "batch_size": 1024, "judged": 2_000, "truth_model": "shared_bottom"}
+    defaults |= {"gap_rows": 4_000, "explained": 20, "epochs": 2, "batch_size": 1024, "truth_model": "shared_bottom"}
+    defaults |= {"judged": 2_000}
     args = frame.parser(__doc__ or "", defaults).parse_args(arguments)
     kept = frame.Rows(args.out, COLUMNS)
     if "gaps" in args.parts:
