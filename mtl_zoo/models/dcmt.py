@@ -44,8 +44,8 @@ class DCMT(MultiTaskModel):
     Without these two losses and the constraint the model is ESMM on the same backbone. The formula that is known has no
     `lambda_c`, that is, 1: then the first of the two, a mean over impressions of errors of conversions, is several
     times as large as the click's loss, and its few clicked rows are learned by heart. On 20,000 rows of the synthetic
-    funnel the click AUC is 0.711 with 0.1 and 0.695 with 1, and that of the product 0.802 and 0.768
-    (benchmarks/results/bench/causes.csv, one seed).
+    funnel the click AUC is 0.716 with 0.1 and 0.700 with 1, and that of the product 0.807 and 0.777
+    (benchmarks/results/bench/causes.csv, three seeds).
 
     Names, for tasks `click` and `conversion` (see `mtl_zoo.heads.CounterfactualTwin`): outputs and metrics `click`,
     `conversion`, `click_and_conversion`; losses and loss weights `click`, `conversion`, `conversion_twin`,

@@ -37,8 +37,8 @@ class ESCM2IPS(MultiTaskModel):
 
     `R` is a mean over impressions of errors of conversions, so it is several times as large as the click's loss, and
     its few clicked rows, each with the weight of many, are what the shared part would then learn by heart. So its
-    weight is 0.1 here. On 20,000 rows of the synthetic funnel the click AUC of ESCM2-IPS is 0.716 with that, and 0.685
-    with `lambda_c=0.5, lambda_g=0.5` (benchmarks/results/bench/causes.csv, one seed).
+    weight is 0.1 here. On 20,000 rows of the synthetic funnel the click AUC of ESCM2-IPS is 0.714 with that, and 0.687
+    with `lambda_c=0.5, lambda_g=0.5` (benchmarks/results/bench/causes.csv, three seeds).
 
     Names, for tasks `click` and `conversion` (see `mtl_zoo.heads.InversePropensity`): outputs and metrics `click`,
     `conversion`, `click_and_conversion`; losses and loss weights `click`, `conversion` (`R`), `click_and_conversion`;

@@ -51,8 +51,8 @@ class STAR(MultiTaskModel):
     `epsilon` is 1 here. Embeddings start within 0.05 of zero, and that small start keeps a model from learning its rows
     by heart, since a vector must grow before it matters; a normalisation with a small `epsilon`, as the paper's, makes
     all of them matter at once. With 1 it centres a domain's vectors at first, and normalises what has grown. On 20,000
-    rows of the synthetic funnel the click AUC is 0.723 with 1 and 0.701 with 1e-3, although that of the training rows
-    is 0.786 and 0.844 (benchmarks/results/bench/causes.csv, one seed).
+    rows of the synthetic funnel the click AUC is 0.725 with 1 and 0.705 with 1e-3, although that of the training rows
+    is 0.789 and 0.843 (benchmarks/results/bench/causes.csv, three seeds).
 
     The formulas are from memory; how the paper treats the domain's vector in `z` is not certain.
 
