@@ -74,7 +74,7 @@ def quantize(model: Any, x: Any = None) -> Quantized:
         table.assign(rows)
         _backend.row_scales(table).assign(scales)
     for theirs, ours in zip(_others(made), _others(model), strict=True):
-        theirs.assign(ours)
+        theirs.assign(keras.ops.copy(ours))  # on JAX the two would hold one buffer, which either gives away
     given = model.scoring.example(16) if x is None else x
     before, after = model.predict(given, verbose=0), made.predict(given, verbose=0)
     differences = {name: float(np.abs(after[name] - scores).max(initial=0)) for name, scores in before.items()}

@@ -177,7 +177,7 @@ def _carry_over(old: list[Any], new: list[Any], tables: Sequence[_Table]) -> Non
             f"{tuple(b.shape)}. Name the feature in `fixed`: transform.extend(table, fixed=[...])"
         )
     for a, b in zip(old, new, strict=True):
-        b.assign(a)
+        b.assign(keras.ops.copy(a))  # a variable of JAX would hold the other's buffer, which training gives away
     for table in tables:
         table.carry(table.old, table.new)
 
@@ -198,7 +198,7 @@ def _carry_slots(old: Any, new: Any, tables: Sequence[_Table]) -> None:
             by_row |= {id(slot) for slot in own}
     for a, b in zip(old.variables, new.variables, strict=True):
         if id(b) not in by_row:
-            b.assign(a)
+            b.assign(keras.ops.copy(a))
 
 
 def _is_by_row(slot: Any, variable: Any) -> bool:

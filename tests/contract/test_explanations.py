@@ -55,7 +55,7 @@ def test_parts_add_up_to_the_change_of_the_logit(name):
 def test_every_output_from_the_mean(name):
     model = built(name, FIVE_TASKS)
     for output in model.outputs_info:
-        assert_adds_up(mtl_zoo.explain(model, inputs(6), output.name, baseline="mean"))
+        assert_adds_up(mtl_zoo.explain(model, inputs(6), output.name, baseline="mean", steps=8192))
 
 
 @pytest.mark.parametrize("kind", sorted(TASKS))

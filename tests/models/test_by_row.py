@@ -2,12 +2,14 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import ops
 from toys import CLICK, build, inputs, labels_for, sample_of
 
 import mtl_zoo
-from mtl_zoo import BinaryTask, Categorical, Embedding, Numeric, Sequence, SharedBottom
+from mtl_zoo import BinaryTask, Categorical, Embedding, FeatureTransform, Numeric, Sequence, SharedBottom
+from mtl_zoo.export import quantize
 from mtl_zoo.optimizers import LazyAdam, LazySGD, RowWiseAdagrad, SplitOptimizer
 from mtl_zoo.steps import _by_row
 
@@ -189,3 +191,21 @@ def test_the_compiled_step_holds_no_gradient_of_a_table():
         return step.memory_analysis().temp_size_in_bytes
 
     assert temporaries(200_000) < temporaries(20_000) + 200_000, "the table is 12.8 MB"
+
+
+def test_a_model_and_what_was_made_of_it_go_on_apart():
+    """Training gives buffers away; a copy that holds the same ones would be lost with them."""
+    table = pd.DataFrame({"item": np.arange(16) % 5, "age": np.linspace(0, 1, 16), "click": np.arange(16) % 2})
+    transform = FeatureTransform([Categorical("item", dim=3), Numeric("age")], [BinaryTask("click")]).fit(table)
+    model = SharedBottom(transform, bottom_units=(4,), tower_units=())
+    model.compile("auto", metrics=None)
+    model.fit(table, batch_size=8, verbose=0)
+    scores = model.predict(table, verbose=0)["click"]
+    small = quantize(model)
+    grown = model.extended(transform.extend(table.assign(item=np.arange(16))))
+    grown.fit(table, batch_size=8, verbose=0)
+    np.testing.assert_array_equal(model.predict(table, verbose=0)["click"], scores)
+    model.fit(table, batch_size=8, verbose=0)
+    assert small.largest_difference["click"] < 0.01
+    np.testing.assert_allclose(small.model.predict(table, verbose=0)["click"], scores, atol=0.01)
+    assert np.isfinite(grown.predict(table, verbose=0)["click"]).all()
