@@ -20,7 +20,7 @@ import pandas as pd
 
 from benchmarks.studies import _frame as frame
 from benchmarks.studies import numbers
-from benchmarks.studies._tables import TABLES, Mixed
+from benchmarks.studies._tables import Mixed
 from mtl_zoo import MLP, Embedding, ExactValidation, create_model
 
 COLUMNS = ("table", "seed", "case", "task", "metric", "value", "train_rows", "best_epoch", "epochs", "seconds")
@@ -99,27 +99,14 @@ def train(case: Network, mixed: Mixed, parts: numbers.Parts, seed: int, args: An
     return scores, {"epochs": max(epochs), "best_epoch": max(best_epochs), "seconds": seconds}
 
 
-def run_cases(args: Any) -> pd.DataFrame:
-    """Trains what the file does not hold yet, and gives all of its rows."""
-    kept = frame.Rows(args.out, COLUMNS)
-    for seed in range(args.seeds):
-        for name in args.tables:
-            mixed = TABLES[name]()
-            parts = numbers.split(mixed, args.rows, seed)
-            for case in args.cases:
-                # The last task's row tells that the case is done.
-                if kept.has(table=name, seed=seed, case=case, task=mixed.tasks[-1].name):
-                    continue
-                if case in CASES:
-                    scores, about = train(CASES[case], mixed, parts, seed, args)
-                else:
-                    kind = case.partition(",")[0]
-                    scores, about = numbers.train_baseline(kind, mixed, parts, **BASELINES[case])
-                    about.pop("features")
-                of = {"table": name, "seed": seed, "case": case, "train_rows": len(parts["train"])}
-                for task, (metric, value) in numbers.measure(mixed, parts["test"], scores).items():
-                    kept.add({**of, "task": task, "metric": metric, "value": value, **about})
-    return kept.read()
+def run_boosting(args: Any) -> pd.DataFrame:
+    def scores_of(case: str, mixed: Mixed, parts: numbers.Parts, seed: int) -> tuple[numbers.Scores, dict[str, Any]]:
+        if case in CASES:
+            return train(CASES[case], mixed, parts, seed, args)
+        scores, about = numbers.train_baseline(case.partition(",")[0], mixed, parts, **BASELINES[case])
+        return scores, {"seconds": about["seconds"]}
+
+    return numbers.run_cases(args, COLUMNS, scores_of)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     defaults: dict[str, Any] = {"tables": ("hotel", "churn", "credit", "ratings"), "cases": (*BASELINES, *CASES)}
     defaults |= {"seeds": 3, "rows": 10_000, "model": "shared_bottom", "epochs": 20}
     args = frame.parser(__doc__ or "", defaults).parse_args(arguments)
-    found = numbers.differences(run_cases(args)).T
+    found = numbers.differences(run_boosting(args)).T
     found.columns = [" ".join(name[:2]) for name in found.columns]
     frame.show(found.reset_index(), ["case", *found.columns], "better than boosting by")
     return 0

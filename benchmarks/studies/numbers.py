@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -186,9 +186,11 @@ def measure(mixed: Mixed, test: pd.DataFrame, scores: Scores) -> dict[str, tuple
     return found
 
 
-def run_numbers(args: Any) -> pd.DataFrame:
-    """Trains what the file does not hold yet, and gives all of its rows."""
-    kept = frame.Rows(args.out, COLUMNS)
+def run_cases(
+    args: Any, columns: Sequence[str], scores_of: Callable[..., tuple[Scores, dict[str, Any]]]
+) -> pd.DataFrame:
+    """Trains what the file does not hold yet by `scores_of(case, mixed, parts, seed)`, and gives all of its rows."""
+    kept = frame.Rows(args.out, columns)
     for seed in range(args.seeds):
         for name in args.tables:
             mixed = TABLES[name]()
@@ -197,14 +199,20 @@ def run_numbers(args: Any) -> pd.DataFrame:
                 # The last task's row tells that the case is done.
                 if kept.has(table=name, seed=seed, case=case, task=mixed.tasks[-1].name):
                     continue
-                if case in CASES:
-                    scores, about = train_network(CASES[case], mixed, parts, seed, args)
-                else:
-                    scores, about = train_baseline(case, mixed, parts)
+                scores, about = scores_of(case, mixed, parts, seed)
                 of = {"table": name, "seed": seed, "case": case, "train_rows": len(parts["train"])}
                 for task, (metric, value) in measure(mixed, parts["test"], scores).items():
                     kept.add({**of, "task": task, "metric": metric, "value": value, **about})
     return kept.read()
+
+
+def run_numbers(args: Any) -> pd.DataFrame:
+    def scores_of(case: str, mixed: Mixed, parts: Parts, seed: int) -> tuple[Scores, dict[str, Any]]:
+        if case in CASES:
+            return train_network(CASES[case], mixed, parts, seed, args)
+        return train_baseline(case, mixed, parts)
+
+    return run_cases(args, COLUMNS, scores_of)
 
 
 def run_cost(args: Any) -> pd.DataFrame:
