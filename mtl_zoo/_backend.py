@@ -212,8 +212,16 @@ def write_rows(variable: Any, start: int, rows: Any) -> None:
     import tensorflow as tf
 
     slices = tf.IndexedSlices(rows, tf.range(start, start + rows.shape[0]))
-    for part in tf.distribute.get_strategy().experimental_local_results(variable.value):
+    for part in parts_of(variable):
         part.scatter_update(slices)
+
+
+def parts_of(variable: Any) -> list[Any]:
+    """The `tf.Variable`s of a `keras.Variable` or a `tf.Variable`: on several devices of a process a copy on each."""
+    import tensorflow as tf
+
+    held = variable.value if isinstance(variable, keras.Variable) else variable
+    return list(tf.distribute.get_strategy().experimental_local_results(held))
 
 
 def join_rows(shape: tuple[int, ...], dtype: str, chunks: Iterable[tuple[int, Any]]) -> Any:

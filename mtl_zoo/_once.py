@@ -126,7 +126,8 @@ def project(x: Any, kernel: Any, bias: Any = None) -> Any:
     split = getattr(x, _MARK, None)
     if split is None:
         y = ops.matmul(x, kernel)
-        return y if bias is None else y + bias
+        # `ops.add` knows a bias, which TensorFlow adds in the same kernel.
+        return y if bias is None else ops.add(y, bias)
     kernel = ops.cast(kernel, x.dtype)
 
     def of_columns(are_single: bool) -> Any:

@@ -130,7 +130,7 @@ def touch_slots(model: Any) -> None:
     """Writes to the optimizer's slots: the first write to a page costs more than any later one, and memory."""
     for variable in model.optimizer.variables:
         if len(variable.shape):  # not the learning rate
-            variable.assign(ops.zeros_like(variable.value))
+            variable.value.assign_add(ops.zeros_like(variable.value))  # in its own memory
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from mtl_zoo.heads import RowLosses
 from mtl_zoo.heads._base import row_weight
 from mtl_zoo.losses import Batch, TaskLoss
 from mtl_zoo.models import _compile, _data, _resume, _sampling
+from mtl_zoo.models._call_step import call_step
 from mtl_zoo.models._checks import check_labels
 from mtl_zoo.models._configured import ConfiguredModel
 from mtl_zoo.models._first_batch import FirstBatch
@@ -247,18 +248,27 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         return self.update_metrics(batch, outcome.logits, outcome.rows)
 
     def make_train_function(self, force: bool = False) -> Any:
-        if not _distribute.is_distributed(self):
-            return super().make_train_function(force)
         if self.train_function is None or force:
-            self.train_function = _distribute.step_function(self, self.train_step, training=True)
+            if _distribute.is_distributed(self):
+                self.train_function = _distribute.step_function(self, self.train_step, training=True)
+            else:
+                super().make_train_function(force)
+                if self._calls_step():
+                    self.train_function = call_step(self, self.train_step, self.train_function)
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
-        if not _distribute.is_distributed(self):
-            return super().make_test_function(force)
         if self.test_function is None or force:
-            self.test_function = _distribute.step_function(self, self.test_step, training=False)
+            if _distribute.is_distributed(self):
+                self.test_function = _distribute.step_function(self, self.test_step, training=False)
+            else:
+                super().make_test_function(force)
+                if self._calls_step():
+                    self.test_function = call_step(self, self.test_step, self.test_function)
         return self.test_function
+
+    def _calls_step(self) -> bool:
+        return _backend.is_tensorflow() and not self.run_eagerly and self.steps_per_execution == 1
 
     def prepare_distributed(self) -> bool:
         """Keras' trainer asks for what it needs before the first batch; true under a tf.distribute strategy."""
@@ -343,8 +353,19 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
             x = first.checked("x", x)
             x, y, arguments = _data.prepare_fit(self, x, y, arguments, run)
             arguments["callbacks"] = _data.with_own_callbacks(self, arguments.get("callbacks"), run)
+            self._lay_out_tables()
             with run.started(self, x), plain_errors(), _data.telling_failures(arguments["callbacks"]):
                 return super().fit(x, y, **arguments)
+
+    def _lay_out_tables(self) -> None:
+        """Large pages for large tables, and for what a loaded optimizer holds of them."""
+        tables = [weight for weight in self.weights if _backend.is_table(weight)]
+        if not updates_rows(self.optimizer) or not _allocator.are_large(tables):
+            return
+        # Within the first step, where Keras builds it, an optimizer's slots have no memory yet.
+        _distribute.build(self)
+        with _backend.scope_of(self):
+            _allocator.use_huge_pages_for([*tables, *self.optimizer.variables])
 
     def evaluate(self, x: Any = None, y: Any = None, **arguments: Any) -> Any:
         """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""
