@@ -152,7 +152,9 @@ def _whole_pages(part: Any) -> tuple[int, int]:
     """The first and the last address of the large pages within the memory of a `tf.Variable`."""
     import tensorflow as tf
 
-    # A variable that is read by row is copied when it is read as a whole, but for this.
+    # A read of no rows: copies on several devices start in the same memory, and from here on each has its own. What is
+    # read by row is copied when it is read as a whole, but for what stands next.
+    tf.gather(part, tf.zeros((0,), "int32"))
     tf.raw_ops.DisableCopyOnRead(resource=part.handle)
     held = np.asarray(part.read_value())  # the variable's own memory, let go of before it is written to
     first = held.__array_interface__["data"][0]
