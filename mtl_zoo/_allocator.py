@@ -112,9 +112,10 @@ def use_huge_pages(variable: Any, is_zeros: bool = False) -> int:
     asked = 0
     for part in _large_parts(variable):
         start, stop = _whole_pages(part)
-        asked += stop - start if _advise(start, stop, mmap.MADV_HUGEPAGE) else 0
-        # Where the system cannot copy, as before Linux 6.1, it moves pages together by and by.
-        _advise(start, stop, mmap.MADV_DONTNEED if is_zeros and asked else _COLLAPSE)
+        if _advise(start, stop, mmap.MADV_HUGEPAGE):
+            asked += stop - start
+            # Where the system cannot copy, as before Linux 6.1, it moves pages together by and by.
+            _advise(start, stop, mmap.MADV_DONTNEED if is_zeros else _COLLAPSE)
     return asked
 
 

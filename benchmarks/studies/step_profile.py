@@ -17,6 +17,7 @@ from __future__ import annotations
 import collections
 import glob
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,11 +32,17 @@ COLUMNS = ("model", "vocabulary", "batch", "policy", "part", "operations", "ms",
 COLUMNS += ("ratio", "ratio_low", "ratio_high", "step_ms", "rounds", "steps")
 POLICIES = ("float32", "mixed_bfloat16")
 # What of a name's end tells the part, in this order; the operations of a table have its layer or optimizer in the name.
+_OPERATION = re.compile(r"[\w./-]+:\w+")
 _TABLES = {
     "tables: duplicates": ("Unique", "SegmentSum"),
     "tables: written": ("Scatter",),
     "tables: read": ("Gather",),
 }
+
+
+def is_operation(name: str) -> bool:
+    """Whether a name in a profile is that of an operation of a graph, `scope/name:Type`."""
+    return _OPERATION.fullmatch(name) is not None
 
 
 def part_of(name: str) -> str:
@@ -64,7 +71,7 @@ def times_of(folder: str, steps: int) -> dict[str, tuple[float, float]]:
         names = {key: value.name for key, value in plane.event_metadata.items()}
         for event in (event for line in plane.lines for event in line.events):
             name = names[event.metadata_id]
-            if "/" not in name or ":" not in name or "Iterator::" in name:  # not an operation of a graph
+            if not is_operation(name):
                 continue
             entry = found[part_of(name)]
             entry[0] += 1 / steps

@@ -15,11 +15,16 @@ from benchmarks.studies import step_profile
         ("step/lazy_adam/Gather_1:ResourceGather", "tables: read"),
         ("step/lazy_adam/ResourceScatterUpdate:ResourceScatterUpdate", "tables: written"),
         ("step/lazy_adam/Square:Square", "updates, other"),
-        ("step/AddN_3:AddN", "other"),
+        ("AddN_3:AddN", "other"),
     ],
 )
 def test_parts_of_a_step_are_told_by_name(name, part):
-    assert step_profile.part_of(name) == part
+    assert step_profile.part_of(name) == part and step_profile.is_operation(name)
+
+
+@pytest.mark.parametrize("name", ["EagerLocalExecute: __inference_step_12", "Iterator::Root::Prefetch", "step/gone"])
+def test_what_is_timed_beside_operations_is_left_out(name):
+    assert not step_profile.is_operation(name)
 
 
 @pytest.mark.tensorflow
