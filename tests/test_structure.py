@@ -30,6 +30,7 @@ _BASE = (
     "_gradients",
     "_halves",
     "_once",
+    "_pages",
     "_pairs",
     "_reads",
     "_space",
@@ -53,6 +54,7 @@ MAY_IMPORT = {
     "_gradients": ("_backend",),
     "_halves": (),
     "_once": (),
+    "_pages": ("_backend",),
     "_pairs": (),
     "_reads": (),
     "_space": ("_validation",),
@@ -107,9 +109,9 @@ MAY_IMPORT = {
 }
 # Where TensorFlow may be imported at all; in the modules of a model, only inside a function.
 _TOOLS_OF_TENSORFLOW = ("continual", "datasets", "training", "export", "optimizers", "benchmark", "recommend")
-_SCORES = ("models._first_batch", "serving", "service")
+_SCORES = ("models._call_step", "models._first_batch", "serving", "service")
 _STEPS = ("steps", "balancing.kinds", "balancing.engine")
-_BACKENDS = ("_allocator", "_backend", "_gradients", "_distribute")
+_BACKENDS = ("_allocator", "_backend", "_gradients", "_distribute", "_pages")
 TENSORFLOW = (*_BACKENDS, "features", "language", *_SCORES, *_STEPS, *_TOOLS_OF_TENSORFLOW)
 INSIDE_FUNCTIONS = (
     *_BACKENDS,

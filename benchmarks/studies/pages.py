@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from benchmarks.studies import _frame as frame
 from benchmarks.studies._turns import Worker, serve
-from mtl_zoo._allocator import HUGE_PAGES_VARIABLE
+from mtl_zoo._pages import VARIABLE
 
 COLUMNS = ("model", "vocabulary", "mirrored", "rounds", "steps", "huge_mb", "step_ms", "ratio", "ratio_low")
 COLUMNS += ("ratio_high", "build_ratio")
@@ -54,7 +54,7 @@ def huge_megabytes() -> float:
 def measure(vocabulary: int, mirrored: int, rounds: int, steps: int) -> dict[str, float]:
     """The row of a case."""
     code = f"from benchmarks.studies import pages; pages.work({vocabulary}, {mirrored}, {steps})"
-    without, ours = Worker(code, {HUGE_PAGES_VARIABLE: "0"}), Worker(code, {HUGE_PAGES_VARIABLE: "1"})
+    without, ours = Worker(code, {VARIABLE: "0"}), Worker(code, {VARIABLE: "1"})
     pairs = []
     for number in range(rounds):
         order = (without, ours) if number % 2 else (ours, without)

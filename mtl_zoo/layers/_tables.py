@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mtl_zoo import _allocator, _backend
+from mtl_zoo import _backend, _pages
 from mtl_zoo._types import Shape, Tensor
 
 # Chunks of another size would draw other numbers from the same seed.
@@ -109,7 +109,7 @@ def add_table(add_weight: Callable, rows: InitialRows, start: int, stop: int, **
     # Keras may postpone the initializer until all layers are built; then nothing is written here.
     write_later = False
     if is_zeros:
-        _allocator.use_huge_pages(table, is_zeros=True)
+        _pages.use_huge_pages(table, is_zeros=True)
         for at, values in rows.chunks(start, stop, table.dtype):
             _backend.write_rows(table, at, values)
     return _backend.mark_table(table)

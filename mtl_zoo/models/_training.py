@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mtl_zoo import _allocator, _backend, _distribute, _keras_private
+from mtl_zoo import _allocator, _backend, _distribute, _keras_private, _pages
 from mtl_zoo.balancing import Balancing, as_balancing
 from mtl_zoo.features._joint import JointStream
 from mtl_zoo.features._plain_errors import plain_errors
@@ -360,12 +360,12 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
     def _lay_out_tables(self) -> None:
         """Large pages for large tables, and for what a loaded optimizer holds of them."""
         tables = [weight for weight in self.weights if _backend.is_table(weight)]
-        if not updates_rows(self.optimizer) or not _allocator.are_large(tables):
+        if not updates_rows(self.optimizer) or not _pages.are_large(tables):
             return
         # Within the first step, where Keras builds it, an optimizer's slots have no memory yet.
         _distribute.build(self)
         with _backend.scope_of(self):
-            _allocator.use_huge_pages_for([*tables, *self.optimizer.variables])
+            _pages.use_huge_pages_for([*tables, *self.optimizer.variables])
 
     def evaluate(self, x: Any = None, y: Any = None, **arguments: Any) -> Any:
         """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mtl_zoo import _allocator, _backend, _keras_private
+from mtl_zoo import _backend, _keras_private, _pages
 from mtl_zoo._reads import RowGradient
 from mtl_zoo._types import Tensor
 
@@ -128,7 +128,7 @@ class RowUpdates(_keras_private.GradientHooks):
             # Keras' own initializer multiplies a matrix of ones, so that a slot would be in memory twice.
             initializer = functools.partial(ops.full, fill_value=initializer.value)
         slot = super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
-        _allocator.use_huge_pages(slot, is_zeros=initializer == "zeros")
+        _pages.use_huge_pages(slot, is_zeros=initializer == "zeros")
         return slot
 
     def update_rows(self, table: TableRows, gradient: Tensor, learning_rate: Any) -> None:
