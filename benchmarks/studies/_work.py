@@ -29,7 +29,7 @@ def _table(rows: int) -> pd.DataFrame:
 
 def cases(folder: Path) -> dict[str, Callable[[], Any]]:
     """The work by case, warmed up, with the code that this process has imported."""
-    from mtl_zoo import BinaryTask, Categorical, FeatureTransform, MMoE, Numeric, make_scorer
+    from mtl_zoo import BinaryTask, Categorical, FeatureTransform, MMoE, Numeric, SharedBottom, make_scorer
     from mtl_zoo.features import TableStream
 
     table = _table(_ROWS)
@@ -41,6 +41,8 @@ def cases(folder: Path) -> dict[str, Callable[[], Any]]:
         table.to_parquet(file)
     model = MMoE(transform, num_experts=4, expert_units=(64, 32), tower_units=(16,))
     model.compile("auto", metrics=None)
+    small = SharedBottom(transform, bottom_units=(64,), tower_units=(32,))
+    small.compile("auto", metrics=None)
     x, y = transform.encode(table), transform.encode_labels(table)
     stream = TableStream(file, transform)
     scorer = make_scorer(model)
@@ -52,6 +54,7 @@ def cases(folder: Path) -> dict[str, Callable[[], Any]]:
 
     return {
         "fit from memory": lambda: model.fit(x, y, batch_size=1024, verbose=0),
+        "fit, small batches": lambda: small.fit(x, y, batch_size=256, verbose=0),
         "fit from Parquet": lambda: model.fit(stream.batches(1024), verbose=0),
         "encode": lambda: [transform.encode(table) for _ in range(10)],
         "predict": lambda: model.predict(x, verbose=0),

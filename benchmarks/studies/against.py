@@ -20,7 +20,8 @@ from benchmarks.studies._turns import Worker
 from mtl_zoo import list_balancing, list_models
 
 COLUMNS = ("case", "rounds", "base_seconds", "seconds", "ratio", "ratio_low", "ratio_high")
-CASES = ("fit from memory", "fit from Parquet", "encode", "predict", "scorer, 1,000 rows", "scorer, 1 row")
+CASES = ("fit from memory", "fit, small batches", "fit from Parquet", "encode", "predict")
+CASES += ("scorer, 1,000 rows", "scorer, 1 row")
 GROUPS = {
     "models": [f"model {name}" for name in list_models()],
     "methods": [f"balancing {name}" for name in list_balancing()],

@@ -108,6 +108,19 @@ def test_other_executions_are_keras_own(monkeypatch, options):
     trained(make_model(**options), arrays(), epochs=1)
 
 
+def test_functions_that_run_eagerly_do():
+    import tensorflow as tf
+
+    model, seen = make_model(), []
+    model.train_step = lambda batch: seen.append(tf.executing_eagerly()) or {"loss": 0.0}
+    tf.config.run_functions_eagerly(True)
+    try:
+        model.fit(*arrays(), verbose=0, batch_size=10)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert seen == [True] * 5
+
+
 def test_an_iterator_is_not_kept():
     import gc
     import weakref
