@@ -31,8 +31,8 @@ from benchmarks.studies._steps import SMALL, Case, Timed
 COLUMNS = ("model", "vocabulary", "batch", "policy", "part", "operations", "ms", "share", "rate", "gflops")
 COLUMNS += ("ratio", "ratio_low", "ratio_high", "step_ms", "rounds", "steps")
 POLICIES = ("float32", "mixed_bfloat16")
-# What of a name's end tells the part, in this order; the operations of a table have its layer or optimizer in the name.
 _OPERATION = re.compile(r"[\w./-]+:\w+")
+# What of a name's end tells the part, in this order; the operations of a table have its layer or optimizer in the name.
 _TABLES = {
     "tables: duplicates": ("Unique", "SegmentSum"),
     "tables: written": ("Scatter",),
