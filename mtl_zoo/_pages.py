@@ -26,7 +26,7 @@ _ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
 _COLLAPSE = 25  # of Linux 6.1; Python names it since 3.13
 
 
-def use_huge_pages(variable: Any, is_zeros: bool = False) -> int:
+def use_huge_pages(variable: Any, is_zeros: bool = False) -> None:
     """Has the memory of a variable of TensorFlow in pages of 2 MB, if it is large and the system lets programs choose.
 
     Linux gives such pages to who asks where `transparent_hugepage` is "madvise", as many systems have it; where it is
@@ -35,24 +35,13 @@ def use_huge_pages(variable: Any, is_zeros: bool = False) -> int:
     Args:
         variable: A `keras.Variable` or a `tf.Variable`; of a mirrored one each copy.
         is_zeros: All of its numbers are known to be 0: its pages are given back, and come as large ones when they are
-            written to. Others are copied to large pages, a second or two a GB the first time.
-
-    Returns:
-        How many bytes were asked for.
+            written to. Others are copied to large pages, a second or two a GB the first time, and then cost nothing.
     """
-    asked = 0
     for part in _large_parts(variable):
         start, stop = _whole_pages(part)
         if _advise(start, stop, mmap.MADV_HUGEPAGE):
-            asked += stop - start
             # Where the system cannot copy, as before Linux 6.1, it moves pages together by and by.
             _advise(start, stop, mmap.MADV_DONTNEED if is_zeros else _COLLAPSE)
-    return asked
-
-
-def use_huge_pages_for(variables: Iterable[Any]) -> int:
-    """`use_huge_pages` for each of these; those that have large pages cost nothing."""
-    return sum(use_huge_pages(variable) for variable in variables)
 
 
 def are_large(variables: Iterable[Any]) -> bool:

@@ -6,7 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+
+# What is told of a process that ended: so many lines of its standard error.
+_LINES = 20
 
 
 class Worker:
@@ -21,8 +25,9 @@ class Worker:
         pipe = subprocess.PIPE
         variables = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(environ or {})}
         command = [sys.executable, "-c", code]
+        self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=variables
+            command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True, env=variables
         )
         self._answer()
 
@@ -30,7 +35,10 @@ class Worker:
         assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"A process that takes turns ended with code {self._process.wait()}.")
+            code = self._process.wait()
+            self._errors.seek(0)
+            said = "".join(self._errors.readlines()[-_LINES:])
+            raise RuntimeError(f"A process that takes turns ended with code {code}. It said last:\n{said}")
         return answer
 
     def ask(self, request: str) -> float:
@@ -45,6 +53,17 @@ class Worker:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+        self._errors.close()
+
+
+def take_turns(workers: Sequence[Worker], requests: Sequence[str], rounds: int) -> list[list[float]]:
+    """The answers of each worker to its request, a number a round; who comes first changes with every round."""
+    answers: list[list[float]] = [[] for _ in workers]
+    for number in range(rounds):
+        order = range(len(workers))
+        for i in order if number % 2 else reversed(order):
+            answers[i].append(workers[i].ask(requests[i]))
+    return answers
 
 
 def serve(answer: Callable[[str], float]) -> None:

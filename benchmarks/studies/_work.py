@@ -80,6 +80,7 @@ def _inputs() -> dict[str, np.ndarray]:
 def fit_of(kind: str, name: str) -> Callable[[], Any]:
     """An epoch of a model, or of an MMoE under a balancing method, with what it asks for beside the features of all."""
     from mtl_zoo import BinaryTask, Categorical, Numeric, Sequence, create_model, model_info
+    from mtl_zoo.balancing import DataBased, label_frequencies
 
     model_name = name if kind == "model" else "mmoe"
     needs = model_info(model_name).requires
@@ -90,12 +91,13 @@ def fit_of(kind: str, name: str) -> Callable[[], Any]:
     cart = ["cart"] if "middle_action" in needs else []
     tasks = [BinaryTask("click"), *(BinaryTask(task, sample_space="click") for task in (*cart, "conversion"))]
     model = create_model(model_name, features, tasks)
-    model.compile("auto", metrics=None, **({"balancing": name} if kind == "balancing" else {}))
     x = {feature.name: _inputs()[feature.name] for feature in features}
     rng = np.random.default_rng(2)
     click = rng.random(_STEP_ROWS) < 0.3
     labels = {task.name: click if task.name == "click" else click & (rng.random(_STEP_ROWS) < 0.2) for task in tasks}
     y = {task: values.astype("float32") for task, values in labels.items()}
+    balancing = DataBased(label_frequencies(model, y)) if name == "data_based" else name
+    model.compile("auto", metrics=None, **({"balancing": balancing} if kind == "balancing" else {}))
     return lambda: model.fit(x, y, batch_size=1024, verbose=0)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.studies import _frame as frame
-from benchmarks.studies._turns import Worker
+from benchmarks.studies._turns import Worker, take_turns
 from mtl_zoo import list_balancing, list_models
 
 COLUMNS = ("case", "rounds", "base_seconds", "seconds", "ratio", "ratio_low", "ratio_high")
@@ -49,14 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for case in itertools.chain(*(GROUPS.get(case, [case]) for case in args.cases)):
             if kept.has(case=case):
                 continue
-            pairs = []
-            for number in range(args.rounds):
-                # Who comes first changes with every round.
-                order = (base, ours) if number % 2 else (ours, base)
-                times = {id(worker): worker.ask(case) for worker in order}
-                pairs.append((times[id(base)], times[id(ours)]))
-            before, now = zip(*pairs, strict=True)
-            row = {"case": case, "rounds": len(pairs), "base_seconds": round(float(np.median(before)), 4)}
+            before, now = take_turns([base, ours], [case, case], args.rounds)
+            row = {"case": case, "rounds": args.rounds, "base_seconds": round(float(np.median(before)), 4)}
             kept.add({**row, "seconds": round(float(np.median(now)), 4), **frame.ratios(before, now)})
     table = kept.read()
     frame.show(table, ["case", "rounds", "base_seconds", "seconds", "ratio"], "base / here")

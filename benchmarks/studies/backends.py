@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.studies import _frame as frame
-from benchmarks.studies._turns import Worker, serve
+from benchmarks.studies._turns import Worker, serve, take_turns
 
 CONTESTANTS = (("tensorflow", "auto"), ("jax", "auto"), ("jax", "adam"))
 OPTIONS: dict[str, Any] = {"vocabulary": (5_000, 100_000), "rounds": 7, "steps": 20, "slow_steps": 2}
@@ -51,11 +51,8 @@ def measured(vocabulary: int, rounds: int, steps: int, slow_steps: int) -> list[
         for backend, optimizer in CONTESTANTS
     ]
     counts = [slow_steps if optimizer == "adam" else steps for _, optimizer in CONTESTANTS]
-    turns: list[list[float]] = [[] for _ in workers]
-    for number in range(rounds):
-        order = list(range(len(workers)))
-        for i in order if number % 2 else order[::-1]:
-            turns[i].append(workers[i].ask(str(counts[i])) / counts[i])
+    answers = take_turns(workers, [str(count) for count in counts], rounds)
+    turns = [[seconds / count for seconds in found] for found, count in zip(answers, counts, strict=True)]
     for worker in workers:
         worker.close()
     rows = []

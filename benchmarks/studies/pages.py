@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Sequence
 
 from benchmarks.studies import _frame as frame
-from benchmarks.studies._turns import Worker, serve
+from benchmarks.studies._turns import Worker, serve, take_turns
 from mtl_zoo._pages import VARIABLE
 
 COLUMNS = ("model", "vocabulary", "mirrored", "rounds", "steps", "huge_mb", "step_ms", "ratio", "ratio_low")
@@ -55,12 +55,7 @@ def measure(vocabulary: int, mirrored: int, rounds: int, steps: int) -> dict[str
     """The row of a case."""
     code = f"from benchmarks.studies import pages; pages.work({vocabulary}, {mirrored}, {steps})"
     without, ours = Worker(code, {VARIABLE: "0"}), Worker(code, {VARIABLE: "1"})
-    pairs = []
-    for number in range(rounds):
-        order = (without, ours) if number % 2 else (ours, without)
-        times = {id(one): one.ask("step") for one in order}
-        pairs.append((times[id(ours)], times[id(without)]))
-    large, small = zip(*pairs, strict=True)
+    small, large = take_turns([without, ours], ["step", "step"], rounds)
     row = {"huge_mb": round(ours.ask("huge")), "step_ms": round(statistics.median(large) * 1e3, 2)}
     row["build_ratio"] = round(ours.ask("built") / without.ask("built"), 2)
     without.close()

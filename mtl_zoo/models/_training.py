@@ -249,23 +249,21 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
 
     def make_train_function(self, force: bool = False) -> Any:
         if self.train_function is None or force:
-            if _distribute.is_distributed(self):
-                self.train_function = _distribute.step_function(self, self.train_step, training=True)
-            else:
-                super().make_train_function(force)
-                if self._calls_step():
-                    self.train_function = call_step(self, self.train_step, self.train_function)
+            super().make_train_function(force=True)
+            self.train_function = self._step_function(self.train_step, self.train_function, training=True)
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
         if self.test_function is None or force:
-            if _distribute.is_distributed(self):
-                self.test_function = _distribute.step_function(self, self.test_step, training=False)
-            else:
-                super().make_test_function(force)
-                if self._calls_step():
-                    self.test_function = call_step(self, self.test_step, self.test_function)
+            super().make_test_function(force=True)
+            self.test_function = self._step_function(self.test_step, self.test_function, training=False)
         return self.test_function
+
+    def _step_function(self, step: Callable[[Any], Any], keras_own: Any, training: bool) -> Any:
+        """What the trainer calls for each step: Keras' own function, unless there is a reason for another."""
+        if _distribute.is_distributed(self):
+            return _distribute.step_function(self, step, training=training)
+        return call_step(self, step, keras_own) if self._calls_step() else keras_own
 
     def _calls_step(self) -> bool:
         return _backend.is_tensorflow() and not self.run_eagerly and self.steps_per_execution == 1
@@ -365,7 +363,8 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         # Within the first step, where Keras builds it, an optimizer's slots have no memory yet.
         _distribute.build(self)
         with _backend.scope_of(self):
-            _pages.use_huge_pages_for([*tables, *self.optimizer.variables])
+            for variable in (*tables, *self.optimizer.variables):
+                _pages.use_huge_pages(variable)
 
     def evaluate(self, x: Any = None, y: Any = None, **arguments: Any) -> Any:
         """Keras' `evaluate`; `x` may also be a table or a stream. For exact metrics by task see `mtl_zoo.evaluate`."""

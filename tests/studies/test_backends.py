@@ -13,8 +13,8 @@ def test_a_process_answers_in_turn_and_its_end_is_told():
     worker = Worker(code, {"PYTHONPATH": str(frame.ROOT)})
     assert [worker.ask(word) for word in ("one", "three")] == [3, 5]
     worker.close()
-    with pytest.raises(RuntimeError, match="ended with code 3"):
-        Worker("raise SystemExit(3)")
+    with pytest.raises(RuntimeError, match="ended with code 3. It said last:\nno more"):
+        Worker("import sys; print('no more', file=sys.stderr); raise SystemExit(3)")
 
 
 @pytest.mark.slow
