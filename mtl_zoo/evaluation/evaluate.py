@@ -139,7 +139,8 @@ def _scores_of_batches(model: Any, data: Any, batch_size: int, verbose: int) -> 
         raise ValueError("`split` must end. Received: a dataset that repeats without end. Write dataset.take(batches)")
     with Bar("Scoring rows", getattr(data, "rows", None) if stream else None, verbose) as bar:
         for batch in checked_stream(model, data, "split").batches(batch_size) if stream else data:
-            x, y, weights = keras.utils.unpack_x_y_sample_weight(keras.tree.map_structure(np.asarray, batch))
+            arrays = keras.tree.map_structure(lambda part: None if part is None else np.asarray(part), batch)
+            x, y, weights = keras.utils.unpack_x_y_sample_weight(arrays)
             refuse_generated("split", y)
             if y is None:
                 raise ValueError("`split` must give labels with its inputs. Received: batches of inputs alone")

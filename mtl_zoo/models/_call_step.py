@@ -33,9 +33,11 @@ def call_step(model: Any, step: Callable[[Any], Any], keras_own: Callable[[Any],
 
     def call(iterator: Any) -> Any:
         nonlocal last, trace
+        # Who has functions run eagerly, to look into them, finds no trace.
+        if tf.config.functions_run_eagerly():
+            return keras_own(iterator)
         if last() is not iterator:
-            # Who has functions run eagerly, to look into them, finds no trace.
-            if tf.config.functions_run_eagerly() or not _gives_tensors(iterator):
+            if not _gives_tensors(iterator):
                 return keras_own(iterator)
             trace, last = on_next.get_concrete_function(iterator), weakref.ref(iterator)
         return trace(iterator)

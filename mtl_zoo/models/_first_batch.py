@@ -54,7 +54,8 @@ class FirstBatch:
                     return tf.constant(True)
 
             with tf.control_dependencies([tf.cond(number == 0, now, lambda: tf.constant(True))]):
-                return tf.nest.map_structure(tf.identity, batch)
+                # Weights may be None.
+                return tf.nest.map_structure(lambda part: None if part is None else tf.identity(part), batch)
 
         return data.enumerate().map(look_at_first)
 

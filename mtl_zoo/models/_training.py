@@ -38,6 +38,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
         self._step = as_step(None)
         self._given_step: str | Step | None = None
         self._pull: Any = None
+        self._steps_before = 0
         self.train_function: Any = None
         self.test_function: Any = None
 
@@ -86,6 +87,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
             _distribute.check_compile(self, optimizer, jit_compile)
             self._training_setup = _compile.TrainingSetup(self, loss, loss_weights, metrics)
             self._set_balancing(balancing, step)
+            steps = self.steps_taken
             super().compile(
                 optimizer=optimizer,
                 steps_per_execution=steps_per_execution,
@@ -93,6 +95,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
                 jit_compile=jit_compile,
                 auto_scale_loss=auto_scale_loss,
             )
+        self._steps_before += steps - self.steps_taken
         self._keras_arguments = {
             "steps_per_execution": steps_per_execution,
             "run_eagerly": run_eagerly,
@@ -128,6 +131,12 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
     def training_step(self) -> Step:
         """The training step that the model was compiled with."""
         return self._step
+
+    @property
+    def steps_taken(self) -> int:
+        """How many steps the model was trained, whatever it was compiled with meanwhile."""
+        optimizer = getattr(self, "optimizer", None)
+        return self._steps_before + (0 if optimizer is None else int(optimizer.iterations.numpy()))
 
     def _set_balancing(self, balancing: str | Balancing | None, step: str | Step | None) -> None:
         method = as_balancing(balancing)

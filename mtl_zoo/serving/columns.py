@@ -147,8 +147,15 @@ def raw_columns(transform: Any) -> dict[str, Column]:
     return {c: Column(c, tuple(spec.shape[1:]), spec.dtype.name, is_raw=True) for c, spec in specs.items()}
 
 
+def check_by_name(argument: str, given: Any) -> None:
+    """Refuses what has no columns by name: it must be a dict, a table, or what can be read like one."""
+    if not (hasattr(given, "keys") and hasattr(given, "__getitem__")):
+        raise ValueError(f"`{argument}` must be a dict of arrays by column, or a table. Received: {check.shown(given)}")
+
+
 def check_names(argument: str, given: Collection[str], columns: Columns) -> None:
     """Refuses what leaves a column out."""
+    check_by_name(argument, given)
     missing = [name for name in columns if name not in given]
     if missing:
         what = "column" if all(column.is_raw for column in columns.values()) else "feature"

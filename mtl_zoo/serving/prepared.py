@@ -57,11 +57,6 @@ class Preparation:
         held = [*self._rows.values(), *self.state.found]
         return sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in held)
 
-    def steps(self) -> int:
-        """Steps of the model's optimizer: one may change a few rows of a large table, and nothing else."""
-        optimizer = getattr(self._model, "optimizer", None)
-        return 0 if optimizer is None else int(optimizer.iterations.numpy())
-
     def sampled_weights(self) -> Any:
         """Some numbers of each weight, side by side: training changes them."""
         import tensorflow as tf
@@ -75,8 +70,8 @@ class Preparation:
             sampled: Whether `sampled_weights` differ, a tensor of one boolean.
             state: What was read.
         """
-        # An optimizer that has taken none is a new one.
-        return bool(sampled.numpy()) or self.steps() not in (0, state.steps)
+        # A step may change a few rows of a large table, of which none is sampled.
+        return bool(sampled.numpy()) or self._model.steps_taken != state.steps
 
     def refresh(self) -> None:
         """Prepares the rows anew, with the weights that the model has now."""
@@ -92,7 +87,7 @@ class Preparation:
 
         specs = {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in self._rows.items()}
         function = tf.function(prepare, input_signature=[specs], autograph=False).get_concrete_function()
-        weights, steps, count = self.sampled_weights(), self.steps(), len(next(iter(self._rows.values())))
+        weights, steps, count = self.sampled_weights(), self._model.steps_taken, len(next(iter(self._rows.values())))
         parts = [
             function({name: tensor[start : start + _AT_ONCE] for name, tensor in self._rows.items()})
             for start in range(0, count, _AT_ONCE)
@@ -101,7 +96,7 @@ class Preparation:
 
 
 class PreparedState(NamedTuple):
-    """What is kept of rows; a sample of the weights that it was made with, and the optimizer's steps by then."""
+    """What is kept of rows; a sample of the weights that it was made with, and the steps of training by then."""
 
     found: list[Any]
     weights: Any
@@ -185,6 +180,7 @@ class PreparedCandidates:
             ValueError: A column is missing, holds what the model cannot read, or is one that the candidates have; a
                 place that is none; the model's weights have changed since the candidates were prepared.
         """
+        _columns.check_by_name("user", user)
         both = sorted(name for name in user if name in self._scoring.columns and name not in self._of_user)
         if both:
             raise ValueError(f"`user` must not hold columns of the prepared candidates. Received in both: {both}")

@@ -128,6 +128,8 @@ class Scorer:
         Raises:
             ValueError: What a call refuses; a column is given twice; `candidates` has none.
         """
+        _columns.check_by_name("user", user)
+        _columns.check_by_name("candidates", candidates)
         both = sorted(set(user) & set(candidates))
         if both:
             raise ValueError(f"`user` and `candidates` must not share a column. Received in both: {both}")
@@ -157,6 +159,7 @@ class Scorer:
             ValueError: What a call refuses; `candidates` has none of the columns, or all.
         """
         scoring = self._scoring
+        _columns.check_by_name("candidates", candidates)
         theirs, of_user = check_candidates(scoring.columns, candidates)
         arrays = _columns.read_arrays("candidates", candidates, theirs)
         if not _columns.count_rows("candidates", arrays):

@@ -2,9 +2,10 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
-from mtl_zoo import BinaryTask, Categorical, Numeric, SharedBottom
+from mtl_zoo import BinaryTask, Categorical, Numeric, SharedBottom, evaluate
 from mtl_zoo.options import MLP
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="functions of TensorFlow")
@@ -47,10 +48,15 @@ def without_size(data):
     return data.filter(lambda *_: True)
 
 
+def without_weights(batch_size: int):
+    """Batches that say that they have no weights."""
+    return dataset(batch_size).map(lambda x, y: (x, y, None))
+
+
 @pytest.mark.parametrize(
     "make",
-    [arrays, lambda: dataset(16), lambda: dataset(10), lambda: without_size(dataset(16))],
-    ids=["arrays", "dataset", "full_batches", "unknown_number"],
+    [arrays, lambda: dataset(16), lambda: dataset(10), lambda: without_size(dataset(16)), lambda: without_weights(16)],
+    ids=["arrays", "dataset", "full_batches", "unknown_number", "without_weights"],
 )
 def test_it_trains_and_evaluates_as_keras_own_function(monkeypatch, make):
     ours = trained(make_model(), make())
@@ -59,6 +65,11 @@ def test_it_trains_and_evaluates_as_keras_own_function(monkeypatch, make):
     assert ours[0] == keras_own[0] and ours[1] == keras_own[1]
     for mine, other in zip(ours[2], keras_own[2], strict=True):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_batches_that_say_that_they_have_no_weights_are_those_without():
+    model = make_model()
+    pd.testing.assert_frame_equal(evaluate(model, without_weights(16)), evaluate(model, dataset(16)))
 
 
 def test_no_trace_is_looked_for_at_a_step(monkeypatch):

@@ -146,6 +146,32 @@ def test_a_step_that_moves_one_row_of_a_large_table_is_seen():
     assert_equal_scores(prepared.rank(user), scorer.rank(user, items))
 
 
+def test_steps_count_on_over_compile():
+    """Tables alone are trained, in rows of which none is sampled, by another optimizer and as many steps as before."""
+    model = SharedBottom([Categorical("user", size=9), Categorical("item", size=100_000)], [BinaryTask("click")])
+    for layer in model.layers:
+        layer.trainable = hasattr(layer, "tables")
+    batch = {"user": np.int32([3]), "item": np.int32([5])}, {"click": np.ones(1)}
+    model.compile("auto", metrics=None, run_eagerly=True)
+    assert model.steps_taken == 0
+    model.fit(*batch, verbose=0)
+    scorer, user, items = make_scorer(model), {"user": 3}, {"item": np.arange(2, 9)}
+    prepared = scorer.prepare(items)
+    model.compile("auto", metrics=None, run_eagerly=True)
+    assert model.steps_taken == 1
+    prepared.rank(user)
+    model.fit(*batch, verbose=0)
+    assert model.steps_taken == 2
+    with pytest.raises(ValueError, match="`prepare` must be called again"):
+        prepared.rank(user)
+    # Nor does an optimizer that was used before, or another `compile` after the steps, hide them.
+    model.compile(model.optimizer, metrics=None, run_eagerly=True)
+    assert model.steps_taken == 2
+    model.compile("auto", metrics=None, run_eagerly=True)
+    with pytest.raises(ValueError, match="`prepare` must be called again"):
+        prepared.rank(user)
+
+
 def test_a_model_that_is_not_finite_has_not_changed():
     model = build("shared_bottom")
     model.set_weights([w * np.float32("nan") if w.dtype.kind == "f" else w for w in model.get_weights()])
@@ -166,6 +192,13 @@ def test_what_is_refused():
     user, items = split(x)
     prepared = scorer.prepare(items)
     assert len(prepared.rank(user)["click"]) == 30, "more than a call may have: they are there already"
+    ranks = (lambda given: scorer.rank(given, items), lambda given: scorer.rank(user, given))
+    for call in (scorer, scorer.prepare, *ranks):
+        for given in (None, 3, [user]):
+            with pytest.raises(ValueError, match="`(x|user|candidates)` must be a dict of arrays by column, or a tab"):
+                call(given)
+    with pytest.raises(ValueError, match="`user` must be a dict of arrays by column, or a table. Received: None"):
+        prepared.rank(None)
     for rows, words in (([30], "0 to 29"), ([-1], "0 to 29"), ([0.5], "whole numbers"), ([[1]], "whole numbers")):
         with pytest.raises(ValueError, match=words):
             prepared.rank(user, rows)
