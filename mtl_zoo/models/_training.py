@@ -134,7 +134,7 @@ class TrainableModel(_keras_private.DistributedHooks, ConfiguredModel):
 
     @property
     def steps_taken(self) -> int:
-        """How many steps the model was trained, whatever it was compiled with meanwhile."""
+        """How many updates training made, over every `compile`; gradients that are added up first are one."""
         optimizer = getattr(self, "optimizer", None)
         return self._steps_before + (0 if optimizer is None else int(optimizer.iterations.numpy()))
 

@@ -239,8 +239,9 @@ def check_candidates(columns: _columns.Columns, candidates: Mapping[str, Any]) -
     """The columns that candidates have, and those that a user must have.
 
     Raises:
-        ValueError: Candidates have none of the model's columns, or all.
+        ValueError: Candidates are no dict or table; they have none of the model's columns, or all.
     """
+    _columns.check_by_name("candidates", candidates)
     theirs = {name: column for name, column in columns.items() if name in candidates}
     others = {name: column for name, column in columns.items() if name not in candidates}
     if not theirs or not others:

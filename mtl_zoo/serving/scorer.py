@@ -159,7 +159,6 @@ class Scorer:
             ValueError: What a call refuses; `candidates` has none of the columns, or all.
         """
         scoring = self._scoring
-        _columns.check_by_name("candidates", candidates)
         theirs, of_user = check_candidates(scoring.columns, candidates)
         arrays = _columns.read_arrays("candidates", candidates, theirs)
         if not _columns.count_rows("candidates", arrays):
